@@ -1,0 +1,5 @@
+"""`python -m embedsync`."""
+
+from embedsync.cli import main
+
+main()

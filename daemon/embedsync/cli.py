@@ -1,0 +1,318 @@
+"""The command line: thin faces over the layers below."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from loguru import logger
+from rich.console import Console
+from rich.table import Table
+
+from embedsync import __version__, config, logs
+from embedsync.config import Settings
+from embedsync.errors import EmbedsyncError
+
+app = typer.Typer(
+    name="embedsync", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich", add_completion=False,
+    help="Keeps an embedding for every row of a Postgres table fresh, with a model on your own machine.",
+    epilog="Start with [bold]embedsync demo[/bold]. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not fresh.",
+)  # fmt: skip
+console = Console(highlight=False)
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Default: ./embedsync.toml, /etc/embedsync/embedsync.toml.")
+]
+SyncArgument = Annotated[str | None, typer.Argument(help="The sync's name; without it, every declared sync.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """Run the command line; an error of ours ends in one clear message and its exit code."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    logs.configure()
+    try:
+        app(standalone_mode=False)
+    except typer.Abort:
+        sys.exit(130)
+    except EmbedsyncError as error:
+        logger.error("{}", error)
+        sys.exit(error.exit_code)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except BrokenPipeError:
+        sys.exit(0)
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error of the command line's library
+            error.show()
+            sys.exit(2)
+        logger.exception("this should not have happened: {}", type(error).__name__)
+        sys.exit(1)
+
+
+def _settings(path: Path | None) -> Settings:
+    settings = config.load(path)
+    logs.configure(settings.daemon.log_level, settings.daemon.log_format)
+    return settings
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"embedsync {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def top(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Keeps an embedding for every row of a Postgres table fresh, with a model on your own machine."""
+
+
+@app.command(epilog="Example: embedsync demo --rows 2000")
+def demo(
+    rows: Annotated[int | None, typer.Option(help="Use only so many texts.")] = None,
+    models_dir: Annotated[Path | None, typer.Option(help="Where the exported model is kept.")] = None,
+) -> None:
+    """See it work: an embedded Postgres, real texts, a real model, live edits, searches. Leaves nothing behind."""
+    from embedsync import demo as show
+
+    show.run(console, rows, models_dir)
+
+
+@app.command(epilog="Example: embedsync export all-MiniLM-L6-v2 --from ./all-MiniLM-L6-v2")
+def export(
+    model: Annotated[str, typer.Argument(help="A name from `embedsync models`.")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A folder with the model's safetensors; default: package or hub.")
+    ] = None,
+    models_dir: Annotated[Path | None, typer.Option(help="Where to install it; default: daemon.models_dir.")] = None,
+    config_path: ConfigOption = None,
+) -> None:
+    """Export a model to ONNX, compare it with torch on real texts, and install it if it passes."""
+    from embedsync.encoding import artefact, catalogue
+    from embedsync.encoding import export as exporting
+
+    folders: tuple[Path, ...] = ()
+    if models_dir is None or config_path is not None:
+        try:
+            settings = _settings(config_path)
+            folders, models_dir = settings.daemon.catalogue_dirs, models_dir or settings.daemon.models_dir
+        except EmbedsyncError:
+            if config_path is not None:
+                raise
+    models_dir = models_dir or artefact.default_models_dir()
+    with console.status(f"exporting {model}") as status:
+        made = exporting.export(
+            catalogue.find(model, folders), models_dir, source, report=lambda line: _said(status.update, line)
+        )
+    console.print(f"{model} is installed in {made.folder}")
+
+
+def _said(update: Callable[[str], None], line: str) -> None:
+    update(line)
+    logger.info("{}", line)
+
+
+@app.command()
+def models(config_path: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List the model catalogue."""
+    from embedsync.encoding import catalogue
+
+    try:
+        folders = _settings(config_path).daemon.catalogue_dirs
+    except EmbedsyncError:
+        if config_path is not None:
+            raise
+        folders = ()
+    cards = catalogue.load(folders)
+    if as_json:
+        typer.echo(json.dumps([card.model_dump() for card in cards.values()], indent=2))
+        return
+    table = Table("model", "dimension", "tokens", "pooling", "fp16", "licence", "weights pinned")
+    for card in cards.values():
+        pinned = "yes" if "model.safetensors" in card.sha256 else "no"
+        table.add_row(card.name, str(card.dimension), str(card.max_tokens), card.pooling, card.fp16, card.licence, pinned)
+    console.print(table)
+
+
+@app.command()
+def plan(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
+    """Print the exact DDL that `apply` would run. Changes nothing."""
+    from embedsync import migrations, schema, service
+    from embedsync.db import connect
+
+    settings = _settings(config_path)
+    with connect(settings.database.direct, "plan") as connection:
+        for path in migrations.pending(connection):
+            typer.echo(f"-- migration {path.name}\n{path.read_text().rstrip()}\n")
+        for declared in settings.find(sync):
+            model = service.describe_model(settings, declared.model)
+            _, ddl, applied = schema.plan(connection, declared, model, settings.database.worker_role)
+            state = "already applied, nothing would change" if applied else "not applied yet"
+            typer.echo(f"-- sync {declared.name}: {state}")
+            typer.echo("\n".join(f"{statement};" for statement in ddl) + "\n")
+
+
+@app.command()
+def apply(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
+    """Make the declared syncs' queue, triggers, target and view. Running it again changes nothing."""
+    from embedsync import migrations, schema, service
+    from embedsync.db import connect
+
+    settings = _settings(config_path)
+    with connect(settings.database.direct, "apply") as connection:
+        for name in migrations.migrate(connection):
+            typer.echo(f"migrated: {name}")
+        for declared in settings.find(sync):
+            model = service.describe_model(settings, declared.model)
+            bound, changed = schema.apply(connection, declared, model, settings.database.worker_role)
+            typer.echo(f"{declared.name}: {'applied' if changed else 'nothing to do'} (target {'.'.join(bound.target_name)})")
+
+
+@app.command()
+def remove(
+    sync: Annotated[str, typer.Argument(help="The sync's name.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    config_path: ConfigOption = None,
+) -> None:
+    """Take everything of a sync away, its embeddings included; the source table stays as it was."""
+    from embedsync import schema
+    from embedsync.db import connect
+
+    settings = _settings(config_path)
+    if not yes and not typer.confirm(f"Drop the triggers, the queue and all embeddings of sync {sync!r}?"):
+        raise typer.Exit(1)
+    with connect(settings.database.direct, "remove") as connection:
+        found = schema.remove(connection, sync)
+    typer.echo(f"{sync}: removed" if found else f"{sync}: the database knows no such sync")
+
+
+@app.command()
+def run(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
+    """Backfill what is missing, then keep every row fresh until SIGTERM."""
+    from embedsync.service import Service
+
+    settings = _settings(config_path)
+    service = Service(settings, settings.find(sync))
+    service.handle_signals()
+    service.run()
+
+
+@app.command()
+def backfill(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
+    """Make every row fresh once, with a progress bar, then exit. Resumes where a killed run stopped."""
+    from embedsync.backfill_view import BackfillView
+    from embedsync.service import Service
+
+    settings = _settings(config_path)
+    syncs = settings.find(sync)
+    with BackfillView(console, settings) as view:
+        service = Service(settings, syncs, once=True, on_tick=view.tick, tick_seconds=view.tick_seconds)
+        service.handle_signals()
+        service.run()
+        failed = view.summary(service)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: embedsync status --check || alert")
+def status(
+    as_json: JsonOption = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit 3 unless every row is fresh.")] = False,
+    config_path: ConfigOption = None,
+) -> None:
+    """Coverage, backlog, lag, rate and trouble of every sync. In SQL: SELECT * FROM embedsync.status."""
+    from embedsync import status as reading
+    from embedsync.db import connect
+
+    settings = _settings(config_path)
+    with connect(settings.database.url, "status") as connection:
+        found = reading.read(connection)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, default=str))
+    else:
+        console.print(reading.table(found))
+    if check and not all(reading.is_fresh(row) for row in found):
+        raise typer.Exit(3)
+
+
+@app.command(epilog='Example: embedsync search "how to open a compressed file" -n 3')
+def search(
+    text: Annotated[str, typer.Argument(help="What to look for.")],
+    sync: Annotated[str | None, typer.Option("--sync", "-s", help="Which sync; needed where several are declared.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1)] = 5,
+    as_json: JsonOption = False,
+    config_path: ConfigOption = None,
+) -> None:
+    """Show the rows nearest to a text."""
+    from embedsync import search as searching
+    from embedsync import service, source
+    from embedsync.db import connect
+
+    settings = _settings(config_path)
+    declared = settings.find(sync)
+    if len(declared) > 1:
+        raise EmbedsyncError("search", "several syncs at once", "the text could belong to any", "Name one with --sync.")
+    encoder = service.load_encoder(settings, declared[0].model)
+    with connect(settings.database.url, "search") as connection:
+        bound = source.bind(connection, declared[0], service.describe_model(settings, declared[0].model))
+        hits = searching.search(connection, bound, encoder.encode_query(text), limit)
+    if as_json:
+        typer.echo(json.dumps([{"key": hit.key, "similarity": hit.similarity, "text": hit.text} for hit in hits], indent=2))
+        return
+    table = Table("similarity", ", ".join(bound.key_columns), "text")
+    for hit in hits:
+        table.add_row(f"{hit.similarity:.3f}", ", ".join(hit.key), " ".join(hit.text.split())[:120])
+    console.print(table)
+
+
+@app.command()
+def verify(
+    sync: SyncArgument = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Queue what is wrong for the worker.")] = False,
+    as_json: JsonOption = False,
+    config_path: ConfigOption = None,
+) -> None:
+    """Compare every row's text with the one its embedding was made from; exit 3 if any is not fresh."""
+    from embedsync import service, source
+    from embedsync import verify as verifying
+    from embedsync.db import connect
+
+    settings = _settings(config_path)
+    reports = []
+    with connect(settings.database.url, "verify") as connection:
+        for declared in settings.find(sync):
+            bound = source.bind(connection, declared, service.describe_model(settings, declared.model))
+            reports.append(verifying.verify(connection, bound, repair=repair))
+    for report in reports:
+        if as_json:
+            found = {"sync": report.sync, "rows": report.rows, "fresh": report.is_fresh, "problems": report.problems}
+            typer.echo(json.dumps(found | {"examples": report.examples}))
+            continue
+        verdict = "every one fresh" if report.is_fresh else ", ".join(f"{n} {kind}" for kind, n in report.problems.items())
+        typer.echo(f"{report.sync}: {report.rows} rows, {verdict}")
+        for kind, keys in report.examples.items():
+            typer.echo(f"  {kind}: {', '.join('/'.join(key) for key in keys)}")
+    if not all(report.is_fresh for report in reports):
+        if repair:
+            typer.echo("queued for the worker; verify again once it has caught up")
+        raise typer.Exit(3)
+
+
+@app.command()
+def retry(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
+    """Try rows again whose text could not be encoded."""
+    from embedsync import service, source, target
+    from embedsync.db import connect
+
+    settings = _settings(config_path)
+    with connect(settings.database.url, "retry") as connection:
+        for declared in settings.find(sync):
+            bound = source.bind(connection, declared, service.describe_model(settings, declared.model))
+            queued = target.retry(connection, bound)
+            connection.execute("SELECT embedsync.ring(%s)", (declared.name,))
+            typer.echo(f"{declared.name}: {queued} rows queued")

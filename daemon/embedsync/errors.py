@@ -1,0 +1,61 @@
+"""What can go wrong, said so that a tired person can act on it."""
+
+from collections.abc import Sequence
+
+
+class EmbedsyncError(Exception):
+    """An error that names the operation, the object and the remedy.
+
+    `retryable` tells the service whether the same attempt may succeed later without anybody's help.
+    `exit_code` is what the command line ends with.
+    """
+
+    exit_code = 1
+
+    def __init__(self, operation: str, subject: str, problem: str, remedy: str = "", *, retryable: bool = False) -> None:
+        self.operation = operation
+        self.subject = subject
+        self.problem = problem.strip().rstrip(".")
+        self.remedy = remedy
+        self.retryable = retryable
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        said = f"cannot {self.operation} {self.subject}: {self.problem}."
+        return f"{said} {self.remedy}" if self.remedy else said
+
+
+class ConfigError(EmbedsyncError):
+    """The configuration has faults; all of them are listed, one a line."""
+
+    exit_code = 2
+
+    def __init__(self, origin: str, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("use the configuration", origin, "\n  - ".join(("", *self.faults)))
+
+
+class DatabaseError(EmbedsyncError):
+    """Postgres refused or could not be reached."""
+
+
+class SchemaError(EmbedsyncError):
+    """The database's tables, types or migrations are not as a sync needs them."""
+
+
+class ModelError(EmbedsyncError):
+    """A model is unknown, not exported, damaged, or its device is missing."""
+
+
+class EncodingError(EmbedsyncError):
+    """The model's runtime failed on every text, so it is not the text's fault."""
+
+
+class NotOwnedError(EmbedsyncError):
+    """Another worker already keeps this sync."""
+
+
+class NotFreshError(EmbedsyncError):
+    """Some rows' embeddings are not those of their current text."""
+
+    exit_code = 3

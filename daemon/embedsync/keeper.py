@@ -1,0 +1,135 @@
+"""The life of one sync in a worker: apply it, own it, run its pipeline, and begin again after a failure."""
+
+import time
+from collections.abc import Callable
+
+from loguru import logger
+
+from embedsync import schema
+from embedsync.backoff import Backoff
+from embedsync.config import Settings, Sync
+from embedsync.encoding.dispatch import Dispatcher
+from embedsync.errors import EmbedsyncError, NotOwnedError
+from embedsync.listener import Listener
+from embedsync.pipeline import Pipeline
+from embedsync.progress import Progress
+from embedsync.source import BoundSync, Model
+
+_STANDBY_SECONDS = 1.0
+_REPEAT_SECONDS = 60.0  # the same error is logged again after this long
+
+
+class Keeper:
+    """Brings one sync from declared to fresh. `advance` never raises for what a later attempt may cure."""
+
+    def __init__(
+        self, sync: Sync, model: Model, dispatcher: Dispatcher, settings: Settings, budget: Callable[[], int], *, once: bool
+    ) -> None:
+        self.sync = sync
+        self.progress = Progress()
+        self.pipeline: Pipeline | None = None
+        self.last_error: str | None = None
+        self.was_fresh = False  # when the pipeline last ended
+        self._model = model
+        self._dispatcher = dispatcher
+        self._settings = settings
+        self._budget = budget
+        self._once = once
+        self._bound: BoundSync | None = None
+        self._owned = False
+        self._backoff = Backoff()
+        self._due = 0.0
+        self._silenced = 0
+        self._logged_at = 0.0
+        self._running_since = 0.0
+
+    @property
+    def is_fresh(self) -> bool:
+        return self.pipeline is not None and self.pipeline.fresh.is_set()
+
+    def seconds_until_due(self) -> float:
+        """When `advance` should be called again without any news."""
+        return max(0.0, self._due - time.monotonic())
+
+    def advance(self, listener: Listener) -> None:
+        """Take whatever step is due."""
+        if self.pipeline is not None and self.pipeline.failure is not None:
+            failure = self.pipeline.failure
+            self._end_pipeline(0.5)
+            self._failed(failure)
+        if time.monotonic() < self._due:
+            return
+        if self.pipeline is not None:
+            self._settle()
+            return
+        try:
+            self._begin(listener)
+        except EmbedsyncError as error:
+            if self._once and not error.retryable:
+                raise
+            if listener.connection.broken:
+                raise
+            self._failed(error)
+
+    def lose(self) -> None:
+        """The listener's connection is gone and with it the ownership."""
+        self._end_pipeline(0.5)
+        self._owned = False
+        self._due = 0.0
+
+    def stop(self, drain_seconds: float) -> None:
+        self._end_pipeline(drain_seconds)
+
+    def _begin(self, listener: Listener) -> None:
+        self._bound, changed = schema.apply(listener.connection, self.sync, self._model, self._settings.database.worker_role)
+        if changed:
+            logger.info("sync {}: applied to {}", self.sync.name, self.sync.table)
+        if not self._owned:
+            self._owned = listener.own(self._bound.id)
+            if not self._owned:
+                self._stand_by(listener, self._bound.id)
+                return
+            logger.info("sync {}: owned by this worker", self.sync.name)
+        self.pipeline = Pipeline(self._bound, self._dispatcher, self._settings, self.progress, self._budget)
+        if self._once:
+            self.pipeline.reader.restart_backfill()
+        self._running_since = time.monotonic()
+        self.pipeline.start()
+        self._due = 0.0
+
+    def _stand_by(self, listener: Listener, sync_id: int) -> None:
+        owner = listener.owner(sync_id)
+        if self._once:
+            raise NotOwnedError(
+                "backfill", f"sync {self.sync.name!r}", f"a running worker keeps it fresh (backend {owner and owner[0]})",
+                "See `embedsync status`; stop that worker first if you mean to do it by hand.",
+            )  # fmt: skip
+        if self._due == 0.0:
+            logger.info("sync {}: another worker owns it; standing by", self.sync.name)
+        self._due = time.monotonic() + _STANDBY_SECONDS
+
+    def _end_pipeline(self, drain_seconds: float) -> None:
+        if self.pipeline is not None:
+            self.was_fresh = self.is_fresh
+            self.pipeline.stop(drain_seconds)
+            self.pipeline = None
+
+    def _failed(self, error: Exception) -> None:
+        """Log it, though not the same error over and over, and set the time of the next attempt."""
+        said = str(error) if isinstance(error, EmbedsyncError) else f"{type(error).__name__}: {error}"
+        delay = self._backoff.next_delay()
+        self._due = time.monotonic() + delay
+        if said == self.last_error and time.monotonic() - self._logged_at < _REPEAT_SECONDS:
+            self._silenced += 1
+            return
+        logger.opt(exception=None if isinstance(error, EmbedsyncError) else error).error(
+            "sync {}: {} (next attempt in {:.1f} s)", self.sync.name, said, delay
+        )
+        self.last_error, self._logged_at, self._silenced = said, time.monotonic(), 0
+
+    def _settle(self) -> None:
+        """After a while without a failure the trouble counts as over; said once."""
+        if self.last_error and time.monotonic() - self._running_since > 5.0:
+            logger.info("sync {}: recovered after {} attempts", self.sync.name, self._backoff.attempts)
+            self.last_error = None
+            self._backoff.reset()

@@ -1,0 +1,77 @@
+"""Loguru's one sink: text for people, JSON on request, priorities for journald, never a secret."""
+
+import json
+import logging
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, Literal
+
+from loguru import logger
+
+if TYPE_CHECKING:
+    from loguru import Message
+
+_secrets: set[str] = set()
+_IN_TEXT = (
+    re.compile(r"(?P<keep>\b[a-z][a-z0-9+]*://[^\s:/@]*:)[^\s@]+(?=@)", re.IGNORECASE),
+    re.compile(r"(?P<keep>\bpassword\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s'\"]+)", re.IGNORECASE),
+)
+_JOURNALD_PRIORITY = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "SUCCESS": 5, "INFO": 6}
+
+
+def hide(secret: str) -> None:
+    """Never let `secret` appear in a log line from now on."""
+    if len(secret) >= 4:  # a shorter one would blank out ordinary words; the patterns still catch it
+        _secrets.add(secret)
+
+
+def redact(text: str) -> str:
+    """`text` with every known secret, and all that looks like a password in a URL or DSN, blanked out."""
+    for secret in _secrets:
+        text = text.replace(secret, "***")
+    for pattern in _IN_TEXT:
+        text = pattern.sub(r"\g<keep>***", text)
+    return text
+
+
+class _Forward(logging.Handler):
+    """Hands the standard library's log records to loguru."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger.opt(depth=6, exception=record.exc_info).log(record.levelname, "{}", record.getMessage())
+
+
+def configure(level: str = "INFO", form: Literal["text", "json"] = "text") -> None:
+    """Install the one sink on standard error. Called once, by the command line."""
+    colour = sys.stderr.isatty() and form == "text" and "NO_COLOR" not in os.environ
+    journald = "JOURNAL_STREAM" in os.environ
+
+    def sink(message: "Message") -> None:
+        line = _as_json(message) if form == "json" else redact(str(message)).rstrip("\n")
+        if journald:
+            prefix = f"<{_JOURNALD_PRIORITY.get(message.record['level'].name, 7)}>"
+            line = "\n".join(prefix + part for part in line.split("\n"))
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+    logger.remove()
+    # diagnose would print the variables of a traceback, passwords included.
+    pattern = "<level>{level: <7}</level> {message}"
+    if not journald:
+        pattern = "<dim>{time:HH:mm:ss.SSS}</dim> " + pattern
+    logger.add(sink, level=level, format=pattern + "\n{exception}", colorize=colour, diagnose=False, backtrace=False)
+    logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
+
+
+def _as_json(message: "Message") -> str:
+    record = message.record
+    entry = {
+        "time": record["time"].isoformat(),
+        "level": record["level"].name,
+        "message": record["message"],
+        **{key: str(value) for key, value in record["extra"].items()},
+    }
+    if record["exception"]:
+        entry["exception"] = str(message).split("\n", 1)[-1].strip()
+    return redact(json.dumps(entry, ensure_ascii=False))

@@ -1,0 +1,121 @@
+"""The pipeline of one sync: reader and writer side by side, the encoder between them.
+
+It is crash-only: all state is in the database, so after any error the whole pipeline is thrown away and
+another one begins from what the tables say.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+from embedsync.config import Settings
+from embedsync.db import Connection, connect
+from embedsync.encoding.dispatch import Dispatcher
+from embedsync.progress import Progress
+from embedsync.reader import Reader
+from embedsync.records import Outcome, Page
+from embedsync.source import BoundSync
+from embedsync.writer import Writer
+
+_IDLE_SECONDS = 10.0  # a waiting thread looks up this often, which is also its sign of life
+
+
+class Pipeline:
+    """Keeps one sync fresh from `start` until `stop` or a failure."""
+
+    def __init__(
+        self, bound: BoundSync, dispatcher: Dispatcher, settings: Settings, progress: Progress, budget: Callable[[], int]
+    ) -> None:
+        self.bound = bound
+        self.progress = progress
+        self.failure: Exception | None = None
+        self.fresh = threading.Event()  # set while nothing is left to do
+        self._wake = threading.Event()
+        self._draining = threading.Event()  # read nothing more
+        self._stopping = threading.Event()  # write what there is and end
+        self._beats = {"reader": time.monotonic(), "writer": time.monotonic()}
+        self._connections: list[Connection] = []
+        try:
+            reading, writing = (self._connect(settings, f"{role} {bound.name}") for role in ("reader", "writer"))
+            self.writer = Writer(writing, bound, settings.daemon, progress, self._written)
+            self.reader = Reader(reading, bound, dispatcher, settings.daemon, budget, progress, self.writer.put, self.writer.open)
+        except BaseException:
+            self._close()
+            raise
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(run,), name=f"{name} {bound.name}", daemon=True)
+            for name, run in (("reader", self._read), ("writer", self._write))
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def wake(self) -> None:
+        """Something may have changed: look now."""
+        self.fresh.clear()
+        self._wake.set()
+
+    def beat(self) -> float:
+        """Seconds since the slower of the two threads gave a sign of life."""
+        return time.monotonic() - min(self._beats.values())
+
+    def stop(self, drain_seconds: float) -> None:
+        """Read nothing more, let live changes that were read be written, and end within the bound.
+
+        What is not written by then is still in the queue, or beyond the backfill's checkpoint.
+        """
+        self._draining.set()
+        self._wake.set()
+        deadline = time.monotonic() + drain_seconds
+        while self.failure is None and self.reader.live_in_flight() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self._stopping.set()
+        self.writer.wake()
+        for thread in self._threads:
+            thread.join(max(0.1, deadline - time.monotonic()))
+        self._close()
+
+    def _connect(self, settings: Settings, purpose: str) -> Connection:
+        self._connections.append(connect(settings.database.url, purpose))
+        return self._connections[-1]
+
+    def _close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+
+    def _guarded(self, run: Callable[[], None]) -> None:
+        try:
+            run()
+        except Exception as error:  # kept for the service, which starts another pipeline
+            if not self._stopping.is_set():
+                self.failure = self.failure or error
+            self._stopping.set()
+            self._wake.set()
+            self.writer.wake()
+
+    def _read(self) -> None:
+        while not self._draining.is_set() and not self._stopping.is_set():
+            self._beats["reader"] = time.monotonic()
+            self._wake.clear()
+            while not self._draining.is_set() and self.reader.cycle():
+                self._beats["reader"] = time.monotonic()
+                self._check_encoder()
+            self._check_encoder()
+            if not self._draining.is_set() and self.reader.is_fresh():
+                self.fresh.set()
+            self._wake.wait(_IDLE_SECONDS)
+
+    def _write(self) -> None:
+        self.writer.run(self._stopping, lambda rows: rows == self.reader.in_flight(), lambda: self._beat("writer"))
+
+    def _beat(self, thread: str) -> None:
+        self._beats[thread] = time.monotonic()
+
+    def _written(self, batches: list[tuple[Page, list[Outcome]]]) -> None:
+        self.reader.written(batches)
+        self._wake.set()  # there is room again
+
+    def _check_encoder(self) -> None:
+        if self.reader.failure is not None:
+            raise self.reader.failure

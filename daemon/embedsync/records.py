@@ -1,0 +1,105 @@
+"""The frozen values that flow from the queue to the target."""
+
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A row's key: each key column as Postgres prints it. Text goes through every type unchanged, so no
+# key type needs code of its own.
+Key = tuple[str, ...]
+Vector = NDArray[np.float32]
+
+
+class Urgency(IntEnum):
+    """Which work goes first when several wait for the encoder."""
+
+    LIVE = 0  # an application changed a few rows and may search for them now
+    BULK = 1  # one statement changed many rows
+    BACKFILL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of the change queue."""
+
+    seq: int
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """A row as read from the source; `text` is None when there is nothing to embed or nothing to do."""
+
+    key: Key
+    text: str | None
+    content_hash: bytes | None
+    unchanged: bool
+
+
+class Fate(Enum):
+    """What the writer does with a row."""
+
+    STORE = "store"  # upsert embedding (None: no text), hash, fingerprint, error
+    TOUCH = "touch"  # same text, same model: raise the token only
+    REMOVE = "remove"  # the source row is gone
+    KEEP = "keep"  # read again by a backfill and found fresh: nothing to write
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One row, ready to be written. `token` is that of the read its text came from."""
+
+    key: Key
+    token: int
+    fate: Fate
+    embedding: Vector | None = None
+    content_hash: bytes | None = None
+    error: str | None = None
+    seqs: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class Page:
+    """Rows that were read together. `last_key` is set for a backfill's page: its checkpoint."""
+
+    urgency: Urgency
+    unwritten: int
+    last_key: Key | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One text as token ids. `truncated`: the text was longer than the model reads."""
+
+    ids: NDArray[np.int64] = field(repr=False)
+    truncated: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Encoder(Protocol):
+    """What the pipeline needs of a model. Calls of `tokenize` and `encode` may overlap."""
+
+    @property
+    def dimension(self) -> int: ...
+
+    @property
+    def max_tokens(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> bytes: ...
+
+    @property
+    def device(self) -> str: ...
+
+    def tokenize(self, texts: list[str]) -> list[Tokens]:
+        """Token ids of document texts, one entry a text."""
+        ...
+
+    def encode(self, batch: list[Tokens]) -> Vector:
+        """Embeddings, float32 `[len(batch), dimension]`, in order."""
+        ...

@@ -1,0 +1,24 @@
+"""systemd's notification protocol (sd_notify(3)): one datagram to $NOTIFY_SOCKET."""
+
+import os
+import socket
+
+
+def notify(message: str) -> None:
+    """Tell systemd, e.g. `READY=1`. Does nothing where no supervisor listens."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        try:
+            channel.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)
+        except OSError:
+            pass  # a supervisor that went away is no reason to stop
+
+
+def watchdog_seconds() -> float | None:
+    """How often systemd wants a sign of life; None where it does not watch this process."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    microseconds = os.environ.get("WATCHDOG_USEC")
+    return int(microseconds) / 1e6 if microseconds else None

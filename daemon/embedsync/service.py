@@ -1,0 +1,225 @@
+"""The composition root: models, keepers, ownership, scheduler, signals, supervisor."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
+from apscheduler.schedulers.background import BackgroundScheduler
+from loguru import logger
+
+from embedsync import migrations
+from embedsync.backoff import Backoff
+from embedsync.config import Settings, Sync
+from embedsync.db import Connection, connect, queries, translated
+from embedsync.encoding import artefact, catalogue, model
+from embedsync.encoding.dispatch import Dispatcher
+from embedsync.errors import DatabaseError, ModelError
+from embedsync.keeper import Keeper
+from embedsync.listener import Listener, Waker
+from embedsync.progress import Snapshot
+from embedsync.records import Encoder
+from embedsync.sdnotify import notify, watchdog_seconds
+from embedsync.source import Model
+
+_ACTIVITY_SECONDS = 5.0
+_STUCK_SECONDS = 120.0  # a thread without a sign of life for this long: let the supervisor restart us
+
+
+def load_encoder(settings: Settings, name: str) -> model.OnnxEncoder:
+    """The exported model called `name`, on the configured device. Raises ModelError."""
+    folder = settings.daemon.models_dir or artefact.default_models_dir()
+    card = catalogue.find(name, settings.daemon.catalogue_dirs)
+    return model.load(folder, card, settings.daemon.device, settings.daemon.threads)
+
+
+def describe_model(settings: Settings, name: str) -> Model:
+    """What the database side needs of an exported model, without loading its graph. Raises ModelError."""
+    folder = settings.daemon.models_dir or artefact.default_models_dir()
+    card = catalogue.find(name, settings.daemon.catalogue_dirs)
+    opened = artefact.Artefact.open(folder, card)
+    return Model(card.name, card.dimension, card.max_tokens, opened.fingerprint("fp32"))
+
+
+class Service:
+    """One worker. `run` returns when it is told to stop, or with `once` when every row is fresh."""
+
+    def __init__(
+        self, settings: Settings, syncs: tuple[Sync, ...], *, once: bool = False,
+        on_tick: Callable[[list[Keeper]], None] = lambda keepers: None, tick_seconds: float = 5.0,
+        load: Callable[[Settings, str], Encoder] = load_encoder,
+    ) -> None:  # fmt: skip
+        sys.setswitchinterval(0.001)  # a live change must not wait for another thread's turn to end
+        self._settings = settings
+        self._once = once
+        self._load = load
+        self._on_tick = on_tick
+        self._tick_seconds = tick_seconds
+        self._waker = Waker()
+        self._stopping = threading.Event()
+        self._dispatchers: dict[str, Dispatcher] = {}
+        self.keepers: list[Keeper] = []
+        self.device = "cpu"
+        for sync in syncs:
+            try:
+                self._keep(sync)
+            except ModelError as error:
+                # One bad model must not keep the other tables from being fresh.
+                if once or len(syncs) == 1:
+                    raise
+                logger.error("sync {}: {}", sync.name, error)
+        if not self.keepers:
+            raise ModelError("run", "any sync", "none of their models could be loaded", "See the errors above.")
+        self._watchdog = watchdog_seconds()
+        self._activity: Connection | None = None
+        self._shown: dict[str, Snapshot] = {}
+
+    def run(self) -> None:
+        """Serve until stopped. Raises EmbedsyncError for what needs somebody's help before anything can run."""
+        scheduler = self._schedule()
+        backoff = Backoff()
+        try:
+            while not self._stopping.is_set():
+                try:
+                    self._serve(backoff)
+                except DatabaseError as error:
+                    if self._once or not error.retryable:
+                        raise
+                    delay = backoff.next_delay()
+                    logger.warning("{} (next attempt in {:.1f} s)", error, delay)
+                    self._stopping.wait(delay)
+        finally:
+            notify("STOPPING=1")
+            scheduler.shutdown(wait=False)
+            for keeper in self.keepers:
+                keeper.stop(self._settings.daemon.shutdown_seconds)
+            self._keep_activity()
+            for dispatcher in self._dispatchers.values():
+                dispatcher.stop(timeout=2.0)
+
+    def stop(self) -> None:
+        """Drain what is under way and return from `run`."""
+        self._stopping.set()
+        self._waker.wake()
+
+    def handle_signals(self) -> None:
+        """First SIGTERM or SIGINT drains within a bound, the second ends at once; nothing is lost either way."""
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            if self._stopping.is_set():
+                os._exit(128 + number)
+            logger.info("{}: finishing what is under way (again to stop at once)", signal.Signals(number).name)
+            self.stop()
+
+        signal.signal(signal.SIGTERM, on_signal)
+        signal.signal(signal.SIGINT, on_signal)
+
+    def _keep(self, sync: Sync) -> None:
+        if sync.model not in self._dispatchers:
+            encoder = self._load(self._settings, sync.model)
+            self.device = encoder.device
+            self._dispatchers[sync.model] = Dispatcher(encoder)
+            logger.info("model {} on {}", sync.model, encoder.device)
+        dispatcher = self._dispatchers[sync.model]
+        encoder = dispatcher.encoder
+        described = Model(sync.model, encoder.dimension, encoder.max_tokens, encoder.fingerprint)
+        self.keepers.append(Keeper(sync, described, dispatcher, self._settings, self._batch_tokens, once=self._once))
+
+    def _batch_tokens(self) -> int:
+        return self._settings.daemon.batch_tokens or 1024
+
+    def _serve(self, backoff: Backoff) -> None:
+        """One life of the listener's connection: LISTEN first, then look at everything."""
+        listener = Listener(self._settings.database.direct, self._waker)
+        try:
+            applied = migrations.migrate(listener.connection)
+            if applied:
+                logger.info("migrated: {}", ", ".join(applied))
+            by_name = {keeper.sync.name: keeper for keeper in self.keepers}
+            ready = False
+            while not self._stopping.is_set():
+                for keeper in self.keepers:
+                    keeper.advance(listener)
+                if not ready:
+                    backoff.reset()
+                    notify("READY=1\nSTATUS=listening")
+                    ready = True
+                self._ping()
+                self._on_tick(self.keepers)
+                if self._once and all(keeper.is_fresh for keeper in self.keepers):
+                    return self.stop()
+                for name in listener.wait(self._patience()):
+                    keeper = by_name.get(name)
+                    if keeper and keeper.pipeline:
+                        keeper.pipeline.wake()
+        finally:
+            if not self._stopping.is_set() or listener.connection.broken:
+                for keeper in self.keepers:
+                    keeper.lose()
+            else:
+                for keeper in self.keepers:
+                    keeper.stop(self._settings.daemon.shutdown_seconds)
+            listener.close()
+
+    def _patience(self) -> float:
+        """Seconds until something is due without news."""
+        due = [keeper.seconds_until_due() for keeper in self.keepers if keeper.seconds_until_due() > 0]
+        return max(0.01, min([self._tick_seconds, *due, *([self._watchdog / 3] if self._watchdog else [])]))
+
+    def _ping(self) -> None:
+        """Tell the watchdog that the pipelines move; when one does not, say nothing and be restarted."""
+        if all(keeper.pipeline is None or keeper.pipeline.beat() < _STUCK_SECONDS for keeper in self.keepers):
+            notify("WATCHDOG=1")
+
+    def _schedule(self) -> BackgroundScheduler:
+        scheduler = BackgroundScheduler(
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}, timezone="UTC"
+        )
+        sweep = self._settings.daemon.sweep_seconds
+        scheduler.add_job(self._sweep, "interval", seconds=sweep, jitter=sweep / 10, id="sweep")
+        scheduler.add_job(self._keep_activity, "interval", seconds=_ACTIVITY_SECONDS, id="activity")
+
+        def on_error(event: JobExecutionEvent) -> None:
+            logger.warning("housekeeping {}: {}", event.job_id, event.exception)
+
+        scheduler.add_listener(on_error, EVENT_JOB_ERROR)
+        scheduler.start()
+        return scheduler
+
+    def _sweep(self) -> None:
+        """A notification is a hint, this is the guarantee."""
+        for keeper in self.keepers:
+            if keeper.pipeline:
+                keeper.pipeline.wake()
+
+    def _keep_activity(self) -> None:
+        """Write what was measured, if anything moved since the last time."""
+        for keeper in self.keepers:
+            shown = keeper.progress.snapshot()
+            if not shown.done or shown == self._shown.get(keeper.sync.name):
+                continue
+            self._shown[keeper.sync.name] = shown
+            try:
+                if self._activity is None or self._activity.closed:
+                    self._activity = connect(self._settings.database.url, "activity")
+                with translated("write", "the activity"):
+                    self._activity.execute(queries("status")["measured"], self._measured(keeper, shown))
+            except DatabaseError as error:
+                logger.debug("{}", error)
+
+    def _measured(self, keeper: Keeper, shown: Snapshot) -> dict[str, object]:
+        return {
+            "sync": keeper.sync.name,
+            "worker": f"{socket.gethostname()}:{os.getpid()}",
+            "device": self.device,
+            "rows_per_second": shown.rows_per_second,
+            "rows_written": shown.done,
+            "texts_truncated": shown.truncated,
+            "lag_p50_ms": shown.lag_p50_ms,
+            "lag_p99_ms": shown.lag_p99_ms,
+            "last_error": keeper.last_error,
+        }

@@ -1,0 +1,42 @@
+-- create: the sync's queue, append-only, with the source's own key types
+CREATE TABLE IF NOT EXISTS {queue} (
+  seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  bulk boolean NOT NULL,
+  changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  {k_typed_columns}
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0,
+        autovacuum_vacuum_insert_threshold = -1)
+
+-- create_index: lets a small change be found behind a million bulk ones
+CREATE INDEX IF NOT EXISTS {index} ON {queue} (seq) WHERE NOT bulk
+
+-- read_live: keys changed by small statements; the token is drawn after the queue's snapshot, before any text is read
+SELECT seq, (SELECT nextval('embedsync.token')) AS token, {k_texts} FROM {queue}
+ WHERE NOT bulk AND seq > %(floor)s AND seq <> ALL (%(in_flight)s) ORDER BY seq LIMIT %(limit)s
+
+-- read_bulk: keys changed by large statements
+SELECT seq, (SELECT nextval('embedsync.token')) AS token, {k_texts} FROM {queue}
+ WHERE bulk AND seq > %(floor)s AND seq <> ALL (%(in_flight)s) ORDER BY seq LIMIT %(limit)s
+
+-- read_rows: text and hash of the given keys; the text of a row that is already fresh stays where it is
+SELECT {d_key_texts}, d.embedsync_hash, f.unchanged, CASE WHEN NOT f.unchanged THEN left(d.embedsync_text, {max_characters}) END
+  FROM (SELECT d.*, {hash} AS embedsync_hash
+          FROM (SELECT {d_keys}, d.embedsync_text
+                  FROM {given_keys} JOIN (SELECT {keys}, {text} AS embedsync_text FROM {source}) AS d ON {d_is_k}
+                OFFSET 0) AS d  -- OFFSET 0 keeps the planner from rendering and hashing the text once a mention
+         OFFSET 0) AS d
+  LEFT JOIN {target} AS t ON {d_is_t}
+ CROSS JOIN LATERAL (SELECT {unchanged} AS unchanged) AS f
+
+-- delete: exactly the entries whose rows were written; gives each one's lag in seconds
+DELETE FROM {queue} WHERE seq = ANY (%(seqs)s)
+RETURNING extract(epoch FROM clock_timestamp() - changed_at)::float8
+
+-- append: ask for rows to be read again
+INSERT INTO {queue} (bulk, {k}) SELECT true, {k_typed} FROM {given_keys}
+
+-- rescans: requests to compare the whole table
+SELECT id FROM embedsync.rescan WHERE sync = {sync_name}
+
+-- is_empty: whether nothing waits
+SELECT NOT EXISTS (SELECT FROM {queue}) AND NOT EXISTS (SELECT FROM embedsync.rescan WHERE sync = {sync_name})

@@ -1,0 +1,14 @@
+-- nearest: rows whose embeddings point most nearly the same way; pgvector's cosine distance
+SELECT {d_key_texts}, 1 - (t.embedding OPERATOR({schema}.<=>) %(query)s::{vector_type}), left(d.embedsync_text, %(width)s)
+  FROM {target} AS t JOIN (SELECT {keys}, {text} AS embedsync_text FROM {source}) AS d ON {d_is_t}
+ WHERE t.embedding IS NOT NULL
+ ORDER BY t.embedding OPERATOR({schema}.<=>) %(query)s::{vector_type} LIMIT %(limit)s
+
+-- nearest_plain: the same without pgvector
+SELECT {d_key_texts}, s.similarity, left(d.embedsync_text, %(width)s)
+  FROM {target} AS t JOIN (SELECT {keys}, {text} AS embedsync_text FROM {source}) AS d ON {d_is_t}
+ CROSS JOIN LATERAL (
+   SELECT sum(a * b) / nullif(sqrt(sum(a * a)) * sqrt(sum(b * b)), 0) AS similarity FROM unnest(t.embedding, %(query)s::real[]) AS pair (a, b)
+ ) AS s
+ WHERE t.embedding IS NOT NULL
+ ORDER BY s.similarity DESC LIMIT %(limit)s

@@ -1,0 +1,114 @@
+-- The embedsync schema: what is kept about every sync. Queues, targets and triggers are made a sync each, by `apply`.
+
+CREATE TABLE embedsync.sync (
+  id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  name text NOT NULL UNIQUE,
+  source_schema text NOT NULL,
+  source_table text NOT NULL,
+  target_schema text NOT NULL,
+  target_table text NOT NULL,
+  model text NOT NULL,
+  fingerprint bytea NOT NULL,
+  definition text NOT NULL,             -- the DDL as applied: the same definition again changes nothing
+  backfill_after text[],                -- the last key up to which every row is written
+  backfill_done boolean NOT NULL DEFAULT false,
+  UNIQUE (target_schema, target_table)
+);
+
+-- One sequence fences all writes: whoever drew the higher number read the text later.
+CREATE SEQUENCE embedsync.token AS bigint CACHE 1;
+
+-- Requests to compare a whole table. Append-only, so that a trigger which fails never waits for another.
+CREATE TABLE embedsync.rescan (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  sync text NOT NULL,
+  reason text NOT NULL,
+  asked_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- What the worker measured last; written every few seconds while there is work.
+CREATE TABLE embedsync.activity (
+  sync text PRIMARY KEY REFERENCES embedsync.sync (name) ON DELETE CASCADE,
+  worker text NOT NULL,
+  device text NOT NULL,
+  measured_at timestamptz NOT NULL DEFAULT now(),
+  rows_per_second float8 NOT NULL,
+  rows_written bigint NOT NULL,
+  texts_truncated bigint NOT NULL,
+  lag_p50_ms float8,
+  lag_p99_ms float8,
+  last_error text
+);
+
+-- The bell that wakes the worker.
+CREATE FUNCTION embedsync.ring(sync text) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ SELECT pg_notify('embedsync', sync) $$;
+REVOKE ALL ON FUNCTION embedsync.ring(text) FROM PUBLIC;
+
+-- Rows of a table: counted where that is quick, else estimated from the statistics.
+CREATE FUNCTION embedsync.count_rows(relation regclass, condition text DEFAULT 'true') RETURNS bigint
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  estimate float8;
+  counted bigint;
+BEGIN
+  SELECT sum(reltuples) INTO estimate FROM pg_partition_tree(relation) JOIN pg_class ON oid = relid WHERE isleaf;
+  IF coalesce(estimate, 0) > 2000000 AND condition = 'true' THEN
+    RETURN estimate::bigint;
+  END IF;
+  EXECUTE format('SELECT count(*) FROM %s WHERE %s', relation, condition) INTO counted;
+  RETURN counted;
+END $$;
+
+CREATE FUNCTION embedsync.sync_status() RETURNS TABLE (
+  sync text, source text, target text, model text, rows_total bigint, rows_fresh bigint, rows_failed bigint,
+  coverage float8, backlog bigint, oldest_unfresh_seconds float8, rescan_waiting boolean, backfill_done boolean,
+  owner_pid int, device text, rows_per_second float8, eta_seconds float8, lag_p50_ms float8, lag_p99_ms float8,
+  texts_truncated bigint, last_error text
+) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  s embedsync.sync;
+  a embedsync.activity;
+  source_table regclass;
+  target_table regclass;
+  queued bigint;
+BEGIN
+  FOR s IN SELECT * FROM embedsync.sync ORDER BY name LOOP
+    SELECT * INTO a FROM embedsync.activity act WHERE act.sync = s.name;
+    sync := s.name;
+    source := format('%I.%I', s.source_schema, s.source_table);
+    target := format('%I.%I', s.target_schema, s.target_table);
+    model := s.model;
+    source_table := to_regclass(source);
+    target_table := to_regclass(target);
+    rows_total := NULL; rows_fresh := NULL; rows_failed := NULL; queued := NULL; oldest_unfresh_seconds := NULL;
+    IF source_table IS NOT NULL AND target_table IS NOT NULL THEN
+      rows_total := embedsync.count_rows(source_table);
+      rows_fresh := embedsync.count_rows(target_table, format('fingerprint = %L AND encode_error IS NULL', s.fingerprint));
+      rows_failed := embedsync.count_rows(target_table, 'encode_error IS NOT NULL');
+    END IF;
+    IF to_regclass('embedsync.queue_' || s.name) IS NOT NULL THEN
+      EXECUTE format('SELECT count(*), extract(epoch FROM clock_timestamp() - min(changed_at))::float8 FROM embedsync.%I', 'queue_' || s.name)
+        INTO queued, oldest_unfresh_seconds;
+    END IF;
+    backlog := queued + CASE WHEN s.backfill_done THEN 0 ELSE greatest(rows_total - rows_fresh - rows_failed, 0) END;
+    coverage := CASE WHEN rows_total > 0
+                     THEN least(1, greatest(0, rows_fresh - queued)::float8 / rows_total) ELSE 1 END;
+    rescan_waiting := EXISTS (SELECT FROM embedsync.rescan r WHERE r.sync = s.name);
+    backfill_done := s.backfill_done;
+    owner_pid := (SELECT l.pid FROM pg_locks l
+                   WHERE l.locktype = 'advisory' AND l.classid = 1701667428 AND l.objid = s.id AND l.granted
+                     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1);
+    device := a.device;
+    rows_per_second := CASE WHEN a.measured_at > now() - interval '30 seconds' THEN a.rows_per_second END;
+    eta_seconds := CASE WHEN backlog = 0 THEN 0 WHEN rows_per_second > 0 THEN backlog / rows_per_second END;
+    lag_p50_ms := a.lag_p50_ms;
+    lag_p99_ms := a.lag_p99_ms;
+    texts_truncated := a.texts_truncated;
+    last_error := a.last_error;
+    RETURN NEXT;
+  END LOOP;
+END $$;
+
+CREATE VIEW embedsync.status AS SELECT * FROM embedsync.sync_status();

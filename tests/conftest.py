@@ -1,0 +1,105 @@
+"""Real parts for every test: Postgres 18 and 16 with pgvector, and the exported MiniLM."""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from embedsync.embedded import EmbeddedPostgres
+from embedsync.encoding import catalogue
+from embedsync.encoding.artefact import Artefact
+from embedsync.encoding.export import export
+from embedsync.encoding.model import OnnxEncoder, load
+from embedsync.errors import ModelError
+from tests.support import MODEL, REPOSITORY, Connection, Worker
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server18() -> Iterator[EmbeddedPostgres]:
+    with EmbeddedPostgres(18) as server:
+        _prepare_template(server)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def server16() -> Iterator[EmbeddedPostgres]:
+    with EmbeddedPostgres(16) as server:
+        _prepare_template(server)
+        yield server
+
+
+def _prepare_template(server: EmbeddedPostgres) -> None:
+    with psycopg.connect(server.url("template1"), autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION vector")
+
+
+def _new_database(server: EmbeddedPostgres) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
+        yield server.url(name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def url(server18: EmbeddedPostgres) -> Iterator[str]:
+    """A fresh database with pgvector on Postgres 18."""
+    yield from _new_database(server18)
+
+
+@pytest.fixture
+def url16(server16: EmbeddedPostgres) -> Iterator[str]:
+    """A fresh database with pgvector on Postgres 16."""
+    yield from _new_database(server16)
+
+
+@pytest.fixture
+def application(url: str) -> Iterator[Connection]:
+    """The application's own connection, in autocommit mode."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def docs(application: Connection) -> Connection:
+    """The application's connection, with an empty table `docs (id, body)`."""
+    application.execute("CREATE TABLE docs (id bigint PRIMARY KEY, body text)")
+    return application
+
+
+@pytest.fixture(scope="session")
+def models_dir() -> Path:
+    """Exported models, kept between runs: exporting takes seconds, and its result is checked by sha256."""
+    folder = REPOSITORY / ".cache" / "models"
+    card = catalogue.find(MODEL)
+    try:
+        Artefact.open(folder, card).path("fp32")
+    except ModelError:
+        export(card, folder, precisions=("fp32",))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder(models_dir: Path) -> OnnxEncoder:
+    """The real model on the CPU."""
+    return load(models_dir, catalogue.find(MODEL), "cpu", None)
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """Starts worker processes; whatever still runs at the end is killed, and nothing else."""
+    started: list[Worker] = []
+
+    def start(config: Path, *arguments: str, env: dict[str, str] | None = None) -> Worker:
+        started.append(Worker(config, *arguments, log=tmp_path / f"worker-{len(started)}.log", env=env))
+        return started[-1]
+
+    yield start
+    for worker in started:
+        worker.close()
