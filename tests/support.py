@@ -59,6 +59,9 @@ class NullEncoder:
             tokens.append(Tokens(digest, len(text) > 1000))
         return tokens
 
+    def rebuild(self) -> None:
+        """Nothing to begin anew."""
+
     def encode(self, batch: list[Tokens]) -> Vector:
         if self.seconds_a_batch:
             time.sleep(self.seconds_a_batch)

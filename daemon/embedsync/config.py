@@ -28,8 +28,8 @@ _PREFIX = "EMBEDSYNC_"
 
 
 def _device(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-        raise ValueError(f"there is no device {value!r}; write auto, cpu, cuda or cuda:1")
+    if not re.fullmatch(r"auto|cpu|(cuda|tensorrt)(:\d+)?", value):
+        raise ValueError(f"there is no device {value!r}; write auto, cpu, cuda, cuda:1 or tensorrt")
     return value
 
 
@@ -231,7 +231,7 @@ def _describe(detail: ErrorDetails) -> str:
 
 
 def _siblings(detail: ErrorDetails) -> list[str]:
-    models = {"database": Database, "daemon": Daemon, "sync": Sync, "target": Target}
+    models: dict[str, type[BaseModel]] = {"database": Database, "daemon": Daemon, "sync": Sync, "target": Target}
     parents = [part for part in detail["loc"][:-1] if isinstance(part, str)]
     return list(models.get(parents[-1], Settings).model_fields) if parents else list(Settings.model_fields)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
-from typing import Any, LiteralString, cast
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -94,7 +94,7 @@ def queries(name: str) -> dict[str, LiteralString]:
     """The blocks of `sql/<name>.sql`: each begins with `-- name: purpose` and ends where the next begins."""
     text = files("embedsync").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
     parts = re.split(r"^-- (\w+): .*\n", text, flags=re.MULTILINE)
-    return {part: cast(LiteralString, body.strip().rstrip(";")) for part, body in zip(parts[1::2], parts[2::2], strict=True)}
+    return {part: body.strip().rstrip(";") for part, body in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 def quoted(*names: str | None) -> sql.Composable:
@@ -105,4 +105,4 @@ def quoted(*names: str | None) -> sql.Composable:
 
 def verbatim(text: str) -> sql.Composable:
     """SQL the user wrote. In a query with parameters a `%` would begin a placeholder, so it is doubled."""
-    return sql.SQL(cast(LiteralString, text.replace("%", "%%")))
+    return sql.SQL(text.replace("%", "%%"))

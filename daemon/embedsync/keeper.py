@@ -1,7 +1,6 @@
 """The life of one sync in a worker: apply it, own it, run its pipeline, and begin again after a failure."""
 
 import time
-from collections.abc import Callable
 
 from loguru import logger
 
@@ -22,9 +21,7 @@ _REPEAT_SECONDS = 60.0  # the same error is logged again after this long
 class Keeper:
     """Brings one sync from declared to fresh. `advance` never raises for what a later attempt may cure."""
 
-    def __init__(
-        self, sync: Sync, model: Model, dispatcher: Dispatcher, settings: Settings, budget: Callable[[], int], *, once: bool
-    ) -> None:
+    def __init__(self, sync: Sync, model: Model, dispatcher: Dispatcher, settings: Settings, *, once: bool) -> None:
         self.sync = sync
         self.progress = Progress()
         self.pipeline: Pipeline | None = None
@@ -33,7 +30,6 @@ class Keeper:
         self._model = model
         self._dispatcher = dispatcher
         self._settings = settings
-        self._budget = budget
         self._once = once
         self._bound: BoundSync | None = None
         self._owned = False
@@ -90,7 +86,7 @@ class Keeper:
                 self._stand_by(listener, self._bound.id)
                 return
             logger.info("sync {}: owned by this worker", self.sync.name)
-        self.pipeline = Pipeline(self._bound, self._dispatcher, self._settings, self.progress, self._budget)
+        self.pipeline = Pipeline(self._bound, self._dispatcher, self._settings, self.progress)
         if self._once:
             self.pipeline.reader.restart_backfill()
         self._running_since = time.monotonic()

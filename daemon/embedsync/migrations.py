@@ -36,7 +36,7 @@ def pending(connection: Connection, folder: Path | None = None) -> list[Path]:
     folder = folder or data.folder("migrations")
     files = {path.name: path for path in sorted(folder.glob("[0-9][0-9][0-9][0-9]_*.sql"))}
     row = connection.execute(_SQL["exists"]).fetchone()
-    applied = dict(connection.execute(_SQL["applied"]).fetchall()) if row and row[0] else {}
+    applied: dict[str, str] = dict(connection.execute(_SQL["applied"]).fetchall()) if row and row[0] else {}
     for name, checksum in applied.items():
         if name not in files:
             raise SchemaError(

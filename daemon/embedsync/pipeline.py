@@ -23,9 +23,7 @@ _IDLE_SECONDS = 10.0  # a waiting thread looks up this often, which is also its 
 class Pipeline:
     """Keeps one sync fresh from `start` until `stop` or a failure."""
 
-    def __init__(
-        self, bound: BoundSync, dispatcher: Dispatcher, settings: Settings, progress: Progress, budget: Callable[[], int]
-    ) -> None:
+    def __init__(self, bound: BoundSync, dispatcher: Dispatcher, settings: Settings, progress: Progress) -> None:
         self.bound = bound
         self.progress = progress
         self.failure: Exception | None = None
@@ -38,7 +36,7 @@ class Pipeline:
         try:
             reading, writing = (self._connect(settings, f"{role} {bound.name}") for role in ("reader", "writer"))
             self.writer = Writer(writing, bound, settings.daemon, progress, self._written)
-            self.reader = Reader(reading, bound, dispatcher, settings.daemon, budget, progress, self.writer.put, self.writer.open)
+            self.reader = Reader(reading, bound, dispatcher, settings.daemon, progress, self.writer.put, self.writer.open)
         except BaseException:
             self._close()
             raise

@@ -25,7 +25,7 @@ class Reader:
     """One thread and one connection a sync. Small live changes come first, then bulk, then the backfill."""
 
     def __init__(
-        self, connection: Connection, bound: BoundSync, dispatcher: Dispatcher, settings: Daemon, budget: Callable[[], int],
+        self, connection: Connection, bound: BoundSync, dispatcher: Dispatcher, settings: Daemon,
         progress: Progress, put: Callable[[Page, list[Outcome]], None], open_page: Callable[[Page], None],
     ) -> None:  # fmt: skip
         self._connection = connection
@@ -33,7 +33,6 @@ class Reader:
         self._dispatcher = dispatcher
         self._encoder = dispatcher.encoder
         self._settings = settings
-        self._budget = budget
         self._progress = progress
         self._put = put
         self._open_page = open_page
@@ -142,6 +141,8 @@ class Reader:
                 ready.append(Outcome(row.key, token, unchanged, seqs=seqs.get(row.key, ())))
             elif row.text is None or row.content_hash is None:
                 ready.append(Outcome(row.key, token, Fate.STORE, seqs=seqs.get(row.key, ())))
+            elif (known := self._dispatcher.recent.get(row.content_hash)) is not None:
+                ready.append(Outcome(row.key, token, Fate.STORE, known, row.content_hash, seqs=seqs.get(row.key, ())))
             else:
                 texts.setdefault(row.content_hash, []).append(row)
         if ready:
@@ -151,9 +152,9 @@ class Reader:
         groups = list(texts.values())
         tokens = self._encoder.tokenize([group[0].text or "" for group in groups])
         self._progress.truncated(sum(len(group) for group, text in zip(groups, tokens, strict=True) if text.truncated))
-        for batch in plan_batches([len(text) for text in tokens], self._budget()):
-            done = partial(self._encoded, page, [groups[i] for i in batch], token, seqs)
-            self._dispatcher.submit(page.urgency, [tokens[i] for i in batch], done)
+        for batch in plan_batches([len(text) for text in tokens], self._dispatcher.budget.next_size):
+            done = partial(self._encoded, page, [groups[i] for i in batch.indices], token, seqs)
+            self._dispatcher.submit(page.urgency, [tokens[i] for i in batch.indices], batch.size, done)
 
     def _encoded(
         self, page: Page, groups: list[list[SourceRow]], token: int, seqs: dict[Key, tuple[int, ...]],
@@ -166,6 +167,8 @@ class Reader:
                 return
             error = str(result)[:500] if isinstance(result, Exception) else None
             vector = None if isinstance(result, Exception) else result
+            if vector is not None and group[0].content_hash is not None:
+                self._dispatcher.recent.put(group[0].content_hash, vector)
             outcomes += [
                 Outcome(row.key, token, Fate.STORE, vector, row.content_hash, error, seqs.get(row.key, ())) for row in group
             ]

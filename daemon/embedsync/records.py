@@ -81,6 +81,10 @@ class Tokens:
         return len(self.ids)
 
 
+class OutOfMemoryError(Exception):
+    """A batch did not fit into the device's memory; a smaller one may."""
+
+
 class Encoder(Protocol):
     """What the pipeline needs of a model. Calls of `tokenize` and `encode` may overlap."""
 
@@ -101,5 +105,9 @@ class Encoder(Protocol):
         ...
 
     def encode(self, batch: list[Tokens]) -> Vector:
-        """Embeddings, float32 `[len(batch), dimension]`, in order."""
+        """Embeddings, float32 `[len(batch), dimension]`, in order. Raises OutOfMemoryError."""
+        ...
+
+    def rebuild(self) -> None:
+        """Give all memory of the device back and begin anew."""
         ...

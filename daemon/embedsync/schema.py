@@ -75,7 +75,7 @@ def _create(connection: Connection, bound: BoundSync, ddl: list[str]) -> BoundSy
         bound = replace(bound, id=row[0])
     connection.execute("SET LOCAL lock_timeout = '1s'")
     for statement in ddl:
-        connection.execute(sql.SQL(statement))  # type: ignore[arg-type]  # composed by us, see `plan`
+        connection.execute(sql.SQL(statement))
     # Last: the definition counts as applied only together with everything it says.
     connection.execute(_SQL["define_sync"], names | {"definition": _definition(bound, ddl)})
     return bound

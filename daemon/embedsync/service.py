@@ -17,7 +17,9 @@ from embedsync.backoff import Backoff
 from embedsync.config import Settings, Sync
 from embedsync.db import Connection, connect, queries, translated
 from embedsync.encoding import artefact, catalogue, model
+from embedsync.encoding.budget import BatchBudget, BudgetMemory, first_guess
 from embedsync.encoding.dispatch import Dispatcher
+from embedsync.encoding.onnx import gpu_memory
 from embedsync.errors import DatabaseError, ModelError
 from embedsync.keeper import Keeper
 from embedsync.listener import Listener, Waker
@@ -62,6 +64,7 @@ class Service:
         self._waker = Waker()
         self._stopping = threading.Event()
         self._dispatchers: dict[str, Dispatcher] = {}
+        self._memory = BudgetMemory(settings.daemon.models_dir or artefact.default_models_dir())
         self.keepers: list[Keeper] = []
         self.device = "cpu"
         for sync in syncs:
@@ -98,7 +101,8 @@ class Service:
             for keeper in self.keepers:
                 keeper.stop(self._settings.daemon.shutdown_seconds)
             self._keep_activity()
-            for dispatcher in self._dispatchers.values():
+            for name, dispatcher in self._dispatchers.items():
+                self._memory.keep(name, dispatcher.encoder.device, dispatcher.budget)
                 dispatcher.stop(timeout=2.0)
 
     def stop(self) -> None:
@@ -122,15 +126,20 @@ class Service:
         if sync.model not in self._dispatchers:
             encoder = self._load(self._settings, sync.model)
             self.device = encoder.device
-            self._dispatchers[sync.model] = Dispatcher(encoder)
+            self._dispatchers[sync.model] = Dispatcher(encoder, self._budget(sync.model, encoder))
             logger.info("model {} on {}", sync.model, encoder.device)
         dispatcher = self._dispatchers[sync.model]
         encoder = dispatcher.encoder
         described = Model(sync.model, encoder.dimension, encoder.max_tokens, encoder.fingerprint)
-        self.keepers.append(Keeper(sync, described, dispatcher, self._settings, self._batch_tokens, once=self._once))
+        self.keepers.append(Keeper(sync, described, dispatcher, self._settings, once=self._once))
 
-    def _batch_tokens(self) -> int:
-        return self._settings.daemon.batch_tokens or 1024
+    def _budget(self, name: str, encoder: Encoder) -> BatchBudget:
+        """The batch size as configured, as it was found before a restart, or a first guess."""
+        if self._settings.daemon.batch_tokens:
+            return BatchBudget(self._settings.daemon.batch_tokens, fixed=True)
+        known = self._memory.recall(name, encoder.device)
+        memory = gpu_memory(encoder.device) if encoder.device != "cpu" else None
+        return BatchBudget(known.size or first_guess(memory[0] if memory else None), ceiling=known.ceiling)
 
     def _serve(self, backoff: Backoff) -> None:
         """One life of the listener's connection: LISTEN first, then look at everything."""
@@ -153,9 +162,9 @@ class Service:
                 if self._once and all(keeper.is_fresh for keeper in self.keepers):
                     return self.stop()
                 for name in listener.wait(self._patience()):
-                    keeper = by_name.get(name)
-                    if keeper and keeper.pipeline:
-                        keeper.pipeline.wake()
+                    rung = by_name.get(name)
+                    if rung and rung.pipeline:
+                        rung.pipeline.wake()
         finally:
             if not self._stopping.is_set() or listener.connection.broken:
                 for keeper in self.keepers:
@@ -198,6 +207,8 @@ class Service:
 
     def _keep_activity(self) -> None:
         """Write what was measured, if anything moved since the last time."""
+        for name, dispatcher in self._dispatchers.items():
+            self._memory.keep(name, dispatcher.encoder.device, dispatcher.budget)
         for keeper in self.keepers:
             shown = keeper.progress.snapshot()
             if not shown.done or shown == self._shown.get(keeper.sync.name):

@@ -1,5 +1,6 @@
 """What a source table is, read from the catalogue, and the SQL fragments every query about it shares."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,14 +141,14 @@ def view_of(target: tuple[str, str]) -> tuple[str, str]:
 
 def k_name(place: int) -> sql.SQL:
     """The placeholder's name for the key column at `place`, from 1."""
-    return sql.SQL(f"k{place}")  # type: ignore[arg-type]  # a number, not the user's text
+    return sql.SQL(f"k{place}")
 
 
-def _list(parts: Any) -> sql.Composed:
+def _list(parts: Iterable[sql.Composable]) -> sql.Composed:
     return sql.SQL(", ").join(parts)
 
 
-def _all(parts: Any) -> sql.Composed:
+def _all(parts: Iterable[sql.Composable]) -> sql.Composed:
     return sql.SQL(" AND ").join(parts)
 
 

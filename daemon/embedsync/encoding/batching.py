@@ -1,6 +1,7 @@
 """Batches by padded tokens: every row of a batch is padded to its longest, so equal lengths go together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,34 +9,42 @@ from numpy.typing import NDArray
 from embedsync.records import Tokens
 
 
-def plan_batches(lengths: Sequence[int], budget: int, max_rows: int = 4096) -> list[list[int]]:
-    """Indices of `lengths` in batches, longest texts first, with longest × count ≤ `budget` in each.
+@dataclass(frozen=True)
+class Batch:
+    """Texts to encode together, by index; `size` is the budget they were planned for."""
 
-    A text longer than the budget makes a batch of its own. Sorting by length within a window and packing by
+    indices: list[int]
+    size: int
+
+
+def plan_batches(lengths: Sequence[int], next_size: Callable[[], int], max_rows: int = 16384) -> list[Batch]:
+    """Texts in batches, longest first, with longest × count ≤ size in each; `next_size` gives each batch's size.
+
+    A text longer than the size makes a batch of its own. Sorting by length within a window and packing by
     padded tokens follows text-embeddings-inference and sentence-transformers.
     """
-    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
-    batches: list[list[int]] = []
-    for index in order:
-        current = batches[-1] if batches else None
-        if current and len(current) < max_rows and lengths[current[0]] * (len(current) + 1) <= budget:
-            current.append(index)
+    batches: list[Batch] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        last = batches[-1] if batches else None
+        rows = len(last.indices) if last else 0
+        if last and rows < max_rows and lengths[last.indices[0]] * (rows + 1) <= last.size:
+            last.indices.append(index)
         else:
-            batches.append([index])
+            batches.append(Batch([index], next_size()))
     return batches
 
 
-def padding_waste(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
+def padding_waste(lengths: Sequence[int], batches: Sequence[Batch]) -> float:
     """Share of the padded tokens that are padding, 0 to 1."""
-    padded = sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
-    return 1 - sum(lengths) / padded if padded else 0.0
+    total = sum(max(lengths[i] for i in batch.indices) * len(batch.indices) for batch in batches)
+    return 1 - sum(lengths) / total if total else 0.0
 
 
-def padded(batch: Sequence[Tokens], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Ids and mask, int64 `[len(batch), longest]`, padded on the right."""
-    ids = np.full((len(batch), max(map(len, batch))), pad_id, dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for row, text in enumerate(batch):
-        ids[row, : len(text)] = text.ids
-        mask[row, : len(text)] = 1
-    return ids, mask
+def padded(batch: Sequence[Tokens], pad_id: int, step: int = 1) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ids and mask, int64 `[len(batch), longest]`, padded on the right, the length rounded up to `step`."""
+    lengths = np.fromiter(map(len, batch), dtype=np.int64, count=len(batch))
+    width = -(-int(lengths.max()) // step) * step
+    mask = np.arange(width) < lengths[:, None]
+    ids = np.full(mask.shape, pad_id, dtype=np.int64)
+    ids[mask] = np.concatenate([text.ids for text in batch])
+    return ids, mask.astype(np.int64)

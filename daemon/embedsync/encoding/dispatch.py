@@ -6,12 +6,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from loguru import logger
+
+from embedsync.encoding.budget import BatchBudget
+from embedsync.encoding.recent import RecentVectors
 from embedsync.errors import EncodingError
-from embedsync.records import Encoder, Tokens, Urgency, Vector
+from embedsync.records import Encoder, OutOfMemoryError, Tokens, Urgency, Vector
 
 # Every so many batches the oldest waiting one goes first, whatever its urgency: none waits for ever.
 _FAIR_TURN = 8
 _PROBE = "embedsync"
+Done = Callable[[list[Vector | Exception]], None]
 
 
 @dataclass(order=True, slots=True)
@@ -21,16 +26,19 @@ class Job:
     urgency: Urgency
     order: int
     tokens: list[Tokens] = field(compare=False)
-    done: Callable[[list[Vector | Exception]], None] = field(compare=False)
+    size: int = field(compare=False)  # the budget it was planned for
+    done: Done = field(compare=False)
 
 
 class Dispatcher:
     """Encodes batches one after the other. Batches are small, so an urgent one waits for one batch at most."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, budget: BatchBudget) -> None:
         self.encoder = encoder
+        self.budget = budget
+        self.recent = RecentVectors(encoder.dimension)
         self.busy_seconds = 0.0
-        self.failure: Exception | None = None
+        self.tokens = 0
         self._jobs: list[Job] = []
         self._changed = threading.Condition()
         self._submitted = 0
@@ -39,11 +47,11 @@ class Dispatcher:
         self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
         self._thread.start()
 
-    def submit(self, urgency: Urgency, tokens: list[Tokens], done: Callable[[list[Vector | Exception]], None]) -> None:
-        """Queue a batch."""
+    def submit(self, urgency: Urgency, tokens: list[Tokens], size: int, done: Done) -> None:
+        """Queue a batch that was planned for `size` padded tokens."""
         with self._changed:
             self._submitted += 1
-            heapq.heappush(self._jobs, Job(urgency, self._submitted, tokens, done))
+            heapq.heappush(self._jobs, Job(urgency, self._submitted, tokens, size, done))
             self._changed.notify()
 
     def stop(self, timeout: float) -> None:
@@ -72,18 +80,39 @@ class Dispatcher:
         while (job := self._next()) is not None:
             started = time.perf_counter()
             results = self._encode(job.tokens)
-            self.busy_seconds += time.perf_counter() - started
+            seconds = time.perf_counter() - started
+            self.busy_seconds += seconds
+            real = sum(map(len, job.tokens))
+            self.tokens += real
+            self.budget.observe(job.size, _padded(job.tokens), real, seconds)
             job.done(results)
 
     def _encode(self, tokens: list[Tokens]) -> list[Vector | Exception]:
         """Vectors in order; a text that cannot be encoded is found by halving, so that it costs no other its turn."""
         try:
             return list(self.encoder.encode(tokens))
+        except OutOfMemoryError as error:
+            self.budget.out_of_memory(_padded(tokens))
+            logger.warning("out of memory with {} padded tokens; batches of {} from now on", _padded(tokens), self.budget.settled)
+            if len(tokens) == 1:
+                return [self._rebuilt(tokens, error)]
         except Exception as error:  # whatever the runtime raises, the other texts go on
-            if len(tokens) > 1:
-                middle = len(tokens) // 2
-                return self._encode(tokens[:middle]) + self._encode(tokens[middle:])
-            return [self._blame(error)]
+            if len(tokens) == 1:
+                return [self._blame(error)]
+        middle = len(tokens) // 2
+        return self._encode(tokens[:middle]) + self._encode(tokens[middle:])
+
+    def _rebuilt(self, tokens: list[Tokens], error: Exception) -> Vector | Exception:
+        """One text alone did not fit: the memory is held by the runtime itself, so begin it anew, once."""
+        try:
+            self.encoder.rebuild()
+            vector: Vector = self.encoder.encode(tokens)[0]
+            return vector
+        except Exception as again:
+            return EncodingError(
+                "encode", "a single text", f"{error}; and after loading the model again: {again}",
+                "Free memory on the device, or choose another one.", retryable=True,
+            )  # fmt: skip
 
     def _blame(self, error: Exception) -> Exception:
         """`error` itself where a plain text still encodes; otherwise the runtime is at fault, not the text."""
@@ -92,3 +121,7 @@ class Dispatcher:
         except Exception as probe:  # the runtime is broken
             return EncodingError("encode", "any text", str(probe), "See the log of the model's runtime.", retryable=True)
         return error
+
+
+def _padded(tokens: list[Tokens]) -> int:
+    return max(map(len, tokens)) * len(tokens)

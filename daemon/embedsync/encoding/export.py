@@ -118,7 +118,7 @@ def _export_into(
         report(f"building the {precision} graph")
         path = made / f"{precision}.onnx"
         _build(precision, fused, card, path)
-        graph = _gate(path, card, tokens, reference, config.get("pad_token_id") or 0)
+        graph = _gate(path, tokens, reference, config.get("pad_token_id") or 0)
         graph = graph.model_copy(update={"seconds": round(time.perf_counter() - started, 1)})
         if graph.worst_cosine >= GATES[precision]:
             graphs[precision] = graph
@@ -152,7 +152,8 @@ def _reference(card: ModelCard, folder: Path, tokens: list[Tokens], config: dict
     ).eval()
     vectors = np.empty((len(tokens), card.dimension), dtype=np.float32)
     with torch.inference_mode():
-        for batch in plan_batches([len(text) for text in tokens], 2048):
+        for planned in plan_batches([len(text) for text in tokens], lambda: 2048):
+            batch = planned.indices
             ids, mask = padded([tokens[i] for i in batch], config.get("pad_token_id") or 0)
             hidden = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).last_hidden_state
             kept = torch.from_numpy(mask).unsqueeze(-1).float()
@@ -231,12 +232,12 @@ def _append_pooling(proto: "onnx.ModelProto", card: ModelCard) -> None:
     graph.output.append(helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, ["batch", card.dimension]))
 
 
-def _gate(path: Path, card: ModelCard, tokens: list[Tokens], reference: Vector, pad_id: int) -> Graph:
+def _gate(path: Path, tokens: list[Tokens], reference: Vector, pad_id: int) -> Graph:
     """Measure a graph against the reference, in batches and one by one."""
     session = OnnxSession(path, pad_id, device="cpu")
     batched = np.empty_like(reference)
-    for batch in plan_batches([len(text) for text in tokens], 2048):
-        batched[batch] = session.run([tokens[i] for i in batch])
+    for planned in plan_batches([len(text) for text in tokens], lambda: 2048):
+        batched[planned.indices] = session.run([tokens[i] for i in planned.indices])
     some = range(0, len(tokens), 8)
     single = np.concatenate([session.run([tokens[i]]) for i in some])
     against = _cosines(batched, reference)

@@ -2,57 +2,84 @@
 
 from pathlib import Path
 
+import numpy as np
 from loguru import logger
 
 from embedsync.encoding.artefact import Artefact, Precision
 from embedsync.encoding.catalogue import ModelCard
 from embedsync.encoding.onnx import OnnxSession, choose_device
 from embedsync.encoding.tokenizer import Tokenizer
-from embedsync.errors import ModelError
+from embedsync.errors import EncodingError, ModelError
 from embedsync.records import Tokens, Vector
 
 
 class OnnxEncoder:
     """An exported model on a device. See `records.Encoder`."""
 
-    def __init__(self, artefact: Artefact, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self, artefact: Artefact, device: str = "auto", threads: int | None = None, memory_limit: int | None = None
+    ) -> None:
         card = artefact.card
         self.card = card
         self.dimension = card.dimension
         self.max_tokens = card.max_tokens
-        self._pad_id = artefact.pad_id
+        self.not_finite = 0  # vectors that fp16 could not hold and fp32 could
+        self._artefact = artefact
+        self._threads = threads
+        self._memory_limit = memory_limit
         self._documents = Tokenizer(artefact.tokenizer_path, card.max_tokens, card.document_prefix)
         self._queries = Tokenizer(artefact.tokenizer_path, card.max_tokens, card.query_prefix)
-        self._session = _open(artefact, device, threads)
+        self._session, self.precision = self._start(device)
+        self._exact: OnnxSession | None = None
         self.device = self._session.device
-        self.fingerprint = artefact.fingerprint("fp32")
+        self.fingerprint = artefact.fingerprint(self.precision)
 
     def tokenize(self, texts: list[str]) -> list[Tokens]:
         return self._documents.encode(texts)
 
     def encode(self, batch: list[Tokens]) -> Vector:
-        return self._session.run(batch)
+        """See `records.Encoder`. What is not finite is tried once in fp32. Raises EncodingError, OutOfMemoryError."""
+        vectors = self._session.run(batch)
+        wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(wrong) and self.precision != "fp32":
+            if self._exact is None:
+                self._exact = self._open("fp32", self.device)
+            vectors[wrong] = self._exact.run([batch[i] for i in wrong])
+            self.not_finite += len(wrong)
+            wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(wrong):
+            raise EncodingError("encode", f"{len(wrong)} of {len(batch)} texts", "the model gave values that are not finite")
+        return vectors
 
     def encode_query(self, text: str) -> Vector:
         """The embedding `[dimension]` of a search text, with the model's query prefix."""
-        vector: Vector = self._session.run(self._queries.encode([text]))[0]
+        vector: Vector = self.encode(self._queries.encode([text]))[0]
         return vector
 
+    def rebuild(self) -> None:
+        """Give all device memory back and load the graph again."""
+        self._exact = None
+        device, self._session = self.device, None  # type: ignore[assignment]  # gone before the new one is made
+        self._session = self._open(self.precision, device)
 
-def _open(artefact: Artefact, wanted: str, threads: int | None) -> OnnxSession:
-    """The session on the wanted device. `auto` falls back to the CPU with one warning that says why."""
-    device = choose_device(wanted)
-    # The fp16 graph is slower than fp32 on a CPU, so it is never the fallback.
-    precision: Precision = "fp16" if device != "cpu" and "fp16" in artefact.graphs else "fp32"
-    if device != "cpu":
-        session = OnnxSession(artefact.path(precision), artefact.pad_id, device, threads)
-        if session.device != "cpu":
-            return session
-        problem = "onnxruntime could not start CUDA: a driver, CUDA or cuDNN library is missing or of another version"
-        if wanted != "auto":
-            raise ModelError("use", f"device {wanted!r}", problem, "Run: pip install 'onnxruntime-gpu[cuda,cudnn]'.")
-        logger.warning("encoding on the CPU: {}", problem)
-    return OnnxSession(artefact.path("fp32"), artefact.pad_id, "cpu", threads)
+    def _open(self, precision: Precision, device: str) -> OnnxSession:
+        return OnnxSession(self._artefact.path(precision), self._artefact.pad_id, device, self._threads, self._memory_limit)
+
+    def _start(self, wanted: str) -> tuple[OnnxSession, Precision]:
+        """The session on the wanted device. `auto` falls back to the CPU with one warning that says why."""
+        device = choose_device(wanted)
+        if device != "cpu":
+            # The fp16 graph is slower than fp32 on a CPU, so it is never what the CPU falls back to.
+            precision: Precision = "fp16" if "fp16" in self._artefact.graphs else "fp32"
+            session = self._open(precision, device)
+            if session.device != "cpu":
+                return session, precision
+            problem = "onnxruntime could not start CUDA: the driver, CUDA or cuDNN is missing or of another version"
+            if wanted != "auto":
+                remedy = "Run: pip install 'onnxruntime-gpu[cuda,cudnn]', and compare its CUDA with nvidia-smi's."
+                raise ModelError("use", f"device {wanted!r}", problem, remedy)
+            logger.warning("encoding on the CPU: {}", problem)
+        return self._open("fp32", "cpu"), "fp32"
 
 
 def load(artefact_dir: Path, card: ModelCard, device: str, threads: int | None) -> OnnxEncoder:
