@@ -151,10 +151,10 @@ def plan(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
             typer.echo(f"-- migration {path.name}\n{path.read_text().rstrip()}\n")
         for declared in settings.find(sync):
             model = service.describe_model(settings, declared.model)
-            _, ddl, applied = schema.plan(connection, declared, model, settings.database.worker_role)
-            state = "already applied, nothing would change" if applied else "not applied yet"
+            planned = schema.plan(connection, declared, model, settings.database.worker_role)
+            state = "already applied, nothing would change" if planned.is_applied else "not applied yet"
             typer.echo(f"-- sync {declared.name}: {state}")
-            typer.echo("\n".join(f"{statement};" for statement in ddl) + "\n")
+            typer.echo("\n".join(f"{statement};" for statement in (*planned.shape, *planned.grants)) + "\n")
 
 
 @app.command()

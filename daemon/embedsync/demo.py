@@ -153,7 +153,7 @@ def _search(console: Console, settings: Settings) -> None:
     console.print("[bold]5.[/] search")
     encoder = load_encoder(settings, MODEL)
     with connect(settings.database.url, "search") as connection:
-        bound, _, _ = schema.plan(connection, settings.sync[0], describe_model(settings, MODEL), None)
+        bound = schema.plan(connection, settings.sync[0], describe_model(settings, MODEL)).bound
         table = Table("question", "nearest row", "similarity")
         for question in _QUESTIONS:
             for place, hit in enumerate(search.search(connection, bound, encoder.encode_query(question), 2)):

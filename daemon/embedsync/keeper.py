@@ -77,8 +77,11 @@ class Keeper:
         self._end_pipeline(drain_seconds)
 
     def _begin(self, listener: Listener) -> None:
-        self._bound, changed = schema.apply(listener.connection, self.sync, self._model, self._settings.database.worker_role)
-        if changed:
+        planned = schema.plan(listener.connection, self.sync, self._model)
+        self._bound = planned.bound
+        if not planned.is_applied:  # else nothing is asked for that a worker with few rights could not do
+            role = self._settings.database.worker_role
+            self._bound, _ = schema.apply(listener.connection, self.sync, self._model, role)
             logger.info("sync {}: applied to {}", self.sync.name, self.sync.table)
         if not self._owned:
             self._owned = listener.own(self._bound.id)

@@ -60,7 +60,7 @@ def configure(level: str = "INFO", form: Literal["text", "json"] = "text") -> No
     pattern = "<level>{level: <7}</level> {message}"
     if not journald:
         pattern = "<dim>{time:HH:mm:ss.SSS}</dim> " + pattern
-    logger.add(sink, level=level, format=pattern + "\n{exception}", colorize=colour, diagnose=False, backtrace=False)
+    logger.add(sink, level=level, format=pattern, colorize=colour, diagnose=False, backtrace=False)
     logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
 
 

@@ -1,6 +1,6 @@
 """Plan, apply and remove: from the declared syncs to their objects in the database."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from psycopg import sql
 
@@ -15,43 +15,57 @@ _SQL = queries("schema")
 _LOCK_ATTEMPTS = 10
 
 
-def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | None) -> tuple[BoundSync, list[str], bool]:
+@dataclass(frozen=True)
+class Plan:
+    """What a sync needs in the database. `shape` are its objects, `grants` what is still to be granted."""
+
+    bound: BoundSync
+    shape: tuple[str, ...]
+    grants: tuple[str, ...]
+    is_applied: bool
+
+    @property
+    def definition(self) -> str:
+        """The text that tells whether an applied sync is still the declared one."""
+        model = self.bound.model
+        return "\n".join([f"-- model {model.name} {model.fingerprint.hex()}", *self.shape])
+
+
+def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | None = None) -> Plan:
     """The sync bound to the database, its whole DDL, and whether that is applied already. Changes nothing.
 
     Raises SchemaError or DatabaseError for whatever would keep it from being applied.
     """
+
+    def text(statements: list[sql.Composed]) -> tuple[str, ...]:
+        return tuple(statement.as_string(connection).replace("%%", "%") for statement in statements)
+
     bound = bind(connection, sync, model)
     target.check_existing(connection, bound)
-    statements = [
-        *queue.statements(bound),
-        *target.statements(bound),
-        *capture.statements(bound),
-        *target.grants(connection, bound, worker_role),
-    ]
+    grants = target.grants(connection, bound, worker_role)
     if worker_role:
-        statements.append(sql.SQL(_SQL["grant_schema"]).format(role=quoted(worker_role)))
-    ddl = [statement.as_string(connection).replace("%%", "%") for statement in statements]
-    found = None
-    if not migrations.pending(connection):
-        _check_target_free(connection, bound)
-        found = connection.execute(_SQL["find_sync"], {"name": sync.name}).fetchone()
+        grants.append(sql.SQL(_SQL["grant_schema"]).format(role=quoted(worker_role)))
+    shape = [*queue.statements(bound), *target.statements(bound), *capture.statements(bound)]
+    planned = Plan(bound, text(shape), text(grants), is_applied=False)
+    if migrations.pending(connection):
+        return planned
+    _check_target_free(connection, bound)
+    found = connection.execute(_SQL["find_sync"], {"name": sync.name}).fetchone()
     if found is None:
-        return bound, ddl, False
-    applied = found[1] == _definition(bound, ddl) and capture.is_installed(connection, bound)
-    return replace(bound, id=found[0]), ddl, applied
+        return planned
+    is_applied = found[1] == planned.definition and capture.is_installed(connection, bound)
+    return replace(planned, bound=replace(bound, id=found[0]), is_applied=is_applied)
 
 
 def apply(connection: Connection, sync: Sync, model: Model, worker_role: str | None = None) -> tuple[BoundSync, bool]:
-    """Make the sync's objects as declared; returns it, and whether anything had to be done."""
+    """Make the sync's objects and grants as declared; returns it, and whether its objects had to be changed."""
     with translated("apply", f"sync {sync.name!r}"), migrations.exclusive(connection):
-        bound, ddl, applied = plan(connection, sync, model, worker_role)
-        if applied:
-            return bound, False
+        planned = plan(connection, sync, model, worker_role)
         backoff = Backoff(first=0.1, cap=2.0)
         while True:
             try:
                 with translated("apply", f"sync {sync.name!r}"), connection.transaction():
-                    return _create(connection, bound, ddl), True
+                    return _create(connection, planned), not planned.is_applied
             except DatabaseError as error:
                 # Whoever waits for a table's lock holds up all who come after: give way and try again.
                 if not error.retryable or backoff.attempts >= _LOCK_ATTEMPTS:
@@ -59,7 +73,8 @@ def apply(connection: Connection, sync: Sync, model: Model, worker_role: str | N
                 connection.execute("SELECT pg_sleep(%s)", (backoff.next_delay(),))
 
 
-def _create(connection: Connection, bound: BoundSync, ddl: list[str]) -> BoundSync:
+def _create(connection: Connection, planned: Plan) -> BoundSync:
+    bound = planned.bound
     names = {
         "name": bound.name,
         "source_schema": bound.source_name[0],
@@ -68,16 +83,19 @@ def _create(connection: Connection, bound: BoundSync, ddl: list[str]) -> BoundSy
         "target_table": bound.target_name[1],
         "model": bound.model.name,
         "fingerprint": bound.model.fingerprint,
+        "definition": planned.definition,
     }
+    connection.execute("SET LOCAL lock_timeout = '1s'")
     if not bound.id:
         row = connection.execute(_SQL["insert_sync"], names).fetchone()
-        assert row is not None
-        bound = replace(bound, id=row[0])
-    connection.execute("SET LOCAL lock_timeout = '1s'")
-    for statement in ddl:
+        bound = replace(bound, id=row[0] if row else 0)
+    if not planned.is_applied:
+        for statement in planned.shape:
+            connection.execute(sql.SQL(statement))
+        # Last: the definition counts as applied only together with everything it says.
+        connection.execute(_SQL["define_sync"], names)
+    for statement in planned.grants:
         connection.execute(sql.SQL(statement))
-    # Last: the definition counts as applied only together with everything it says.
-    connection.execute(_SQL["define_sync"], names | {"definition": _definition(bound, ddl)})
     return bound
 
 
@@ -113,7 +131,3 @@ def _check_target_free(connection: Connection, bound: BoundSync) -> None:
             f"use the target of sync {bound.name!r},", f"{schema}.{table}", f"sync {other[0]!r} already writes to it",
             f'Name another one: target = {{ table = "…" }}, or `embedsync remove {other[0]}`.',
         )  # fmt: skip
-
-
-def _definition(bound: BoundSync, ddl: list[str]) -> str:
-    return "\n".join([f"-- model {bound.model.name} {bound.model.fingerprint.hex()}", *ddl])

@@ -98,7 +98,8 @@ class BoundSync:
             "hash": sql.SQL("substring(sha256(convert_to(embedsync_text, 'UTF8')) FROM 1 FOR 16)"),
             "unchanged": sql.SQL(
                 "coalesce(t.fingerprint = %(fingerprint)s AND t.encode_error IS NULL"
-                " AND t.content_hash IS NOT DISTINCT FROM d.embedsync_hash, false)"
+                " AND t.content_hash IS NOT DISTINCT FROM d.embedsync_hash"
+                " AND (t.embedding IS NULL) = (d.embedsync_hash IS NULL), false)"
             ),
             "max_characters": sql.Literal(self.max_characters),
             "vector_type": self.vector_type,

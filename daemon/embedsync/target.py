@@ -25,8 +25,9 @@ def statements(bound: BoundSync) -> list[sql.Composed]:
 
 
 def grants(connection: Connection, bound: BoundSync, worker_role: str | None) -> list[sql.Composed]:
-    """Who may read the source may read its embeddings; the daemon's role may do its work."""
-    roles = [row[0] for row in connection.execute(_SQL["readers"], {"oid": bound.source_oid})]
+    """What is still to be granted: who may read the source may read its embeddings; the daemon's role may do its work."""
+    names = {"oid": bound.source_oid, "target": sql.Identifier(*bound.target_name).as_string()}
+    roles = [row[0] for row in connection.execute(_SQL["readers"], names)]
     ddl = [bound.compose(_SQL["grant"], role=quoted(role) if role else sql.SQL("PUBLIC")) for role in sorted(roles, key=str)]
     if worker_role:
         ddl.append(bound.compose(_SQL["grant_worker"], role=quoted(worker_role)))

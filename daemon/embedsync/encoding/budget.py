@@ -84,6 +84,7 @@ class BatchBudget:
         around = (self._middle // _STEP, self._middle, self._middle * _STEP)
         allowed = [size for size in around if size >= _SMALLEST and size <= (self.ceiling or size)]
         self._sizes = [size for size in allowed if self._seconds(size) <= self._latency] or [min(allowed)]
+        self._middle = min(self._middle, max(self._sizes))
         self._rates = {}
         self._settled_for = 0
 

@@ -20,10 +20,12 @@ SELECT format_type(a.atttypid, a.atttypmod), EXISTS (SELECT FROM pg_attribute o 
   LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'embedding' AND NOT a.attisdropped
  WHERE n.nspname = %(schema)s AND c.relname = %(table)s
 
--- readers: roles that may read the source, PUBLIC as NULL
+-- readers: roles that may read the source but not yet the target, PUBLIC as NULL
 SELECT DISTINCT CASE WHEN acl.grantee = 0 THEN NULL ELSE pg_get_userbyid(acl.grantee) END
   FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) AS acl
+  LEFT JOIN pg_class t ON t.oid = to_regclass(%(target)s)
  WHERE c.oid = %(oid)s::oid AND acl.privilege_type = 'SELECT' AND acl.grantee <> c.relowner
+   AND NOT EXISTS (SELECT FROM aclexplode(t.relacl) AS has WHERE has.grantee = acl.grantee AND has.privilege_type = 'SELECT')
 
 -- grant: who may read the source may read its embeddings
 GRANT SELECT ON {target}, {view} TO {role}

@@ -1,0 +1,85 @@
+"""The migration runner."""
+
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from embedsync import data, migrations
+from embedsync.db import Connection, connect
+from embedsync.errors import DatabaseError, SchemaError
+from tests.support import settings_for
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    copied = tmp_path / "migrations"
+    shutil.copytree(data.folder("migrations"), copied)
+    return copied
+
+
+def open_(url: str) -> Connection:
+    return connect(settings_for(url).database.url, "test")
+
+
+def test_applied_once_and_in_order(url: str, folder: Path) -> None:
+    (folder / "0900_more.sql").write_text("CREATE TABLE embedsync.more (x int)")
+    (folder / "0901_fill.sql").write_text("INSERT INTO embedsync.more VALUES (1)")
+    with open_(url) as connection:
+        assert migrations.migrate(connection, folder)[-2:] == ["0900_more.sql", "0901_fill.sql"]
+        assert migrations.migrate(connection, folder) == []
+        assert connection.execute("SELECT count(*) FROM embedsync.more").fetchone() == (1,)
+
+
+def test_many_starting_together_apply_once(url: str) -> None:
+    applied: list[list[str]] = []
+
+    def start() -> None:
+        with open_(url) as connection:
+            applied.append(migrations.migrate(connection))
+
+    threads = [threading.Thread(target=start) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(len, applied)) == [0] * 5 + [len(list(data.folder("migrations").glob("*.sql")))]
+
+
+def test_a_changed_file_is_refused(url: str, folder: Path) -> None:
+    with open_(url) as connection:
+        migrations.migrate(connection, folder)
+        first = folder / "0001_schema.sql"
+        first.write_text(first.read_text() + "\n-- edited")
+        with pytest.raises(SchemaError, match=r"0001_schema\.sql.*changed since it was applied.*Restore"):
+            migrations.migrate(connection, folder)
+
+
+def test_a_missing_file_is_refused(url: str, folder: Path) -> None:
+    (folder / "0900_future.sql").write_text("SELECT 1")
+    with open_(url) as connection:
+        migrations.migrate(connection, folder)
+        (folder / "0900_future.sql").unlink()
+        with pytest.raises(SchemaError, match=r"0900_future\.sql.*does not have the file.*upgrade"):
+            migrations.migrate(connection, folder)
+
+
+def test_one_that_needs_no_transaction_says_so(url: str, folder: Path) -> None:
+    (folder / "0900_index.sql").write_text(
+        "-- embedsync: no-transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS extra ON embedsync.rescan (sync);\nSELECT 1;\n"
+    )
+    with open_(url) as connection:
+        assert "0900_index.sql" in migrations.migrate(connection, folder)
+        assert connection.execute("SELECT to_regclass('embedsync.extra') IS NOT NULL").fetchone() == (True,)
+
+
+def test_a_failing_one_leaves_nothing_and_can_be_tried_again(url: str, folder: Path) -> None:
+    broken = folder / "0900_broken.sql"
+    broken.write_text("CREATE TABLE embedsync.half (x int); SELECT 1 / 0;")
+    with open_(url) as connection:
+        with pytest.raises(DatabaseError, match=r"0900_broken\.sql.*division by zero"):
+            migrations.migrate(connection, folder)
+        assert connection.execute("SELECT to_regclass('embedsync.half')").fetchone() == (None,)
+        broken.write_text("CREATE TABLE embedsync.half (x int)")
+        assert migrations.migrate(connection, folder) == ["0900_broken.sql"]
