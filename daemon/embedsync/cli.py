@@ -35,14 +35,13 @@ def main() -> None:
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     logs.configure()
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except typer.Abort:
         sys.exit(130)
     except EmbedsyncError as error:
         logger.error("{}", error)
         sys.exit(error.exit_code)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
     except BrokenPipeError:
         sys.exit(0)
     except Exception as error:

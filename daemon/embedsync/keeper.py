@@ -81,8 +81,9 @@ class Keeper:
         self._bound = planned.bound
         if not planned.is_applied:  # else nothing is asked for that a worker with few rights could not do
             role = self._settings.database.worker_role
-            self._bound, _ = schema.apply(listener.connection, self.sync, self._model, role)
-            logger.info("sync {}: applied to {}", self.sync.name, self.sync.table)
+            self._bound, changed = schema.apply(listener.connection, self.sync, self._model, role)
+            if changed:  # else another worker was quicker
+                logger.info("sync {}: applied to {}", self.sync.name, self.sync.table)
         if not self._owned:
             self._owned = listener.own(self._bound.id)
             if not self._owned:

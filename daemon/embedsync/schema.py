@@ -53,7 +53,7 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
     found = connection.execute(_SQL["find_sync"], {"name": sync.name}).fetchone()
     if found is None:
         return planned
-    is_applied = found[1] == planned.definition and capture.is_installed(connection, bound)
+    is_applied = found[1] == planned.definition and _objects_exist(connection, bound) and capture.is_installed(connection, bound)
     return replace(planned, bound=replace(bound, id=found[0]), is_applied=is_applied)
 
 
@@ -71,6 +71,12 @@ def apply(connection: Connection, sync: Sync, model: Model, worker_role: str | N
                 if not error.retryable or backoff.attempts >= _LOCK_ATTEMPTS:
                     raise
                 connection.execute("SELECT pg_sleep(%s)", (backoff.next_delay(),))
+
+
+def _objects_exist(connection: Connection, bound: BoundSync) -> bool:
+    names = [("embedsync", f"queue_{bound.name}"), bound.target_name, bound.view_name]
+    row = connection.execute(_SQL["all_exist"], {"names": [sql.Identifier(*name).as_string() for name in names]}).fetchone()
+    return bool(row and row[0])
 
 
 def _create(connection: Connection, planned: Plan) -> BoundSync:

@@ -22,6 +22,9 @@ SELECT pg_advisory_unlock(%(class)s, %(object)s)
 -- find_sync: what was applied for a sync
 SELECT id, definition FROM embedsync.sync WHERE name = %(name)s
 
+-- all_exist: whether every one of these tables and views is there
+SELECT bool_and(to_regclass(name) IS NOT NULL) FROM unnest(%(names)s::text[]) AS name
+
 -- insert_sync: make a sync known
 INSERT INTO embedsync.sync (name, source_schema, source_table, target_schema, target_table, model, fingerprint, definition)
 VALUES (%(name)s, %(source_schema)s, %(source_table)s, %(target_schema)s, %(target_table)s, %(model)s, %(fingerprint)s, '')

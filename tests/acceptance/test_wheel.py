@@ -1,0 +1,62 @@
+"""The wheel in a clean environment, away from the checkout."""
+
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+from tests.support import DOCS_SYNC, REPOSITORY, Connection, config_toml, write_config
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `bin` of an environment with only the wheel in it; its dependencies come from this one by path."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(REPOSITORY)]
+    subprocess.run(build, check=True, capture_output=True)
+    venv.create(folder / "venv", with_pip=False)
+    (wheel,) = folder.glob("*.whl")
+    python = folder / "venv/bin/python"
+    paths = subprocess.run(
+        [python, "-c", "import site; print(site.getsitepackages()[0])"], check=True, capture_output=True, text=True
+    )
+    site = Path(paths.stdout.strip())
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)], check=True
+    )
+    # A path entry brings the dependencies along, but not the editable install of this checkout.
+    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    return folder / "venv/bin"
+
+
+def run(binary: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([binary, *arguments], capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def test_the_command_works_and_the_data_is_inside(installed: Path, tmp_path: Path) -> None:
+    assert "embedsync demo" in run(installed / "embedsync", "--help", cwd=tmp_path).stdout
+    listed = run(installed / "embedsync", "models", "--json", cwd=tmp_path)
+    assert "all-MiniLM-L6-v2" in listed.stdout, listed.stderr
+    code = "import embedsync.data as d; print(*(d.folder(n) for n in ('migrations', 'models', 'systemd')))"
+    where = run(installed / "python", "-c", code, cwd=tmp_path).stdout.split()
+    assert len(where) == 3
+    for folder in map(Path, where):
+        assert str(REPOSITORY) not in str(folder)
+        assert any(folder.iterdir())
+
+
+def test_the_migrations_apply_from_there(installed: Path, url: str, docs: Connection, models_dir: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "embedsync.toml", config_toml(url, models_dir, DOCS_SYNC))
+    done = run(installed / "embedsync", "apply", "--config", str(config), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "migrated: 0001_schema.sql" in done.stdout
+    assert docs.execute("SELECT to_regclass('docs_embedding')").fetchone() != (None,)
+
+
+def test_an_editable_install_finds_them_in_the_checkout() -> None:
+    from embedsync import data
+
+    assert data.folder("migrations") == REPOSITORY / "migrations"
