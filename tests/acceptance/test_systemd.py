@@ -77,7 +77,7 @@ def test_ready_means_listening_and_the_url_stays_secret(
     for file in ("cmdline", "environ"):
         assert b"geheimnis" not in (process / file).read_bytes()
     assert worker.stop() == 0
-    messages = []
+    messages: list[bytes] = []
     supervisor.settimeout(1)
     while not messages or messages[-1] != b"STOPPING=1":
         messages.append(supervisor.recv(1000))

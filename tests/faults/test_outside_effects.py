@@ -8,6 +8,7 @@ import pytest
 from loguru import logger
 
 from embedsync import queue, reader, target
+from embedsync.queue import QueueReader
 from tests.support import Connection, NullEncoder, serving, settings_for, sync_of, until, wait_fresh
 
 FRESH = """
@@ -40,7 +41,7 @@ def failing(real: Any, error: Exception, times: int) -> Any:
 EFFECTS = {
     "the disk is full at the write": (target.TargetWriter, "write", psycopg.errors.DiskFull("could not extend file")),
     "the queue cannot be emptied": (queue, "delete", psycopg.errors.SerializationFailure("could not serialize")),
-    "a read fails": (reader.QueueReader, "read_rows", psycopg.OperationalError("the connection is lost")),
+    "a read fails": (QueueReader, "read_rows", psycopg.OperationalError("the connection is lost")),
     "a deadlock": (target.TargetWriter, "write", psycopg.errors.DeadlockDetected("deadlock detected")),
     "something nobody thought of": (reader.Reader, "_handle", ZeroDivisionError("surprise")),
 }
