@@ -1,0 +1,38 @@
+"""`python -m tests.benchmarks [name …] [--quick] [--json FILE]`: figures with the bars they are held to."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tests.benchmarks import backfill, encoding, footprint, freshness
+from tests.benchmarks.harness import Machine, Report, write_json
+
+BENCHMARKS = {
+    "overhead": backfill.overhead,
+    "pages": backfill.pages,
+    "memory": backfill.memory,
+    "freshness": freshness.freshness,
+    "touch": freshness.touch,
+    "idle": footprint.idle,
+    "reference": encoding.reference,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHMARKS)}; default all")
+    parser.add_argument("--quick", action="store_true", help="small sizes: to see that it runs, not for figures")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    arguments = parser.parse_args()
+    report = Report()
+    machine = Machine.here()
+    print(f"{machine.date}, {machine.cores} cores of {machine.processor}, Python {machine.python}, {machine.packages}\n")
+    print("| figure | measured | bar | |\n|---|---|---|---|")
+    for name in arguments.names or BENCHMARKS:
+        BENCHMARKS[name](report, arguments.quick)
+    if arguments.json:
+        write_json(arguments.json, report)
+    return int(any(figure["verdict"] == "FAIL" for figure in report.figures))
+
+
+sys.exit(main())

@@ -1,0 +1,85 @@
+"""Backfill: its cost beside encoding alone, its pages late in a large table, its memory."""
+
+import time
+
+from embedsync import source
+from embedsync.backfill import Backfill
+from embedsync.db import connect
+from embedsync.encoding.batching import plan_batches
+from embedsync.encoding.model import OnnxEncoder
+from embedsync.progress import resident_mib
+from embedsync.source import Model
+from tests.benchmarks.harness import Report, WideNullEncoder, database, fill, median, real_encoder, texts
+from tests.support import NullEncoder, backfill, settings_for, sync_of
+
+BUDGET = 1024
+PAGE = 1000
+
+
+def encode_alone(encoder: OnnxEncoder, rows: list[str]) -> float:
+    """Seconds to encode the texts in the same windows and batches, with no database."""
+    began = time.perf_counter()
+    for start in range(0, len(rows), PAGE):
+        tokens = encoder.tokenize(rows[start : start + PAGE])
+        for batch in plan_batches([len(text) for text in tokens], lambda: BUDGET):
+            encoder.encode([tokens[i] for i in batch.indices])
+    return time.perf_counter() - began
+
+
+def overhead(report: Report, quick: bool) -> None:
+    """Wall time of a whole backfill against encoding alone."""
+    encoder, rows = real_encoder(), texts(600 if quick else 5000)
+    alone, whole = [], []
+    for _ in range(1 if quick else 3):
+        alone.append(encode_alone(encoder, rows))
+        with database() as (url, connection):
+            fill(connection, rows)
+            began = time.perf_counter()
+            backfill(settings_for(url, sync_of("docs"), batch_tokens=BUDGET, page_rows=PAGE), encoder)
+            whole.append(time.perf_counter() - began)
+    report.add("encoding alone", len(rows) / median(alone), "texts/s")
+    report.add("backfill", len(rows) / median(whole), "rows/s")
+    report.at_most("backfill / encoding alone, wall", median([w / a for w, a in zip(whole, alone, strict=True)]), 1.10)
+
+
+def pages(report: Report, quick: bool) -> None:
+    """Page time late in a large table against early, and the rate without a model."""
+    rows = 20_000 if quick else 500_000
+    with database() as (url, connection):
+        connection.execute("INSERT INTO docs SELECT g, 'text number ' || g FROM generate_series(1, %s) g", (rows,))
+        connection.execute("ANALYZE docs")
+        settings = settings_for(url, sync_of("docs"), batch_tokens=65536)
+        encoder = WideNullEncoder()
+        began = time.perf_counter()
+        backfill(settings, encoder)
+        report.add(f"backfill of {rows:,} rows, 384 dimensions, no model", rows / (time.perf_counter() - began), "rows/s")
+        with connect(settings.database.url, "benchmark") as reading:
+            bound = source.bind(reading, settings.sync[0], Model("null", 384, 256, b"other"))
+            walk = Backfill(reading, bound)
+            walk._after = None
+            seconds = []
+            while True:
+                began = time.perf_counter()
+                _, page = walk.read_page(PAGE, b"other")
+                if len(page) < PAGE:
+                    break
+                seconds.append(time.perf_counter() - began)
+        tenth = len(seconds) // 10
+        early, late = median(seconds[:tenth]), median(seconds[-tenth:])
+        report.add("a page of 1,000 rows, early", early * 1000, "ms")
+        report.at_most("page time late / early", late / early, 1.5)
+
+
+def memory(report: Report, quick: bool) -> None:
+    """Resident memory after 100k rows against after 10k."""
+    few, many = (1000, 5000) if quick else (10_000, 100_000)
+    with database() as (url, connection):
+        connection.execute("INSERT INTO docs SELECT g, repeat('text ' || g, 1 + g %% 50) FROM generate_series(1, %s) g", (few,))
+        settings = settings_for(url, sync_of("docs"), batch_tokens=8192)
+        backfill(settings, NullEncoder())
+        after_few = resident_mib()
+        connection.execute(
+            "INSERT INTO docs SELECT g, repeat('text ' || g, 1 + g %% 50) FROM generate_series(%s::int, %s::int) g", (few + 1, many)
+        )
+        backfill(settings, NullEncoder())
+        report.at_most(f"resident memory after {many:,} rows / after {few:,}", resident_mib() / after_few, 1.10)

@@ -1,0 +1,157 @@
+"""What the benchmarks share: texts, the real model, a worker process, medians, and a table of figures with their bars."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import psycopg
+
+from embedsync.embedded import EmbeddedPostgres
+from embedsync.encoding import catalogue
+from embedsync.encoding.artefact import Artefact
+from embedsync.encoding.export import export
+from embedsync.encoding.model import OnnxEncoder, load
+from embedsync.errors import ModelError
+from embedsync.records import Tokens, Vector
+from embedsync.stdlib_texts import docstrings
+from tests.support import DOCS_SYNC, MODEL, REPOSITORY, Connection, NullEncoder, config_toml
+
+MODELS = REPOSITORY / ".cache" / "models"
+
+
+@dataclass
+class Report:
+    """Figures, printed as they come."""
+
+    figures: list[dict[str, object]] = field(default_factory=list)
+
+    def add(self, name: str, value: float, unit: str, bar: str = "", passed: bool | None = None) -> None:
+        shown = "" if passed is None else ("pass" if passed else "FAIL")
+        self.figures.append({"name": name, "value": value, "unit": unit, "bar": bar, "verdict": shown})
+        print(f"| {name} | {value:.4g} {unit} | {bar} | {shown} |", flush=True)
+
+    def at_most(self, name: str, value: float, bar: float, unit: str = "") -> None:
+        self.add(name, value, unit, f"≤ {bar:g}", value <= bar)
+
+    def at_least(self, name: str, value: float, bar: float, unit: str = "") -> None:
+        self.add(name, value, unit, f"≥ {bar:g}", value >= bar)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where figures were measured."""
+
+    date: str
+    processor: str
+    cores: int
+    python: str
+    packages: dict[str, str]
+
+    @classmethod
+    def here(cls) -> "Machine":
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+        packages = {name: version(name) for name in ("onnxruntime", "torch", "sentence-transformers", "psycopg", "tokenizers")}
+        return cls(
+            datetime.now(UTC).strftime("%Y-%m-%d"), processor, len(os.sched_getaffinity(0)), platform.python_version(), packages
+        )
+
+    def json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def texts(count: int) -> list[str]:
+    """Docstrings of the standard library, evenly chosen, repeated with a number where there are too few."""
+    found = [f"{name}\n{body}" for name, body in docstrings()]
+    if count <= len(found):
+        return found[:: len(found) // count][:count]
+    return [found[i % len(found)] + f" {i // len(found)}" * (i >= len(found)) for i in range(count)]
+
+
+def one_line_texts(count: int) -> list[str]:
+    """The first sentences of the same docstrings."""
+    found = [body.strip().split("\n", 1)[0] for _, body in docstrings()]
+    return found[:: max(1, len(found) // count)][:count]
+
+
+def real_encoder() -> OnnxEncoder:
+    card = catalogue.find(MODEL)
+    try:
+        Artefact.open(MODELS, card).path("fp32")
+    except ModelError:
+        export(card, MODELS, precisions=("fp32",))
+    return load(MODELS, card, "cpu", None)
+
+
+class WideNullEncoder(NullEncoder):
+    """No model, vectors of a real size."""
+
+    dimension = 384
+    fingerprint = b"wide null encode"
+
+    def encode(self, batch: list[Tokens]) -> Vector:
+        self.encoded += len(batch)
+        return np.ones((len(batch), self.dimension), dtype=np.float32)
+
+
+@contextmanager
+def database() -> Iterator[tuple[str, Connection]]:
+    """A server of its own with an empty table `docs`."""
+    with EmbeddedPostgres(18) as server, psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION vector")
+        connection.execute("CREATE TABLE docs (id bigint PRIMARY KEY, body text)")
+        yield server.url(), connection
+
+
+def fill(connection: Connection, rows: list[str], first: int = 1) -> None:
+    with connection.cursor().copy("COPY docs FROM STDIN") as copy:
+        for number, text in enumerate(rows, first):
+            copy.write_row((number, text.replace("\0", "")))
+    connection.execute("ANALYZE docs")
+
+
+@contextmanager
+def worker_process(url: str, *command: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """`embedsync run` as a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder, "embedsync.toml")
+        config.write_text(config_toml(url, MODELS, DOCS_SYNC))
+        arguments = list(command) or ["-m", "embedsync", "run", "--config", str(config)]
+        process = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.DEVNULL, cwd=REPOSITORY)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def median(values: list[float]) -> float:
+    return statistics.median(values)
+
+
+def resident_mib(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 2**20
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def write_json(path: Path, report: Report) -> None:
+    path.write_text(json.dumps({"machine": Machine.here().json(), "figures": report.figures}, indent=2) + "\n")

@@ -1,0 +1,116 @@
+"""Any text, with the real model: what is stored is what a fresh encoding gives, in every type of target."""
+
+import numpy as np
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedsync.encoding.batching import plan_batches
+from embedsync.encoding.model import OnnxEncoder
+from tests.support import Connection, NullEncoder, serving, settings_for, sync_of, until, wait_fresh
+
+TEXTS: dict[int, str | None] = {
+    1: "An ordinary text about baking bread.",
+    2: None,
+    3: "",
+    4: " \n\t ",
+    5: "long words and spaces " * 50_000,  # a megabyte
+    6: "\x01\x02\x1f control \x7f characters \u200b\u202e",
+    7: "🎉🚀👩‍👩‍👧‍👦🏳️‍🌈",
+    8: "word " * 300,
+    9: "x" * 30_000,
+    10: "An ordinary text about baking bread.",
+    11: "日本語のテキスト и кириллица",
+    12: "\u00a0 no-break space only \u3000",
+}
+BLANK = {2, 3, 4}
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.asarray((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1))
+
+
+@pytest.mark.parametrize(("kind", "least"), [("vector", 0.99999), ("halfvec", 0.9999), ("real[]", 0.99999)])
+def test_what_is_stored_is_a_fresh_encoding(url: str, docs: Connection, encoder: OnnxEncoder, kind: str, least: float) -> None:
+    for row, text in TEXTS.items():
+        docs.execute("INSERT INTO docs VALUES (%s, %s)", (row, text))
+    with serving(settings_for(url, sync_of("docs", target={"type": kind})), encoder) as service:
+        wait_fresh(service)
+        docs.execute("UPDATE docs SET body = NULL WHERE id = 1")
+        query = "SELECT id, embedding::text FROM docs_embedded ORDER BY id"
+        until("the emptied row lost its vector", lambda: 1 not in [row[0] for row in docs.execute(query)])
+        stored = {row: np.array(text.strip("[]{}").split(","), dtype=np.float32) for row, text in docs.execute(query)}
+        truncated = service.keepers[0].progress.snapshot().truncated
+    assert set(stored) == set(TEXTS) - BLANK - {1}
+    fresh = encoder.encode(encoder.tokenize([TEXTS[row] or "" for row in stored]))
+    assert cosines(np.stack(list(stored.values())), fresh).min() > least
+    assert truncated == 2
+
+
+def test_one_text_the_model_refuses_costs_no_other_row(url: str, docs: Connection) -> None:
+    docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 100) g")
+    docs.execute("UPDATE docs SET body = 'a cursed text' WHERE id = 42")
+    encoder = NullEncoder(refuse="cursed")
+    failed = "SELECT rows_failed, rows_fresh, backlog FROM embedsync.status"
+    with serving(settings_for(url, sync_of("docs")), encoder) as service:
+        wait_fresh(service)
+        assert docs.execute("SELECT count(*) FROM docs_embedded").fetchone() == (99,)
+        assert docs.execute(failed).fetchone() == (1, 99, 0)
+        error = docs.execute("SELECT encode_error FROM docs_embedding WHERE id = 42").fetchone()
+        assert error == ("the null encoder refuses this text",)
+        docs.execute("UPDATE docs SET body = 'a blessed text' WHERE id = 42")
+        until("the edit released it", lambda: docs.execute(failed).fetchone() == (0, 100, 0))
+
+
+def test_retry_gives_a_refused_text_another_chance(url: str, docs: Connection) -> None:
+    from embedsync import schema, target
+    from embedsync.db import connect
+    from embedsync.source import Model
+    from tests.support import MODEL
+
+    docs.execute("INSERT INTO docs VALUES (1, 'a cursed text')")
+    encoder = NullEncoder(refuse="cursed")
+    settings = settings_for(url, sync_of("docs"))
+    with serving(settings, encoder) as service, connect(settings.database.url, "test") as connection:
+        wait_fresh(service)
+        encoder.refuse = None
+        bound = schema.plan(connection, settings.sync[0], Model(MODEL, 8, 256, encoder.fingerprint)).bound
+        assert target.retry(connection, bound) == 1
+        service._sweep()
+        until("it is embedded", lambda: docs.execute("SELECT count(*) FROM docs_embedded").fetchone() == (1,))
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    st.lists(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=400), min_size=1, max_size=30),
+    st.sampled_from([64, 500]),
+)
+def test_a_batch_gives_what_single_texts_give(encoder: OnnxEncoder, texts: list[str], size: int) -> None:
+    tokens = encoder.tokenize(texts)
+    assert len(tokens) == len(texts)
+    together = np.empty((len(texts), encoder.dimension), dtype=np.float32)
+    for batch in plan_batches([len(text) for text in tokens], lambda: size):
+        together[batch.indices] = encoder.encode([tokens[i] for i in batch.indices])
+    alone = np.concatenate([encoder.encode([text]) for text in tokens])
+    assert np.abs(together - alone).max() < 1e-5
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.text(max_size=60), st.integers(0, 3000), st.sampled_from(["word ", "x", "\n", "é ", "🎉", "a-b/c "]))
+def test_a_long_text_has_the_tokens_of_the_whole(encoder: OnnxEncoder, start: str, count: int, unit: str) -> None:
+    from tokenizers import Tokenizer
+
+    plain = Tokenizer.from_file(str(encoder._artefact.tokenizer_path))
+    plain.no_padding()
+    plain.enable_truncation(encoder.max_tokens)
+    text = start + unit * count
+    wanted = plain.encode(text)
+    (found,) = encoder.tokenize([text])
+    assert found.ids.tolist() == wanted.ids
+    assert found.truncated == bool(wanted.overflowing)
+
+
+def test_the_server_refuses_a_null_character_before_we_see_it(docs: Connection) -> None:
+    with pytest.raises((psycopg.DataError, ValueError)):
+        docs.execute("INSERT INTO docs VALUES (1, %s)", ("a\0b",))
