@@ -7,6 +7,7 @@ from loguru import logger
 from embedsync import schema
 from embedsync.backoff import Backoff
 from embedsync.config import Settings, Sync
+from embedsync.db import translated
 from embedsync.encoding.dispatch import Dispatcher
 from embedsync.errors import EmbedsyncError, NotOwnedError
 from embedsync.listener import Listener
@@ -59,7 +60,8 @@ class Keeper:
             self._settle()
             return
         try:
-            self._begin(listener)
+            with translated("start", f"sync {self.sync.name!r}"):
+                self._begin(listener)
         except EmbedsyncError as error:
             if self._once and not error.retryable:
                 raise
@@ -90,9 +92,7 @@ class Keeper:
                 self._stand_by(listener, self._bound.id)
                 return
             logger.info("sync {}: owned by this worker", self.sync.name)
-        self.pipeline = Pipeline(self._bound, self._dispatcher, self._settings, self.progress)
-        if self._once:
-            self.pipeline.reader.restart_backfill()
+        self.pipeline = Pipeline(self._bound, self._dispatcher, self._settings, self.progress, walk_again=self._once)
         self._running_since = time.monotonic()
         self.pipeline.start()
         self._due = 0.0

@@ -23,7 +23,9 @@ _IDLE_SECONDS = 10.0  # a waiting thread looks up this often, which is also its 
 class Pipeline:
     """Keeps one sync fresh from `start` until `stop` or a failure."""
 
-    def __init__(self, bound: BoundSync, dispatcher: Dispatcher, settings: Settings, progress: Progress) -> None:
+    def __init__(
+        self, bound: BoundSync, dispatcher: Dispatcher, settings: Settings, progress: Progress, *, walk_again: bool = False
+    ) -> None:
         self.bound = bound
         self.progress = progress
         self.failure: Exception | None = None
@@ -37,6 +39,8 @@ class Pipeline:
             reading, writing = (self._connect(settings, f"{role} {bound.name}") for role in ("reader", "writer"))
             self.writer = Writer(writing, bound, settings.daemon, progress, self._written)
             self.reader = Reader(reading, bound, dispatcher, settings.daemon, progress, self.writer.put, self.writer.open)
+            if walk_again:
+                self.reader.restart_backfill()
         except BaseException:
             self._close()
             raise
@@ -98,6 +102,7 @@ class Pipeline:
             self._wake.clear()
             while not self._draining.is_set() and self.reader.cycle():
                 self._beats["reader"] = time.monotonic()
+                self.fresh.clear()  # it may have been set just after a wake-up
                 self._check_encoder()
             self._check_encoder()
             if not self._draining.is_set() and self.reader.is_fresh():

@@ -93,6 +93,7 @@ class Service:
                     if self._once or not error.retryable:
                         raise
                     delay = backoff.next_delay()
+                    self._ping()  # a server that is away is waited for; that is no reason to be killed
                     logger.warning("{} (next attempt in {:.1f} s)", error, delay)
                     self._stopping.wait(delay)
         finally:

@@ -79,7 +79,8 @@ def memory(report: Report, quick: bool) -> None:
         backfill(settings, NullEncoder())
         after_few = resident_mib()
         connection.execute(
-            "INSERT INTO docs SELECT g, repeat('text ' || g, 1 + g %% 50) FROM generate_series(%s::int, %s::int) g", (few + 1, many)
+            "INSERT INTO docs SELECT g, repeat('text ' || g, 1 + g %% 50) FROM generate_series(%s::int, %s::int) g",
+            (few + 1, many),
         )
         backfill(settings, NullEncoder())
         report.at_most(f"resident memory after {many:,} rows / after {few:,}", resident_mib() / after_few, 1.10)

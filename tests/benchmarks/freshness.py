@@ -52,7 +52,9 @@ def freshness(report: Report, quick: bool) -> None:
     with database() as (url, connection):
         fill(connection, rows)
         first = len(rows) + 1000
-        connection.execute("INSERT INTO docs SELECT g, 'a row to edit' FROM generate_series(%s::int, %s::int) g", (first, first + count))
+        connection.execute(
+            "INSERT INTO docs SELECT g, 'a row to edit' FROM generate_series(%s::int, %s::int) g", (first, first + count)
+        )
         with worker_process(url):
             until("there is a status", lambda: connection.execute("SELECT to_regclass('embedsync.status')").fetchone() != (None,))
             until("it is fresh", lambda: connection.execute(FRESH).fetchone() == (True,), 300)

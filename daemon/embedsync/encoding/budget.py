@@ -26,7 +26,7 @@ class BatchBudget:
     cannot wait may have to wait for the batch before it.
     """
 
-    def __init__(self, first: int, *, ceiling: int | None = None, latency_seconds: float = 0.25, fixed: bool = False) -> None:
+    def __init__(self, first: int, *, ceiling: int | None = None, latency_seconds: float = 0.125, fixed: bool = False) -> None:
         self.ceiling = ceiling
         self._latency = latency_seconds
         self._fixed = fixed

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedsync.encoding.batching import padded
 from embedsync.errors import ModelError
@@ -57,10 +58,7 @@ class OnnxSession:
 
     def run(self, batch: list[Tokens]) -> Vector:
         """Embeddings, float32 `[len(batch), dimension]`; not checked for being finite. Raises OutOfMemoryError."""
-        ids, mask = padded(batch, self._pad_id, self._step)
-        feed = {"input_ids": ids, "attention_mask": mask}
-        if "token_type_ids" in self._inputs:
-            feed["token_type_ids"] = np.zeros_like(ids)
+        feed = self.feed(batch)
         try:
             if self.device == "cpu":
                 vectors: Vector = self._session.run(["sentence_embedding"], feed)[0]
@@ -71,7 +69,15 @@ class OnnxSession:
                 raise OutOfMemoryError(str(error)[:200]) from error
             raise
 
-    def _run_bound(self, feed: dict[str, Any]) -> Vector:
+    def feed(self, batch: list[Tokens]) -> dict[str, NDArray[np.int64]]:
+        """The graph's inputs by name, int64 `[len(batch), longest]`."""
+        ids, mask = padded(batch, self._pad_id, self._step)
+        given = {"input_ids": ids, "attention_mask": mask}
+        if "token_type_ids" in self._inputs:
+            given["token_type_ids"] = np.zeros_like(ids)
+        return given
+
+    def _run_bound(self, feed: dict[str, NDArray[np.int64]]) -> Vector:
         """The same with inputs and output bound: one copy in, the device's kernels, one small copy out."""
         binding = self._session.io_binding()
         for name, values in feed.items():

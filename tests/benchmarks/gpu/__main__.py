@@ -1,0 +1,51 @@
+"""Everything that needs a GPU, in one run: `python -m tests.benchmarks.gpu --models DIR --out FILE [--only stage …]`."""
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.gpu import end_to_end, memory, right, speed
+from tests.benchmarks.gpu.setting import Setting, machine
+
+STAGES: dict[str, Callable[[Setting], dict[str, Any]]] = {
+    "right": right.right,
+    "sweep": speed.sweep,
+    "tokenising": speed.tokenising,
+    "reference": speed.reference,
+    "adaptive": speed.adaptive,
+    "memory": memory.memory,
+    "live": end_to_end.live,
+    "backfill": end_to_end.backfill_rows,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", type=Path, required=True, help="where the models were exported to")
+    parser.add_argument("--model", default="all-MiniLM-L6-v2")
+    parser.add_argument("--catalogue", type=Path, help="a folder with more model descriptions")
+    parser.add_argument("--source", type=Path, help="the model's own files, for torch; default: its package")
+    parser.add_argument("--rows", type=int, default=500_000)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", default=list(STAGES))
+    arguments = parser.parse_args()
+    setting = Setting(arguments.models, arguments.model, arguments.catalogue, arguments.source, arguments.rows)
+    found: dict[str, Any] = {"machine": machine(), "model": arguments.model}
+    failed = 0
+    for name in arguments.only:
+        try:
+            found[name] = STAGES[name](setting)
+        except Exception as error:  # one stage must not cost the others: the machine may not come again
+            found[name] = {"error": repr(error)}
+            traceback.print_exc()
+            failed += 1
+        print(name, json.dumps(found[name], indent=1), flush=True)
+        arguments.out.write_text(json.dumps(found, indent=2) + "\n")
+    return int(failed > 0)
+
+
+sys.exit(main())

@@ -1,0 +1,73 @@
+"""The device's memory: running out of it on purpose, and staying flat over texts of wild lengths."""
+
+import random
+import threading
+from typing import Any
+
+import numpy as np
+
+from embedsync.encoding.batching import plan_batches
+from embedsync.encoding.budget import BatchBudget
+from embedsync.encoding.dispatch import Dispatcher
+from embedsync.encoding.model import OnnxEncoder
+from embedsync.encoding.onnx import gpu_memory
+from embedsync.records import Urgency, Vector
+from tests.benchmarks.gpu.right import cosines, encode
+from tests.benchmarks.gpu.setting import Setting
+
+
+def memory(setting: Setting) -> dict[str, Any]:
+    return {"out of memory on purpose": ladder(setting), "wild lengths": wild(setting)}
+
+
+def ladder(setting: Setting) -> dict[str, Any]:
+    """A limit far under what the batches ask for: nothing may be lost."""
+    tokens = setting.tokens[:20_000]
+    weights = setting.artefact.graphs["fp16"].megabytes * 1e6
+    encoder = OnnxEncoder(setting.artefact, "cuda", memory_limit=int(weights * 2 + 400e6))
+    budget = BatchBudget(262144)
+    dispatcher = Dispatcher(encoder, budget)
+    vectors = np.full((len(tokens), encoder.dimension), np.nan, dtype=np.float32)
+    left, errors, done = [0], [0], threading.Event()
+    batches = plan_batches([len(text) for text in tokens], budget.next_size)
+    left[0] = len(batches)
+
+    for batch in batches:
+
+        def written(results: list[Vector | Exception], indices: list[int] = batch.indices) -> None:
+            for index, result in zip(indices, results, strict=True):
+                if isinstance(result, Exception):
+                    errors[0] += 1
+                else:
+                    vectors[index] = result
+            left[0] -= 1
+            if not left[0]:
+                done.set()
+
+        dispatcher.submit(Urgency.BULK, [tokens[i] for i in batch.indices], batch.size, written)
+    finished = done.wait(120)
+    dispatcher.stop(5)
+    wanted = encode(setting.encoder, tokens, 65536)
+    return {
+        "limit, MB": (weights * 2 + 400e6) / 1e6,
+        "first size": 262144,
+        "ceiling found": budget.ceiling,
+        "finished": finished,
+        "texts lost": int(np.isnan(vectors).any(1).sum()),
+        "errors": errors[0],
+        "worst cosine": float(cosines(vectors, wanted).min()),
+    }
+
+
+def wild(setting: Setting) -> dict[str, Any]:
+    """500,000 texts whose lengths change all the time."""
+    choose = random.Random(1)
+    tokens = setting.tokens
+    used = []
+    for turn in range(20):
+        picked = [tokens[choose.randrange(len(tokens))] for _ in range(25_000)]
+        encode(setting.encoder, picked, choose.choice([4096, 16384, 65536, 131072]))
+        now = gpu_memory("cuda")
+        if turn >= 1 and now:
+            used.append(now[1] - now[0])
+    return {"texts": 500_000, "GB in use after 50,000": used[0], "GB in use at the end": used[-1], "most": max(used)}

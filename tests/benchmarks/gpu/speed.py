@@ -1,0 +1,147 @@
+"""How fast: batch sizes, precisions, binding, tokenising, sentence-transformers, and what the search settles on."""
+
+import time
+from typing import Any
+
+from embedsync.encoding.batching import plan_batches
+from embedsync.encoding.budget import BatchBudget, first_guess
+from embedsync.encoding.model import OnnxEncoder
+from embedsync.encoding.onnx import gpu_memory
+from embedsync.records import Tokens
+from tests.benchmarks.gpu.setting import Setting, median, sampled, seconds_of
+
+SIZES = [2**power for power in range(12, 21)]
+
+
+def flops_a_token(setting: Setting) -> float:
+    """Multiplications and additions of the encoder's matrices for one token; attention's own share left out."""
+    import json
+
+    config = json.loads((setting.source / "config.json").read_text())
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    return float(2 * config["num_hidden_layers"] * (4 * hidden * hidden + 2 * hidden * inner))
+
+
+def matrix_rate() -> float:
+    """The device's fp16 matrix rate on a large product of random numbers, FLOP/s."""
+    import torch
+
+    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.float16) for _ in range(2))
+    for _ in range(3):
+        a @ b
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(20):
+        a @ b
+    torch.cuda.synchronize()
+    return 20 * 2 * 8192**3 / (time.perf_counter() - began)
+
+
+def encode_all(encoder: OnnxEncoder, tokens: list[Tokens], size: int, bound: bool = True) -> float:
+    """Seconds to encode tokenised texts in windows of 50,000, sorted."""
+    session = encoder._session
+    began = time.perf_counter()
+    for start in range(0, len(tokens), 50_000):
+        window = tokens[start : start + 50_000]
+        for batch in plan_batches([len(text) for text in window], lambda: size):
+            picked = [window[i] for i in batch.indices]
+            if bound:
+                encoder.encode(picked)
+            else:
+                session._session.run(["sentence_embedding"], session.feed(picked))
+    return time.perf_counter() - began
+
+
+def sweep(setting: Setting) -> dict[str, Any]:
+    tokens = setting.tokens
+    real = sum(map(len, tokens))
+    rate = matrix_rate()
+    found: dict[str, Any] = {"texts": len(tokens), "tokens": real, "fp16 matrix rate, TFLOP/s": rate / 1e12}
+    for name, encoder in (("fp16", setting.encoder), ("fp32", setting.only_fp32())):
+        some = tokens if name == "fp16" else tokens[:30_000]
+        part = sum(map(len, some))
+        encode_all(encoder, some[:5000], 65536)
+        rows = {}
+        for size in SIZES:
+            encode_all(encoder, some[:10_000], size)  # the shapes are warm
+            seconds = min(encode_all(encoder, some, size) for _ in range(2 if name == "fp16" else 1))
+            rows[size] = {
+                "texts/s": len(some) / seconds,
+                "tokens/s": part / seconds,
+                "share of the matrix rate": part * flops_a_token(setting) / seconds / rate,
+            }
+        found[name] = rows
+    best = max(found["fp16"], key=lambda size: found["fp16"][size]["tokens/s"])
+    found["best size, fp16"] = best
+    pairs = [
+        (encode_all(setting.encoder, tokens, best, True), encode_all(setting.encoder, tokens, best, False)) for _ in range(3)
+    ]
+    found["binding on against off, speed"] = median([off / on for on, off in pairs])
+    with sampled(0.2) as sampler:
+        for _ in range(3):
+            encode_all(setting.encoder, tokens, best)
+    found["utilisation while encoding, %"] = median(sampler.utilisation) if sampler.utilisation else None
+    return found
+
+
+def tokenising(setting: Setting) -> dict[str, Any]:
+    texts = setting.many(100_000)
+    seconds = min(seconds_of(lambda: setting.encoder.tokenize(texts)) for _ in range(2))
+    found = {"texts/s": len(texts) / seconds, "tokens/s": sum(map(len, setting.tokens)) / seconds}
+    pages = [texts[i : i + 8192] for i in range(0, len(texts), 8192)]
+    began = time.perf_counter()
+    for page in pages:
+        setting.encoder.tokenize(page)
+    found["texts/s in pages of 8192"] = len(texts) / (time.perf_counter() - began)
+    return found
+
+
+def reference(setting: Setting) -> dict[str, Any]:
+    """Tokenising included on both sides, alternated, median of three."""
+    import torch
+    from sentence_transformers import SentenceTransformer, models
+
+    transformer = models.Transformer(str(setting.source), max_seq_length=setting.card.max_tokens)
+    pooling = models.Pooling(setting.card.dimension, pooling_mode=setting.card.pooling)
+    theirs = SentenceTransformer(modules=[transformer, pooling, models.Normalize()], device="cuda").half()
+    texts = setting.many(30_000)
+    rates: dict[int, float] = {}
+    for size in (128, 512, 2048):
+        theirs.encode(texts[:2000], batch_size=size)
+        rates[size] = 10_000 / seconds_of(lambda size=size: theirs.encode(texts[:10_000], batch_size=size))
+    best = max(rates, key=lambda size: rates[size])
+    size = 131072
+
+    def ours() -> None:
+        encode_all(setting.encoder, setting.encoder.tokenize(texts), size)
+
+    ours()
+    pairs = [(seconds_of(ours), seconds_of(lambda: theirs.encode(texts, batch_size=best))) for _ in range(3)]
+    torch.cuda.empty_cache()
+    return {
+        "sentence-transformers fp16, texts/s by batch size": rates,
+        "ours, tokenising included, texts/s": len(texts) / median([ours_ for ours_, _ in pairs]),
+        "theirs at their best, texts/s": len(texts) / median([theirs_ for _, theirs_ in pairs]),
+        "ours against theirs": median([theirs_ / ours_ for ours_, theirs_ in pairs]),
+    }
+
+
+def adaptive(setting: Setting) -> dict[str, Any]:
+    """What the search settles on, beginning with the first guess for this device."""
+    memory = gpu_memory("cuda")
+    budget = BatchBudget(first_guess(memory[0] if memory else None))
+    began, first = time.perf_counter(), budget.settled
+    tokens = setting.tokens
+    while not budget.is_settled and time.perf_counter() - began < 60:
+        for batch in plan_batches([len(text) for text in tokens], budget.next_size):
+            picked = [tokens[i] for i in batch.indices]
+            real, widest = sum(map(len, picked)), max(map(len, picked)) * len(picked)
+            budget.observe(batch.size, widest, real, seconds_of(lambda picked=picked: setting.encoder.encode(picked)))
+    settled = min(encode_all(setting.encoder, tokens, budget.settled) for _ in range(2))
+    return {
+        "first guess": first,
+        "settled": budget.settled,
+        "is settled": budget.is_settled,
+        "after seconds": time.perf_counter() - began,
+        "tokens/s there": sum(map(len, tokens)) / settled,
+    }
