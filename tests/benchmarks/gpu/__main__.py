@@ -13,6 +13,8 @@ from tests.benchmarks.gpu.setting import Setting, machine
 
 STAGES: dict[str, Callable[[Setting], dict[str, Any]]] = {
     "right": right.right,
+    "nodes": right.nodes,
+    "overflow": right.overflow,
     "sweep": speed.sweep,
     "tokenising": speed.tokenising,
     "reference": speed.reference,
@@ -29,11 +31,13 @@ def main() -> int:
     parser.add_argument("--model", default="all-MiniLM-L6-v2")
     parser.add_argument("--catalogue", type=Path, help="a folder with more model descriptions")
     parser.add_argument("--source", type=Path, help="the model's own files, for torch; default: its package")
-    parser.add_argument("--rows", type=int, default=500_000)
+    parser.add_argument("--rows", type=int, default=500_000, help="of the backfill")
+    parser.add_argument("--texts", type=int, default=100_000, help="of everything else")
+    parser.add_argument("--device", default="cuda", help="cpu: to rehearse with few texts")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="*", default=list(STAGES))
     arguments = parser.parse_args()
-    setting = Setting(arguments.models, arguments.model, arguments.catalogue, arguments.source, arguments.rows)
+    setting = Setting(arguments)
     found: dict[str, Any] = {"machine": machine(), "model": arguments.model}
     failed = 0
     for name in arguments.only:

@@ -24,7 +24,7 @@ def ladder(setting: Setting) -> dict[str, Any]:
     """A limit far under what the batches ask for: nothing may be lost."""
     tokens = setting.tokens[:20_000]
     weights = setting.artefact.graphs["fp16"].megabytes * 1e6
-    encoder = OnnxEncoder(setting.artefact, "cuda", memory_limit=int(weights * 2 + 400e6))
+    encoder = OnnxEncoder(setting.artefact, setting.device, memory_limit=int(weights * 2 + 400e6))
     budget = BatchBudget(262144)
     dispatcher = Dispatcher(encoder, budget)
     vectors = np.full((len(tokens), encoder.dimension), np.nan, dtype=np.float32)
@@ -65,9 +65,9 @@ def wild(setting: Setting) -> dict[str, Any]:
     tokens = setting.tokens
     used = []
     for turn in range(20):
-        picked = [tokens[choose.randrange(len(tokens))] for _ in range(25_000)]
+        picked = [tokens[choose.randrange(len(tokens))] for _ in range(setting.count // 4)]
         encode(setting.encoder, picked, choose.choice([4096, 16384, 65536, 131072]))
         now = gpu_memory("cuda")
         if turn >= 1 and now:
             used.append(now[1] - now[0])
-    return {"texts": 500_000, "GB in use after 50,000": used[0], "GB in use at the end": used[-1], "most": max(used)}
+    return {"texts": 5 * setting.count, "GB in use, first": used[:1], "last": used[-1:], "most": max(used, default=None)}

@@ -34,8 +34,6 @@ def right(setting: Setting) -> dict[str, Any]:
         "worst cosine, batch against single": float(cosines(together[::10], alone).min()),
         "largest difference, batch against single": float(np.abs(together[::10] - alone).max()),
         "not finite": int((~np.isfinite(together)).any(1).sum()),
-        "nodes by provider": nodes_by_provider(setting, tokens[:64]),
-        "overflow": overflow(setting, tokens[:200], wanted[:200]),
     }
 
 
@@ -58,13 +56,17 @@ def torch_fp32(setting: Setting, tokens: list[Tokens]) -> Vector:
 
     torch.backends.cuda.matmul.allow_tf32 = False
     model = (
-        AutoModel.from_pretrained(str(setting.source), use_safetensors=True, attn_implementation="eager").eval().cuda().float()
+        AutoModel.from_pretrained(str(setting.source), use_safetensors=True, attn_implementation="eager")
+        .eval()
+        .to(setting.device)
+        .float()
     )
     vectors = np.empty((len(tokens), setting.card.dimension), dtype=np.float32)
     with torch.inference_mode():
         for batch in plan_batches([len(text) for text in tokens], lambda: 16384):
             ids, mask = (
-                torch.from_numpy(part).cuda() for part in padded([tokens[i] for i in batch.indices], setting.artefact.pad_id)
+                torch.from_numpy(part).to(setting.device)
+                for part in padded([tokens[i] for i in batch.indices], setting.artefact.pad_id)
             )
             hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
             kept = mask.unsqueeze(-1).float()
@@ -75,9 +77,9 @@ def torch_fp32(setting: Setting, tokens: list[Tokens]) -> Vector:
     return vectors
 
 
-def nodes_by_provider(setting: Setting, tokens: list[Tokens]) -> dict[str, int]:
+def nodes(setting: Setting) -> dict[str, int]:
     """How many kernels of one batch ran where, from ONNX Runtime's own profile."""
-    ort = runtime()
+    ort, tokens = runtime(), setting.tokens[:64]
     options = ort.SessionOptions()
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
@@ -97,11 +99,13 @@ def nodes_by_provider(setting: Setting, tokens: list[Tokens]) -> dict[str, int]:
     return {f"{provider} {op}": count for (provider, op), count in sorted(Counter(ran).items())}
 
 
-def overflow(setting: Setting, tokens: list[Tokens], wanted: Vector) -> dict[str, Any]:
+def overflow(setting: Setting) -> dict[str, Any]:
     """A graph whose fp16 half overflows on purpose: the vectors must be those of fp32."""
     import onnx
     from onnx import numpy_helper
 
+    tokens = setting.tokens[:200]
+    wanted = encode(setting.encoder, tokens, 16384)
     with tempfile.TemporaryDirectory() as folder:
         copied = Path(folder, setting.card.name)
         shutil.copytree(setting.models / setting.card.name, copied)
@@ -120,6 +124,6 @@ def overflow(setting: Setting, tokens: list[Tokens], wanted: Vector) -> dict[str
         onnx.save_model(graph, str(copied / "fp16.onnx"))
         manifest = Artefact.open(Path(folder), setting.card)
         fp16 = manifest.graphs["fp16"].model_copy(update={"sha256": checksum(copied / "fp16.onnx")})
-        encoder = OnnxEncoder(manifest.model_copy(update={"graphs": {**manifest.graphs, "fp16": fp16}}), "cuda")
+        encoder = OnnxEncoder(manifest.model_copy(update={"graphs": {**manifest.graphs, "fp16": fp16}}), setting.device)
         vectors = encode(encoder, tokens, 16384)
         return {"fell back to fp32": encoder.not_finite, "of": len(tokens), "worst cosine": float(cosines(vectors, wanted).min())}

@@ -1,14 +1,17 @@
 """The machine, the texts and the model of a GPU run."""
 
+import argparse
 import ast
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from importlib import import_module
@@ -33,7 +36,10 @@ def machine() -> dict[str, Any]:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = "-"
-    gpu = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        gpu = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        gpu = "none"
     return {
         "date": time.strftime("%Y-%m-%d"),
         "gpu": gpu,
@@ -43,15 +49,25 @@ def machine() -> dict[str, Any]:
     }
 
 
+def documented(path: Path) -> list[str]:
+    """The docstrings of one file."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError, OSError, RecursionError):
+        return []
+    return [text.replace("\0", "") for _, text in _documented(tree, "")]
+
+
 class Setting:
     """What the stages share."""
 
-    def __init__(self, models: Path, model: str, more: Path | None, source: Path | None, rows: int) -> None:
-        self.models = models
-        self.folders = [more] if more else []
-        self.card: ModelCard = catalogue.find(model, self.folders)
-        self.rows = rows
-        self._source = source
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.models: Path = arguments.models
+        self.card: ModelCard = catalogue.find(arguments.model, [arguments.catalogue] if arguments.catalogue else [])
+        self.rows: int = arguments.rows
+        self.count: int = arguments.texts
+        self.device: str = arguments.device
+        self._source: Path | None = arguments.source
 
     @property
     def source(self) -> Path:
@@ -64,26 +80,22 @@ class Setting:
 
     @cached_property
     def encoder(self) -> OnnxEncoder:
-        return OnnxEncoder(self.artefact, "cuda")
+        return OnnxEncoder(self.artefact, self.device)
 
     def only_fp32(self) -> OnnxEncoder:
         """The same model with its fp32 graph on the GPU."""
         artefact = self.artefact
-        return OnnxEncoder(artefact.model_copy(update={"graphs": {"fp32": artefact.graphs["fp32"]}}), "cuda")
+        return OnnxEncoder(artefact.model_copy(update={"graphs": {"fp32": artefact.graphs["fp32"]}}), self.device)
 
     @cached_property
     def texts(self) -> list[str]:
-        """Docstrings of every Python package of this machine: real prose about code, of all lengths, none twice."""
+        """Docstrings of this machine's Python packages: real prose about code, of all lengths, none twice."""
+        folders = {sysconfig.get_paths()[name] for name in ("stdlib", "purelib")}
+        paths = sorted(path for folder in folders for path in Path(folder).rglob("*.py"))
         found: dict[str, None] = {}
-        for folder in {sysconfig.get_paths()[name] for name in ("stdlib", "purelib")} | set(
-            os.environ.get("PYTHONPATH", "").split(":")
-        ):
-            for path in sorted(Path(folder).rglob("*.py")) if folder else ():
-                try:
-                    tree = ast.parse(path.read_text(encoding="utf-8"))
-                except (SyntaxError, ValueError, OSError, RecursionError):
-                    continue
-                found.update((text.replace("\0", ""), None) for _, text in _documented(tree, ""))
+        with ProcessPoolExecutor() as pool:
+            for some in pool.map(documented, paths, chunksize=100):
+                found.update(dict.fromkeys(some))
         return list(found)
 
     def many(self, count: int) -> list[str]:
@@ -93,8 +105,8 @@ class Setting:
 
     @cached_property
     def tokens(self) -> list[Tokens]:
-        """The first 100,000 texts, tokenised."""
-        return self.encoder.tokenize(self.many(100_000))
+        """So many texts, tokenised."""
+        return self.encoder.tokenize(self.many(self.count))
 
 
 class Sampler:
@@ -112,7 +124,7 @@ def sampled(seconds: float = 0.5) -> Iterator[Sampler]:
     query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits"]
 
     def sample() -> None:
-        while not stopping.wait(seconds):
+        while shutil.which("nvidia-smi") and not stopping.wait(seconds):
             answer = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split(",")
             if len(answer) == 2:
                 sampler.utilisation.append(float(answer[0]))

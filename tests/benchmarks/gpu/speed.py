@@ -85,7 +85,7 @@ def sweep(setting: Setting) -> dict[str, Any]:
 
 
 def tokenising(setting: Setting) -> dict[str, Any]:
-    texts = setting.many(100_000)
+    texts = setting.many(setting.count)
     seconds = min(seconds_of(lambda: setting.encoder.tokenize(texts)) for _ in range(2))
     found = {"texts/s": len(texts) / seconds, "tokens/s": sum(map(len, setting.tokens)) / seconds}
     pages = [texts[i : i + 8192] for i in range(0, len(texts), 8192)]
@@ -103,12 +103,12 @@ def reference(setting: Setting) -> dict[str, Any]:
 
     transformer = models.Transformer(str(setting.source), max_seq_length=setting.card.max_tokens)
     pooling = models.Pooling(setting.card.dimension, pooling_mode=setting.card.pooling)
-    theirs = SentenceTransformer(modules=[transformer, pooling, models.Normalize()], device="cuda").half()
-    texts = setting.many(30_000)
+    theirs = SentenceTransformer(modules=[transformer, pooling, models.Normalize()], device=setting.device).half()
+    texts = setting.many(setting.count // 3)
     rates: dict[int, float] = {}
     for size in (128, 512, 2048):
         theirs.encode(texts[:2000], batch_size=size)
-        rates[size] = 10_000 / seconds_of(lambda size=size: theirs.encode(texts[:10_000], batch_size=size))
+        rates[size] = len(texts[:10_000]) / seconds_of(lambda size=size: theirs.encode(texts[:10_000], batch_size=size))
     best = max(rates, key=lambda size: rates[size])
     size = 131072
 
