@@ -2,4 +2,5 @@
 
 from embedsync.cli import main
 
-main()
+if __name__ == "__main__":  # a tokenizer's process imports this module too
+    main()

@@ -82,7 +82,7 @@ class Daemon(_Frozen):
     commit_every_seconds: float = Field(default=1.0, gt=0)
     sweep_seconds: float = Field(default=30.0, gt=0)
     shutdown_seconds: float = Field(default=10.0, gt=0)
-    page_rows: int = Field(default=1000, ge=1)
+    page_rows: int | None = Field(default=None, ge=1)  # a backfill's page; None: 1,000, with a GPU 8,192
     models_dir: Path | None = None  # exported models; None: the state directory
     catalogue_dirs: tuple[Path, ...] = ()  # more model descriptions than those that come with embedsync
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
@@ -58,19 +59,35 @@ class EmbeddedPostgres:
 
     def stop(self, mode: str = "fast") -> None:
         """Stop the server and remove its files."""
-        if (self.data / "postmaster.pid").exists():
-            self.run("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "stop")
-        shutil.rmtree(self._parent, ignore_errors=True)
+        try:
+            if self._is_running():
+                self.run("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "stop")
+        except EmbedsyncError:
+            if self._is_running():  # else it ended by itself before it could be told to
+                raise
+        finally:
+            shutil.rmtree(self._parent, ignore_errors=True)
+
+    def _is_running(self) -> bool:
+        try:
+            return Path(f"/proc/{self.pid}").exists()
+        except (OSError, ValueError):
+            return False
 
     def run(self, program: str, *arguments: str) -> None:
         """Run one of Postgres's programs as the server's user. Raises EmbedsyncError with what it said."""
         command = [str(self._binaries / program), *arguments]
         # To a file: a server that inherits a pipe keeps its reader waiting for ever.
         with tempfile.TemporaryFile() as said:
-            done = subprocess.run(
-                command, user=self.user, cwd="/", stdin=subprocess.DEVNULL, stdout=said, stderr=said, check=False
-            )
-            if done.returncode:
+            process = subprocess.Popen(command, user=self.user, cwd="/", stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+            try:
+                process.wait()
+            except BaseException:
+                # Not SIGKILL, as subprocess.run would: initdb and pg_ctl end what they have begun when interrupted.
+                process.send_signal(signal.SIGINT)
+                process.wait()
+                raise
+            if process.returncode:
                 said.seek(0)
                 raise EmbedsyncError("run", program, said.read().decode(errors="replace"))
 

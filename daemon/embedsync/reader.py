@@ -32,7 +32,7 @@ class Reader:
         self._bound = bound
         self._dispatcher = dispatcher
         self._encoder = dispatcher.encoder
-        self._settings = settings
+        self._page_rows = settings.page_rows or (1000 if dispatcher.encoder.device == "cpu" else 8192)
         self._progress = progress
         self._put = put
         self._open_page = open_page
@@ -48,8 +48,8 @@ class Reader:
         with translated("read", f"sync {self._bound.name!r}"):
             if self._has_room(Urgency.LIVE, 10 * _LIVE_ROWS) and self._read_queue(Urgency.LIVE, _LIVE_ROWS):
                 return True
-            ahead = _PAGES_AHEAD * self._settings.page_rows
-            if self._has_room(Urgency.BULK, ahead) and self._read_queue(Urgency.BULK, self._settings.page_rows):
+            ahead = _PAGES_AHEAD * self._page_rows
+            if self._has_room(Urgency.BULK, ahead) and self._read_queue(Urgency.BULK, self._page_rows):
                 return True
             if self._backfill.done:
                 return self._begin_rescan()
@@ -107,7 +107,7 @@ class Reader:
         return True
 
     def _read_page(self) -> bool:
-        token, rows = self._backfill.read_page(self._settings.page_rows, self._encoder.fingerprint)
+        token, rows = self._backfill.read_page(self._page_rows, self._encoder.fingerprint)
         if rows:
             page = self._start(Page(Urgency.BACKFILL, len(rows), rows[-1].key))
             self._open_page(page)

@@ -10,6 +10,7 @@ def notify(message: str) -> None:
     if not address:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.settimeout(1.0)  # a supervisor that does not read must not hold the worker up
         try:
             channel.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)
         except OSError:

@@ -14,6 +14,7 @@ from embedsync.encoding.batching import padded, padding_waste, plan_batches
 from embedsync.encoding.budget import BatchBudget, BudgetMemory, first_guess
 from embedsync.encoding.dispatch import Dispatcher
 from embedsync.encoding.recent import RecentVectors
+from embedsync.encoding.tokenizer import Tokenizer, TokenizerPool
 from embedsync.errors import EncodingError
 from embedsync.records import OutOfMemoryError, Tokens, Urgency, Vector
 from tests.support import NullEncoder, until
@@ -200,3 +201,14 @@ def test_recent_vectors_are_bounded() -> None:
     found = recent.get(bytes([99]))
     assert found is not None
     assert found[0] == 99
+
+
+def test_a_pool_of_tokenizers_gives_what_one_gives(models_dir: Path) -> None:
+    path = models_dir / "all-MiniLM-L6-v2" / "tokenizer.json"
+    texts = [f"text number {n} " * (n % 120) for n in range(700)]
+    pool = TokenizerPool(path, 256, "", processes=2)
+    for count in (3, 700):
+        one, many = Tokenizer(path, 256).encode(texts[:count]), pool.encode(texts[:count])
+        assert [(t.ids.tolist(), t.truncated) for t in many] == [(t.ids.tolist(), t.truncated) for t in one]
+    assert many[0].ids.dtype == np.int64
+    pool.close()

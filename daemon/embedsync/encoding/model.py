@@ -7,10 +7,12 @@ from loguru import logger
 
 from embedsync.encoding.artefact import Artefact, Precision
 from embedsync.encoding.catalogue import ModelCard
-from embedsync.encoding.onnx import OnnxSession, choose_device
-from embedsync.encoding.tokenizer import Tokenizer
+from embedsync.encoding.onnx import OnnxSession, choose_device, cpu_limit
+from embedsync.encoding.tokenizer import Tokenizer, TokenizerPool
 from embedsync.errors import EncodingError, ModelError
 from embedsync.records import Tokens, Vector
+
+_TOKENIZERS = 12  # processes at most
 
 
 class OnnxEncoder:
@@ -27,11 +29,11 @@ class OnnxEncoder:
         self._artefact = artefact
         self._threads = threads
         self._memory_limit = memory_limit
-        self._documents = Tokenizer(artefact.tokenizer_path, card.max_tokens, card.document_prefix)
         self._queries = Tokenizer(artefact.tokenizer_path, card.max_tokens, card.query_prefix)
         self._session, self.precision = self._start(device)
         self._exact: OnnxSession | None = None
         self.device = self._session.device
+        self._documents = self._tokenizer(threads or cpu_limit())
         self.fingerprint = artefact.fingerprint(self.precision)
 
     def tokenize(self, texts: list[str]) -> list[Tokens]:
@@ -61,6 +63,13 @@ class OnnxEncoder:
         self._exact = None
         device, self._session = self.device, None  # type: ignore[assignment]  # gone before the new one is made
         self._session = self._open(self.precision, device)
+
+    def _tokenizer(self, cores: int) -> Tokenizer | TokenizerPool:
+        """On a CPU tokenising is a small share of the work; a GPU outruns one process by far."""
+        given = self._artefact.tokenizer_path, self.max_tokens, self.card.document_prefix
+        if self.device == "cpu" or cores < 4:
+            return Tokenizer(*given)
+        return TokenizerPool(*given, processes=min(cores - 2, _TOKENIZERS))
 
     def _open(self, precision: Precision, device: str) -> OnnxSession:
         return OnnxSession(self._artefact.path(precision), self._artefact.pad_id, device, self._threads, self._memory_limit)
