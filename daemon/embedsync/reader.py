@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 from embedsync.backfill import Backfill
@@ -12,7 +13,7 @@ from embedsync.encoding.dispatch import Dispatcher
 from embedsync.errors import EncodingError
 from embedsync.progress import Progress
 from embedsync.queue import QueueReader
-from embedsync.records import Fate, Key, Outcome, Page, SourceRow, Urgency, Vector
+from embedsync.records import Fate, Key, Outcome, Page, SourceRow, Tokens, Urgency, Vector
 from embedsync.source import BoundSync
 from embedsync.target import queue_orphans
 
@@ -33,12 +34,16 @@ class Reader:
         self._dispatcher = dispatcher
         self._encoder = dispatcher.encoder
         self._page_rows = settings.page_rows or (1000 if dispatcher.encoder.device == "cpu" else 8192)
+        self._slice = max(1, self._page_rows // 4)
         self._progress = progress
         self._put = put
         self._open_page = open_page
         self._queue = QueueReader(connection, bound)
         self._backfill = Backfill(connection, bound)
         self._orphans_after: Key | None = None
+        # The next page is read while this one is tokenised, by a thread that shares the reader's connection.
+        self._ahead: Future[tuple[int, list[SourceRow]]] | None = None
+        self._page_thread = ThreadPoolExecutor(1, thread_name_prefix="pages")
         self._lock = threading.Lock()
         self._in_flight = dict.fromkeys(Urgency, 0)
         self.failure: EncodingError | None = None
@@ -53,7 +58,7 @@ class Reader:
                 return True
             if self._backfill.done:
                 return self._begin_rescan()
-            if not self._backfill.exhausted:
+            if self._ahead is not None or not self._backfill.exhausted:
                 return self._has_room(Urgency.BACKFILL, ahead) and self._read_page()
             return self._has_room(Urgency.BACKFILL, 1) and self._finish_backfill()
 
@@ -107,7 +112,9 @@ class Reader:
         return True
 
     def _read_page(self) -> bool:
-        token, rows = self._backfill.read_page(self._page_rows, self._encoder.fingerprint)
+        read = partial(self._backfill.read_page, self._page_rows, self._encoder.fingerprint)
+        token, rows = self._ahead.result() if self._ahead else read()
+        self._ahead = None if self._backfill.exhausted else self._page_thread.submit(read)
         if rows:
             page = self._start(Page(Urgency.BACKFILL, len(rows), rows[-1].key))
             self._open_page(page)
@@ -150,7 +157,11 @@ class Reader:
         if not texts:
             return
         groups = list(texts.values())
-        tokens = self._encoder.tokenize([group[0].text or "" for group in groups])
+        tokens: list[Tokens] = []
+        for start in range(0, len(groups), self._slice):
+            tokens += self._encoder.tokenize([group[0].text or "" for group in groups[start : start + self._slice]])
+            if page.urgency is not Urgency.LIVE:  # a live change waits for a slice, not for the whole page
+                self._read_queue(Urgency.LIVE, _LIVE_ROWS)
         self._progress.truncated(sum(len(group) for group, text in zip(groups, tokens, strict=True) if text.truncated))
         for batch in plan_batches([len(text) for text in tokens], self._dispatcher.budget.next_size):
             done = partial(self._encoded, page, [groups[i] for i in batch.indices], token, seqs)

@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -171,8 +172,9 @@ class Service:
                 for keeper in self.keepers:
                     keeper.lose()
             else:
+                deadline = time.monotonic() + self._settings.daemon.shutdown_seconds  # of all together
                 for keeper in self.keepers:
-                    keeper.stop(self._settings.daemon.shutdown_seconds)
+                    keeper.stop(max(0.0, deadline - time.monotonic()))
             listener.close()
 
     def _patience(self) -> float:

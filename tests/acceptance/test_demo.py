@@ -7,35 +7,76 @@ import signal
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from tests.support import REPOSITORY, until
 
-
-def leftovers() -> set[str]:
-    """Files and processes of embedded servers."""
-    running = {
-        path.parent.name
-        for path in Path("/proc").glob("[0-9]*/cmdline")
-        if path.exists() and b"embedsync-pg-" in _read(path) and b"postgres" in _read(path) and _state(path) != "Z"
-    }
-    return running | {path.name for path in Path("/tmp").glob("embedsync-pg-*")}
+PREFIX = "/tmp/embedsync-pg-"
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
+class Demo:
+    """A running demo and the folder of its own server: others may run servers of theirs on this machine."""
+
+    def __init__(self, models_dir: Path, log: Path, python: str = sys.executable, **options: Any) -> None:
+        self._log = log
+        command = [python, "-m", "embedsync", "demo", "--rows", "300", "--models-dir", str(models_dir)]
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, **options)
+        until("its server is being made", lambda: self.folder() is not None or self.process.poll() is not None, 60)
+        folder = self.folder()
+        assert folder is not None, self.output
+        self._folder = folder
+
+    _found: Path | None = None
+
+    def folder(self) -> Path | None:
+        """The folder named in the command line of the `initdb` it runs."""
+        try:
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                for word in child.cmdline():
+                    if word.startswith(PREFIX):
+                        self._found = Path(*Path(word).parts[:3])
+        except psutil.Error:
+            pass
+        return self._found
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def server_runs(self) -> bool:
+        return (self._folder / "data/postmaster.pid").exists()
+
+    def leftovers(self) -> list[str]:
+        """Files and processes of its server; every process of a server works in its data folder."""
+        left = [str(self._folder)] if self._folder.exists() else []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                working, command = str((process / "cwd").readlink()), (process / "cmdline").read_bytes()
+            except OSError:
+                continue  # it has ended, or is another user's
+            if working.startswith(str(self._folder)) or str(self._folder).encode() in command:
+                left.append(f"{process.name}: {command.decode(errors='replace')}")
+        return left
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(60)
 
 
-def _state(path: Path) -> str:
-    try:
-        return (path.parent / "stat").read_text().rsplit(")", 1)[1].split()[0]
-    except OSError:
-        return "Z"
+@pytest.fixture
+def demos(models_dir: Path, tmp_path: Path) -> Iterator[list[Demo]]:
+    """Demos to be ended with the test."""
+    started: list[Demo] = []
+    yield started
+    for demo in started:
+        demo.close()
 
 
 def readable_python(uid: int) -> str | None:
@@ -49,42 +90,40 @@ def readable_python(uid: int) -> str | None:
     return None
 
 
-def start(models_dir: Path, python: str = sys.executable, **options: object) -> "subprocess.Popen[str]":
-    command = [python, "-m", "embedsync", "demo", "--rows", "300", "--models-dir", str(models_dir)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)  # type: ignore[call-overload, no-any-return]
-
-
-def test_it_shows_the_whole_job_and_cleans_up(models_dir: Path) -> None:
-    before = leftovers()
-    process = start(models_dir)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    assert "300 docstrings" in output
-    assert "every row is fresh; 300 rows" in output
-    assert output.count(" ms ") == 7
-    assert output.count("0.") >= 6
-    assert "embedsync run" in output
-    assert leftovers() == before
+def test_it_shows_the_whole_job_and_cleans_up(models_dir: Path, tmp_path: Path, demos: list[Demo]) -> None:
+    demo = Demo(models_dir, tmp_path / "log")
+    demos.append(demo)
+    assert demo.process.wait(120) == 0, demo.output
+    assert "300 docstrings" in demo.output
+    assert "every row is fresh; 300 rows" in demo.output
+    assert demo.output.count(" ms ") == 7, "three inserts, three edits and a delete, each with its milliseconds"
+    assert demo.output.count("0.") >= 6, "three searches with two rows each, with their similarity"
+    assert "embedsync run" in demo.output
+    assert demo.leftovers() == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_cleans_up_too(models_dir: Path, number: signal.Signals) -> None:
-    before = leftovers()
-    process = start(models_dir)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "owned by this worker" in line:
-            break
-    process.send_signal(number)
-    output = process.stdout.read()
-    assert process.wait(60) == 1
-    assert "it was interrupted" in output
-    assert "Traceback" not in output
-    until("nothing is left", lambda: leftovers() == before)
+@pytest.mark.parametrize("moment", ["initdb", "the server starts", "the backfill", "live"])
+def test_interrupted_it_cleans_up_too(
+    models_dir: Path, tmp_path: Path, demos: list[Demo], number: signal.Signals, moment: str
+) -> None:
+    demo = Demo(models_dir, tmp_path / "log")
+    demos.append(demo)
+    if moment == "the server starts":
+        until("its server starts", demo.server_runs)
+    elif moment == "the backfill":
+        until("the backfill begins", lambda: "owned by this worker" in demo.output)
+    elif moment == "live":
+        until("it is live", lambda: "4. live" in demo.output)
+    demo.process.send_signal(number)
+    assert demo.process.wait(60) == 1, demo.output
+    assert "it was interrupted" in demo.output
+    assert "Traceback" not in demo.output
+    assert demo.leftovers() == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="this run is by an ordinary user, so the test above was the test for one")
-def test_an_ordinary_user_can_run_it_as_well(models_dir: Path, tmp_path: Path) -> None:
+def test_an_ordinary_user_can_run_it_as_well(models_dir: Path, tmp_path: Path, demos: list[Demo]) -> None:
     home = Path("/tmp") / f"embedsync-test-{os.getpid()}"
     home.mkdir(mode=0o755)
     user = pwd.getpwnam("nobody")
@@ -100,10 +139,13 @@ def test_an_ordinary_user_can_run_it_as_well(models_dir: Path, tmp_path: Path) -
         for path in (home, *home.rglob("*")):
             os.chown(path, user.pw_uid, user.pw_gid)
         environment = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": f"{home / 'daemon'}:{packages}"}
-        process = start(
-            home / "models", python, user=user.pw_uid, group=user.pw_gid, extra_groups=[], cwd=str(home), env=environment
-        )
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, output
+        demo = Demo(
+            home / "models", tmp_path / "log", python, user=user.pw_uid, group=user.pw_gid, extra_groups=[], cwd=str(home),
+            env=environment,
+        )  # fmt: skip
+        demos.append(demo)
+        assert demo.process.wait(120) == 0, demo.output
+        assert "every row is fresh; 300 rows" in demo.output
+        assert demo.leftovers() == []
     finally:
         shutil.rmtree(home)

@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,20 +50,20 @@ WORDS = [
 ]
 
 
-def hammer(url: str, seed: int, until_time: float, rows: int = ROWS) -> None:
+def hammer(url: str, seed: int, is_over: Callable[[], bool], rows: int = ROWS) -> None:
     """One application session that edits, reverts, empties, deletes, inserts and renumbers hot rows."""
     choose = random.Random(seed)
     with psycopg.connect(url, autocommit=True) as connection:
-        while time.monotonic() < until_time:
+        while not is_over():
             row, text = choose.randrange(rows), " ".join(choose.choices(WORDS, k=choose.randrange(1, 12)))
             kind = choose.random()
             if kind < 0.65:
                 connection.execute("UPDATE docs SET body = %s WHERE id = %s", (text, row))
             elif kind < 0.75:
                 connection.execute("UPDATE docs SET body = %s WHERE id = %s", (choose.choice([None, "", "the usual"]), row))
-            elif kind < 0.83:
+            elif kind < 0.82:
                 connection.execute("DELETE FROM docs WHERE id = %s", (row,))
-            elif kind < 0.95:
+            elif kind < 0.94:
                 connection.execute(
                     "INSERT INTO docs VALUES (%s, %s) ON CONFLICT (id) DO UPDATE SET body = excluded.body", (row, text)
                 )
@@ -70,17 +71,22 @@ def hammer(url: str, seed: int, until_time: float, rows: int = ROWS) -> None:
                 with connection.transaction():
                     connection.execute("UPDATE docs SET body = %s WHERE id = %s", (text, row))
                     connection.execute("UPDATE docs SET body = 'the usual' WHERE id = %s", (row,))
-            elif not connection.execute("SELECT FROM docs WHERE id = %s", (row + 1000,)).fetchone():
-                connection.execute("UPDATE docs SET id = id + 1000 WHERE id = %s", (row,))
-                connection.execute("DELETE FROM docs WHERE id = %s", (row + 1000,))
+            else:
+                with suppress(psycopg.errors.UniqueViolation):  # another row has that number just now
+                    connection.execute("UPDATE docs SET id = %s WHERE id = %s", (choose.randrange(rows), row))
 
 
-def writers(url: str, seconds: float, rows: int = ROWS) -> list[threading.Thread]:
-    ends = time.monotonic() + seconds
-    threads = [threading.Thread(target=hammer, args=(url, seed, ends, rows)) for seed in range(4)]
+def writers(url: str, is_over: Callable[[], bool], rows: int = ROWS) -> list[threading.Thread]:
+    threads = [threading.Thread(target=hammer, args=(url, seed, is_over, rows)) for seed in range(4)]
     for thread in threads:
         thread.start()
     return threads
+
+
+def passed(seconds: float) -> Callable[[], bool]:
+    """Whether so many seconds have gone by since now."""
+    ends = time.monotonic() + seconds
+    return lambda: time.monotonic() > ends
 
 
 def stale(connection: Connection, encode: Callable[[list[str]], np.ndarray]) -> list[str]:
@@ -122,16 +128,21 @@ def test_nothing_is_stale_after_three_kills(
         connection.execute("INSERT INTO docs SELECT g, 'row ' || g FROM generate_series(0, %s) g", (ROWS - 1,))
         worker = workers(config)
         until("the worker has begun", lambda: connection.execute("SELECT to_regclass('docs_embedding')").fetchone() != (None,))
-        threads = writers(url, 20)
+        is_time_over, killed = passed(20), threading.Event()
+        threads = writers(url, lambda: killed.is_set() and is_time_over())
         written = "SELECT count(*), max(write_token) FROM docs_embedding"
-        for _ in range(3):
-            before = connection.execute(written).fetchone()
-            until("the worker writes", partial(has_changed, connection, written, before))
-            threads[0].join(4)  # it works for a while
-            worker.kill()
-            worker = workers(config)
-        for thread in threads:
-            thread.join()
+        try:
+            for kill in range(3):
+                before = connection.execute(written).fetchone()
+                until("the worker writes", partial(has_changed, connection, written, before))
+                until("it has worked for a while", passed(4))
+                assert worker.process.poll() is None, f"before kill {kill}: {worker.output}"
+                worker.kill()
+                worker = workers(config)
+        finally:
+            killed.set()
+            for thread in threads:
+                thread.join()
         at_rest = "SELECT backlog = 0 AND coverage = 1 AND backfill_done AND NOT rescan_waiting FROM embedsync.status"
         until("everything is fresh", lambda: connection.execute(at_rest).fetchone() == (True,), 90)
         assert stale(connection, lambda texts: encoder.encode(encoder.tokenize(texts))) == []
@@ -143,11 +154,17 @@ def two_workers(url: str, application: Connection, seconds: float) -> list[str]:
     quick, slow = NullEncoder(), NullEncoder(0.05)
     settings = settings_for(url, sync_of("docs"), commit_every_seconds=0.05)
     with serving(settings, quick) as first, serving(settings, slow) as second:
-        for thread in writers(url, seconds, rows=20):
+        until("both run", lambda: all(service.keepers[0].pipeline is not None for service in (first, second)))
+        for thread in writers(url, passed(seconds), rows=20):
             thread.join()
         slow.seconds_a_batch = 0
+        until("the queue is empty", lambda: application.execute("SELECT FROM embedsync.queue_docs").fetchone() is None)
+        for service in (first, second):  # whatever they read before that must be written as well
+            if service.keepers[0].pipeline is not None:
+                service.keepers[0].pipeline.wake()
         wait_fresh(first)
         wait_fresh(second)
+        assert (quick.encoded > 0, slow.encoded > 0) == (True, True), "both have worked"
         return stale(application, lambda texts: quick.encode(quick.tokenize(texts)))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import DOCS_SYNC, Connection, Worker, config_toml, until, write_config
+from tests.support import DOCS_SYNC, MODEL, Connection, Worker, config_toml, embedsync, until, write_config
 
 FRESH = "SELECT backlog = 0 AND coverage = 1 AND backfill_done FROM embedsync.status WHERE sync = 'docs'"
 
@@ -39,17 +39,25 @@ def test_backfill_then_live_then_a_clean_end(config: Path, docs: Connection, wor
     assert "Traceback" not in worker.output
 
 
-def test_a_second_signal_ends_at_once_and_nothing_is_lost(config: Path, docs: Connection, workers: Callable[..., Worker]) -> None:
-    docs.execute("INSERT INTO docs SELECT g, repeat('long text ', 200) || g FROM generate_series(1000, 3000) g")
-    worker = workers(config)
-    until("the backfill has begun", lambda: docs.execute("SELECT to_regclass('docs_embedding')").fetchone() != (None,))
+def test_a_second_signal_ends_at_once_and_nothing_is_lost(
+    url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., Worker]
+) -> None:
+    docs.execute("INSERT INTO docs SELECT g, 'text number ' || g FROM generate_series(1, 50) g")
+    patient = write_config(tmp_path / "patient.toml", config_toml(url, models_dir, DOCS_SYNC, "shutdown_seconds = 300.0"))
+    worker = workers(patient)
+    until("the backfill is done", lambda: is_fresh(docs))
+    for part in range(36):  # small statements, so live changes, which the first signal waits for; many seconds of them
+        docs.execute(
+            "INSERT INTO docs SELECT 1000 + 60 * %s + g, g || repeat(' long text', 250) FROM generate_series(1, 60) g", (part,)
+        )
     worker.process.send_signal(signal.SIGTERM)
     until("the first signal is heard", lambda: "finishing what is under way" in worker.output)
     worker.process.send_signal(signal.SIGTERM)
-    assert worker.process.wait(10) in (0, 128 + signal.SIGTERM)
-    docs.execute("DELETE FROM docs WHERE id > 1010")
-    workers(config)
-    until("everything is fresh", lambda: is_fresh(docs), 60)
+    assert worker.process.wait(60) == 128 + signal.SIGTERM
+    assert not is_fresh(docs), "it did not wait for all of it"
+    docs.execute("DELETE FROM docs WHERE id > 1300")
+    workers(patient)
+    until("everything is fresh", lambda: is_fresh(docs), 90)
 
 
 def test_the_second_takes_over_when_the_first_is_killed(config: Path, docs: Connection, workers: Callable[..., Worker]) -> None:
@@ -88,3 +96,55 @@ def test_a_server_that_is_away_is_waited_for(models_dir: Path, tmp_path: Path, w
     until("it says so", lambda: "cannot connect to the database" in worker.output)
     assert "next attempt in" in worker.output
     assert worker.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("CREATE TABLE other (body text)", "no primary key"),
+        ("CREATE TABLE other (id int PRIMARY KEY, txt text)", "body"),
+        ("SELECT", "other"),
+    ],
+    ids=["without a key", "without the column", "without the table"],
+)
+def test_a_broken_sync_keeps_no_other_from_being_fresh_and_is_tried_again(
+    url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., Worker], broken: str, said: str
+) -> None:
+    docs.execute(broken)
+    docs.execute("INSERT INTO docs VALUES (1, 'one')")
+    other = DOCS_SYNC.replace('"docs"', '"other"')
+    worker = workers(write_config(tmp_path / "two.toml", config_toml(url, models_dir, other + DOCS_SYNC)))
+    until("docs is fresh", lambda: is_fresh(docs))
+    docs.execute("UPDATE docs SET body = 'live' WHERE id = 1")
+    until("an edit is fresh", lambda: has(docs, 1, "live"))
+    (line,) = (line for line in worker.output.splitlines() if "ERROR" in line)
+    assert "sync other: " in line
+    assert said in line
+    docs.execute("DROP TABLE IF EXISTS other")
+    docs.execute("CREATE TABLE other (id int PRIMARY KEY, body text)")
+    docs.execute("INSERT INTO other VALUES (1, 'mended')")
+    mended = "SELECT coverage = 1 AND backfill_done FROM embedsync.status WHERE sync = 'other'"
+    until("the other is mended without a restart", lambda: docs.execute(mended).fetchone() == (True,), 60)
+    assert worker.stop() == 0
+
+
+def test_what_nobody_but_its_user_can_cure_ends_it_with_its_exit_code(url: str, models_dir: Path, tmp_path: Path) -> None:
+    good = config_toml(url, models_dir, DOCS_SYNC)
+    path = tmp_path / "embedsync.toml"
+    cases: list[tuple[str | None, list[str], int, str]] = [
+        (good, ["nosuch"], 2, "there is no sync 'nosuch'; declared are: docs"),
+        (config_toml(url, models_dir, ""), [], 2, "none is declared"),
+        (good.replace("columns", "colums"), [], 2, "did you mean columns?"),
+        (good, ["--no-such-option"], 2, "No such option"),
+        (good.replace(MODEL, "no-such-model"), [], 1, "cannot find model 'no-such-model'"),
+        (config_toml(url, tmp_path / "empty", DOCS_SYNC), [], 1, f"embedsync export {MODEL}"),
+        (None, [], 2, "cannot be read"),
+    ]
+    for toml, arguments, code, said in cases:
+        path.unlink(missing_ok=True)
+        if toml is not None:
+            write_config(path, toml)
+        done = embedsync("run", *arguments, "--config", str(path))
+        assert done.returncode == code, done.stderr
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr

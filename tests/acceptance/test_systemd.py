@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from embedsync import config, data
-from tests.support import DOCS_SYNC, Connection, Worker, config_toml, write_config
+from tests.support import DOCS_SYNC, Connection, Worker, config_toml, until, write_config
 
 UNITS = ("embedsync.service", "embedsync-backfill.service")
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine")
@@ -83,6 +83,49 @@ def test_ready_means_listening_and_the_url_stays_secret(
         messages.append(supervisor.recv(1000))
     assert "geheimnis" not in worker.output
     assert "Traceback" not in worker.output
+
+
+def test_not_ready_while_the_database_is_away_but_alive(
+    url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., Worker], supervisor: socket.socket
+) -> None:
+    """It waits for the server: no READY, but signs of life, or the watchdog would kill it for an outage not its own."""
+    folder = tmp_path / "socket"
+    (tmp_path / "database_url").write_text(url.split("?")[0] + f"?host={folder}")
+    toml = "\n".join(line for line in config_toml("x", models_dir, DOCS_SYNC).splitlines() if not line.startswith("url"))
+    environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "60000000", "CREDENTIALS_DIRECTORY": str(tmp_path)}
+    worker = workers(write_config(tmp_path / "embedsync.toml", toml), env=environment)
+    assert [supervisor.recv(1000), supervisor.recv(1000)] == [b"WATCHDOG=1"] * 2
+    assert "next attempt in" in worker.output
+    folder.symlink_to(url.split("host=")[1])  # now the server is there
+    messages = [supervisor.recv(1000)]
+    while messages[-1] == b"WATCHDOG=1":
+        messages.append(supervisor.recv(1000))
+    assert messages[-1].startswith(b"READY=1")
+    docs.execute("INSERT INTO docs VALUES (1, 'one')")
+    until("it works", lambda: docs.execute("SELECT FROM docs_embedding WHERE id = 1").fetchone() is not None)
+    assert worker.stop() == 0
+
+
+def test_the_units_say_what_operations_ask_for() -> None:
+    service, once = ((data.folder("systemd") / unit).read_text().splitlines() for unit in UNITS)
+    both = (
+        "DynamicUser=yes",
+        "StateDirectory=embedsync",
+        "LoadCredential=database_url:/etc/embedsync/database_url",
+        "MemoryDenyWriteExecute=yes",
+        "ProcSubset=all",
+    )
+    for line in both:
+        assert line in service
+        assert line in once
+    for line in ("Type=notify", "NotifyAccess=main", "WatchdogSec=180", "Restart=on-failure"):
+        assert line in service
+    assert "Type=oneshot" in once
+    for unit in (service, once):
+        values = dict(line.split("=", 1) for line in unit if "=" in line and not line.startswith("#"))
+        assert "ORT_DISABLE_TELEMETRY=1" in values["Environment"]
+        assert float(values["TimeoutStopSec"]) > config.Daemon().shutdown_seconds
+        assert "database_url" not in values["ExecStart"]
 
 
 def test_a_stuck_pipeline_withholds_the_watchdog(

@@ -1,12 +1,14 @@
 """Connections cut and the server restarted while edits go on: nothing stale afterwards."""
 
 import threading
-import time
+from typing import Self
 
 import psycopg
 import pytest
 
 from embedsync.embedded import EmbeddedPostgres
+from embedsync.service import Service
+from tests.acceptance.test_never_stale import stale
 from tests.support import Connection, NullEncoder, serving, settings_for, sync_of, until, wait_fresh
 
 STALE = """
@@ -15,42 +17,83 @@ SELECT count(*) FROM docs d FULL JOIN docs_embedding t USING (id)
 """
 
 
-def edit(url: str, stopping: threading.Event) -> None:
+class Application:
     """Edits that go on whatever happens to the connection."""
-    number = 0
-    while not stopping.is_set():
-        try:
-            with psycopg.connect(url, autocommit=True) as connection:
-                while not stopping.wait(0.002):
-                    number += 1
-                    connection.execute("UPDATE docs SET body = %s WHERE id = %s", (f"edit {number}", number % 100))
-        except psycopg.Error:
-            continue
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._edit)
+        self.edits = 0
+
+    def _edit(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                with psycopg.connect(self._url, autocommit=True) as connection:
+                    while not self._stopping.wait(0.002):
+                        connection.execute("UPDATE docs SET body = %s WHERE id = %s", (f"edit {self.edits}", self.edits % 100))
+                        self.edits += 1
+            except psycopg.Error:
+                continue
+
+    def until_more(self, edits: int) -> None:
+        wanted = self.edits + edits
+        until("edits go on", lambda: self.edits >= wanted)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._stopping.set()
+        self._thread.join()
 
 
-def none_stale(url: str) -> bool:
+def settle(url: str, service: Service, encoder: NullEncoder) -> None:
+    """Every hash becomes that of its row's text, and every vector is as well that of its row's text."""
+
+    def is_current() -> bool:
+        assert any(thread.name == "service" for thread in threading.enumerate()), "the service has ended"
+        with psycopg.connect(url) as connection:
+            return connection.execute(STALE).fetchone() == (0,)
+
+    until("nothing is stale", is_current, 60)
+    wait_fresh(service)
     with psycopg.connect(url) as connection:
-        return connection.execute(STALE).fetchone() == (0,)
+        assert stale(connection, lambda texts: encoder.encode(encoder.tokenize(texts))) == []
 
 
 @pytest.mark.parametrize("who", ["reader", "writer", "listener", "%"])
 def test_cut_connections_leave_nothing_stale(url: str, docs: Connection, who: str) -> None:
     docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(0, 99) g")
-    stopping = threading.Event()
-    thread = threading.Thread(target=edit, args=(url, stopping))
-    with serving(settings_for(url, sync_of("docs")), NullEncoder()) as service:
+    encoder = NullEncoder()
+    with serving(settings_for(url, sync_of("docs")), encoder) as service:
         wait_fresh(service)
-        thread.start()
         cut = """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                   WHERE application_name LIKE %s AND datname = current_database()"""
-        for _ in range(3):
-            until("it has connections", lambda: docs.execute(cut, (f"embedsync {who}%",)).fetchone() != (0,))
-            resume = time.monotonic() + 0.3
-            while time.monotonic() < resume:  # edits go on for a moment
-                stopping.wait(0.05)
-        stopping.set()
-        thread.join()
-        until("nothing is stale", lambda: docs.execute(STALE).fetchone() == (0,), 60)
+        with Application(url) as application:
+            for _ in range(3):
+                until("it has connections", lambda: docs.execute(cut, (f"embedsync {who}%",)).fetchone() != (0,))
+                application.until_more(100)
+        settle(url, service, encoder)
+
+
+@pytest.mark.parametrize("who", ["reader", "writer", "%"])
+def test_connections_cut_as_soon_as_they_are_made_do_not_end_the_worker(url: str, docs: Connection, who: str) -> None:
+    """A pipeline that fails while it is being made counts as failed, and no more than that."""
+    docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(0, 99) g")
+    encoder = NullEncoder()
+    with serving(settings_for(url, sync_of("docs")), encoder) as service:
+        wait_fresh(service)
+        cut = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                  WHERE application_name LIKE %s AND datname = current_database()"""
+        first = service.keepers[0].pipeline
+        with Application(url) as application:
+            wanted = application.edits + 1000
+            while application.edits < wanted:
+                docs.execute(cut, (f"embedsync {who}%",))
+        until("another pipeline runs", lambda: service.keepers[0].pipeline not in (None, first))
+        settle(url, service, encoder)
 
 
 @pytest.mark.timeout(120)
@@ -60,14 +103,15 @@ def test_a_crashed_server_leaves_nothing_stale() -> None:
             connection.execute("CREATE EXTENSION vector")
             connection.execute("CREATE TABLE docs (id bigint PRIMARY KEY, body text)")
             connection.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(0, 99) g")
-        stopping = threading.Event()
-        thread = threading.Thread(target=edit, args=(server.url(), stopping))
-        with serving(settings_for(server.url(), sync_of("docs")), NullEncoder()) as service:
+        encoder = NullEncoder()
+        with serving(settings_for(server.url(), sync_of("docs")), encoder) as service:
             wait_fresh(service)
-            thread.start()
-            server.run("pg_ctl", "-D", str(server.data), "-m", "immediate", "-w", "stop")
-            server.start()
-            until("the worker is back", lambda: service.keepers[0].pipeline is not None, 60)
-            stopping.set()
-            thread.join()
-            until("nothing is stale", lambda: none_stale(server.url()), 60)
+            before = service.keepers[0].pipeline
+            with Application(server.url()) as application:
+                application.until_more(50)
+                server.run("pg_ctl", "-D", str(server.data), "-m", "immediate", "-w", "stop")
+                until("the worker notices", lambda: service.keepers[0].pipeline is not before)
+                server.start()
+                until("the worker is back", lambda: service.keepers[0].pipeline is not None, 60)
+                application.until_more(50)
+            settle(server.url(), service, encoder)

@@ -9,6 +9,7 @@ from loguru import logger
 
 from embedsync import queue, reader, target
 from embedsync.queue import QueueReader
+from tests.acceptance.test_never_stale import stale
 from tests.support import Connection, NullEncoder, serving, settings_for, sync_of, until, wait_fresh
 
 FRESH = """
@@ -52,7 +53,8 @@ def test_it_recovers(
     url: str, docs: Connection, monkeypatch: pytest.MonkeyPatch, log: list[str], owner: Any, name: str, error: Exception
 ) -> None:
     docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 50) g")
-    with serving(settings_for(url, sync_of("docs")), NullEncoder()) as service:
+    encoder = NullEncoder()
+    with serving(settings_for(url, sync_of("docs")), encoder) as service:
         wait_fresh(service)
         monkeypatch.setattr(owner, name, failing(getattr(owner, name), error, 3))
         docs.execute("UPDATE docs SET body = body || ' edited'")
@@ -62,6 +64,7 @@ def test_it_recovers(
     said = [line for line in log if line.startswith("ERROR")]
     assert len(said) == 1, "the same error is logged once"
     assert str(error) in said[0]
+    assert stale(docs, lambda texts: encoder.encode(encoder.tokenize(texts))) == []
 
 
 def test_a_broken_encoder_is_waited_for(url: str, docs: Connection, monkeypatch: pytest.MonkeyPatch, log: list[str]) -> None:
@@ -72,17 +75,24 @@ def test_a_broken_encoder_is_waited_for(url: str, docs: Connection, monkeypatch:
         monkeypatch.setattr(encoder, "encode", failing(encoder.encode, RuntimeError("the device fell off the bus"), 500))
         docs.execute("UPDATE docs SET body = body || ' edited'")
         until("everything is fresh", lambda: docs.execute(FRESH).fetchone() == (True,), 60)
+        until("the recovery is said", lambda: any("recovered after" in line for line in log), 30)
     assert docs.execute("SELECT count(*) FROM docs_embedding WHERE encode_error IS NOT NULL").fetchone() == (0,)
     assert sum("fell off the bus" in line for line in log) == 1
+    assert sum("recovered after" in line for line in log) == 1
+    assert stale(docs, lambda texts: encoder.encode(encoder.tokenize(texts))) == []
 
 
 def test_a_dropped_target_is_said_and_made_again_by_apply(url: str, docs: Connection, log: list[str]) -> None:
     docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 50) g")
     settings = settings_for(url, sync_of("docs"))
-    with serving(settings, NullEncoder()) as service:
+    encoder = NullEncoder()
+    with serving(settings, encoder) as service:
         wait_fresh(service)
         docs.execute("DROP TABLE docs_embedding CASCADE")
         docs.execute("UPDATE docs SET body = 'edited' WHERE id = 1")
         until("it is made again", lambda: docs.execute("SELECT to_regclass('docs_embedding')").fetchone() != (None,), 60)
         until("everything is fresh", lambda: docs.execute(FRESH).fetchone() == (True,), 60)
-    assert any("docs_embedding" in line for line in log if line.startswith("ERROR"))
+    (said,) = (line for line in log if line.startswith("ERROR"))
+    assert "docs_embedding" in said
+    assert docs.execute("SELECT count(*) FROM docs_embedded").fetchone() == (50,), "its view is back as well"
+    assert stale(docs, lambda texts: encoder.encode(encoder.tokenize(texts))) == []

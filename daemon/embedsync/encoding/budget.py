@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _STEP = 2
-_SAMPLES = 8  # batches of each size before they are compared
+_WARM = 4  # first batches of a size, which may have to wait for the device's allocator
+_SAMPLES = 12  # further batches of each size before they are compared
 _BETTER = 1.03  # a size must be this much faster for the search to move
 _SETTLED_BATCHES = 2000  # then look again: texts and machines change
 _SMALLEST = 64
@@ -57,14 +58,14 @@ class BatchBudget:
         """A batch planned for `size` had `padded` tokens, `tokens` of them real, and took `seconds`."""
         if self._fixed or padded < 0.7 * size or seconds <= 0:
             return  # a batch that was not full says nothing about its size
-        self._rates.setdefault(size, deque(maxlen=_SAMPLES)).append(tokens / seconds)
+        self._rates.setdefault(size, deque(maxlen=_WARM + _SAMPLES)).append(tokens / seconds)
         if seconds > 2 * self._latency and size in self._sizes and size > _SMALLEST:
             self._shrink(size, tokens / seconds)  # too slow to be tried again, however efficient
         elif self.is_settled:
             self._settled_for += 1
             if self._settled_for > _SETTLED_BATCHES:
                 self._explore()
-        elif all(len(self._rates.get(each, ())) >= _SAMPLES for each in self._sizes):
+        elif all(len(self._rates.get(each, ())) >= _WARM + _SAMPLES for each in self._sizes):
             self._move()
 
     def out_of_memory(self, padded: int) -> None:
@@ -89,7 +90,8 @@ class BatchBudget:
         self._settled_for = 0
 
     def _move(self) -> None:
-        rates = {size: statistics.median(self._rates[size]) for size in self._sizes}
+        # The upper quartile: what a size can do where nothing else was in its way.
+        rates = {size: statistics.quantiles(list(self._rates[size])[_WARM:], n=4)[2] for size in self._sizes}
         quick = [size for size in self._sizes if size / rates[size] <= self._latency] or [min(self._sizes)]
         best = max(quick, key=rates.__getitem__)
         if self._middle in quick and rates[best] < rates[self._middle] * _BETTER:

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 CPU = "CPUExecutionProvider"
 _PROVIDERS = {"cpu": CPU, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 # ONNX Runtime has no class of its own for this error, so its words must do.
-_OUT_OF_MEMORY = ("Failed to allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory", "bad_alloc", "CUDNN_STATUS_ALLOC")
+_OUT_OF_MEMORY = (
+    "Failed to allocate memory",
+    "is smaller than requested bytes",  # said when gpu_mem_limit is reached
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC",
+    "out of memory",
+    "bad_alloc",
+)
 _LENGTH_STEP = 16  # lengths on a GPU are rounded up to this: few shapes, so that the memory arena stays small
 
 
@@ -46,7 +53,7 @@ class OnnxSession:
         options.intra_op_num_threads = threads or cpu_limit()
         # Threads that spin while they wait would burn a core on an idle daemon.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what it has to say comes as an exception too
         options.enable_mem_pattern = False  # patterns are kept for every shape; ours vary
         self._session: onnxruntime.InferenceSession = ort.InferenceSession(
             str(path), options, providers=_providers(kind, int(number or 0), memory_limit, path.parent)

@@ -53,7 +53,7 @@ class Tokenizer:
         return text
 
 
-_CHUNK = 256  # texts a task: small enough to spread a page over all processes
+_CHUNK = 128  # texts a task: small enough to spread a page over all processes
 _SMALL = 64  # so few are tokenised here, without the way to another process and back
 
 

@@ -1,0 +1,76 @@
+"""sd_notify: the datagrams arrive, and nothing goes wrong where nobody listens."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from embedsync.sdnotify import notify, watchdog_seconds
+
+
+@pytest.fixture(params=["path", "abstract"])
+def supervisor(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """A supervisor's socket, at a path or in the abstract namespace, where the leading NUL is written as @."""
+    address = str(tmp_path / "notify") if request.param == "path" else f"\0embedsync-{os.getpid()}-{time.monotonic_ns()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
+        bound.bind(address)
+        bound.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", address.replace("\0", "@"))
+        yield bound
+
+
+def test_each_message_is_one_datagram(supervisor: socket.socket) -> None:
+    notify("READY=1\nSTATUS=listening – größer")
+    notify("STOPPING=1")
+    assert supervisor.recv(1000).decode() == "READY=1\nSTATUS=listening – größer"
+    assert supervisor.recv(1000) == b"STOPPING=1"
+
+
+def test_no_file_descriptor_is_kept(supervisor: socket.socket) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        notify("WATCHDOG=1")
+        supervisor.recv(1000)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize("address", [None, "", "/nowhere/at/all", "@nobody-listens-here", "/" + "x" * 200])
+def test_where_nobody_listens_nothing_happens(monkeypatch: pytest.MonkeyPatch, address: str | None) -> None:
+    if address is None:
+        monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    else:
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+    notify("READY=1")
+
+
+def test_a_supervisor_that_does_not_read_holds_nobody_up(supervisor: socket.socket) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other, suppress(BlockingIOError):
+        other.setblocking(False)
+        while True:
+            other.sendto(b"full", supervisor.getsockname())
+    notify("WATCHDOG=1")  # returns, though without a listener's ear
+    assert supervisor.recv(1000) == b"full"
+    notify("WATCHDOG=1")
+    received = [supervisor.recv(1000)]
+    while received[-1] == b"full":
+        received.append(supervisor.recv(1000))
+    assert received[-1] == b"WATCHDOG=1"
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "pid", "seconds"),
+    [(None, None, None), ("", None, None), ("180000000", None, 180.0), ("500000", "own", 0.5), ("500000", "1", None)],
+)
+def test_the_watchdog_is_this_process_s_own(
+    monkeypatch: pytest.MonkeyPatch, microseconds: str | None, pid: str | None, seconds: float | None
+) -> None:
+    for name, value in (("WATCHDOG_USEC", microseconds), ("WATCHDOG_PID", str(os.getpid()) if pid == "own" else pid)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    assert watchdog_seconds() == seconds
