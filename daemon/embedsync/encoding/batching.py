@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from embedsync.records import Tokens
 
+_PADDED_TO = 0.9  # a text this share of the batch's longest is padded without regret
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -20,14 +22,17 @@ class Batch:
 def plan_batches(lengths: Sequence[int], next_size: Callable[[], int], max_rows: int = 16384) -> list[Batch]:
     """Texts in batches, longest first, with longest × count ≤ size in each; `next_size` gives each batch's size.
 
-    A text longer than the size makes a batch of its own. Sorting by length within a window and packing by
+    A text longer than the size makes a batch of its own, and a batch that is half full ends before a text so much
+    shorter that padding it would cost more than another batch does. Sorting by length within a window and packing by
     padded tokens follows text-embeddings-inference and sentence-transformers.
     """
     batches: list[Batch] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         last = batches[-1] if batches else None
         rows = len(last.indices) if last else 0
-        if last and rows < max_rows and lengths[last.indices[0]] * (rows + 1) <= last.size:
+        longest = lengths[last.indices[0]] if last else 0
+        too_short = lengths[index] < _PADDED_TO * longest and 2 * longest * rows >= (last.size if last else 0)
+        if last and rows < max_rows and longest * (rows + 1) <= last.size and not too_short:
             last.indices.append(index)
         else:
             batches.append(Batch([index], next_size()))

@@ -92,8 +92,12 @@ class Dispatcher:
         try:
             return list(self.encoder.encode(tokens))
         except OutOfMemoryError as error:
+            before = self.budget.ceiling
             self.budget.out_of_memory(_padded(tokens))
-            logger.warning("out of memory with {} padded tokens; batches of {} from now on", _padded(tokens), self.budget.settled)
+            if self.budget.ceiling != before:
+                logger.warning(
+                    "out of memory with {} padded tokens; at most {} from now on", _padded(tokens), self.budget.ceiling
+                )
             if len(tokens) == 1:
                 return [self._rebuilt(tokens, error)]
         except Exception as error:  # whatever the runtime raises, the other texts go on

@@ -137,10 +137,12 @@ def adaptive(setting: Setting) -> dict[str, Any]:
     began, first = time.perf_counter(), budget.settled
     tokens = setting.tokens
     while not budget.is_settled and time.perf_counter() - began < 60:
-        for batch in plan_batches([len(text) for text in tokens], budget.next_size):
-            picked = [tokens[i] for i in batch.indices]
-            real, widest = sum(map(len, picked)), max(map(len, picked)) * len(picked)
-            budget.observe(batch.size, widest, real, seconds_of(lambda picked=picked: setting.encoder.encode(picked)))
+        for start in range(0, len(tokens), 8192):  # pages, as a backfill has them: every size meets every length
+            page = tokens[start : start + 8192]
+            for batch in plan_batches([len(text) for text in page], budget.next_size):
+                picked = [page[i] for i in batch.indices]
+                real, widest = sum(map(len, picked)), max(map(len, picked)) * len(picked)
+                budget.observe(batch.size, widest, real, seconds_of(lambda picked=picked: setting.encoder.encode(picked)))
     settled = min(encode_all(setting.encoder, tokens, budget.settled) for _ in range(2))
     return {
         "first guess": first,
