@@ -131,22 +131,24 @@ class Settings(_Frozen):
     @model_validator(mode="after")
     def _apart(self) -> Self:
         names = [sync.name for sync in self.sync]
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two syncs are called {name!r}; give each a name of its own")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        faults = [f"two syncs are called {name!r}; give each a name of its own" for name in twice]
         targets: dict[tuple[str | None, str], str] = {}
         for sync in self.sync:
             schema, table = sync.target_name
             if len((table + "_embedded").encode()) > 63:
-                raise ValueError(
+                faults.append(
                     f"sync {sync.name!r}: the target's name {table!r} is too long for Postgres; "
                     'write a shorter target = { table = "…" }'
                 )
             other = targets.setdefault((schema or "public", table), sync.name)
             if other != sync.name:
-                raise ValueError(
+                faults.append(
                     f"syncs {other!r} and {sync.name!r} both write to {table!r}; "
                     f'give {sync.name!r} its own target = {{ table = "…" }}'
                 )
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
     def find(self, name: str | None) -> tuple[Sync, ...]:
@@ -172,12 +174,12 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
     try:
         settings = Settings.model_validate(document)
     except ValidationError as error:
-        faults += [_describe(detail) for detail in error.errors(include_url=False)]
+        faults += [fault for detail in error.errors(include_url=False) for fault in _describe(detail).split("\n")]
     if faults:
         raise ConfigError(origin, faults)
     for url in (settings.database.url, settings.database.direct_url):
         if url:
-            logs.hide(url.get_secret_value())
+            logs.hide_url(url.get_secret_value())
     return settings
 
 
@@ -207,7 +209,8 @@ def _overlay(document: dict[str, Any], environ: Mapping[str, str]) -> list[str]:
     values |= {name: value for name, value in environ.items() if name.startswith(_PREFIX)}
     for name, value in values.items():
         if name in known and isinstance(document.setdefault(known[name][0], {}), dict):
-            document[known[name][0]][known[name][1]] = value
+            section, key = known[name]
+            document[section][key] = value.split(os.pathsep) if key == "catalogue_dirs" else value
         elif name.startswith((f"{_PREFIX}DATABASE_", f"{_PREFIX}DAEMON_")):
             faults.append(f"{name} (environment): there is no such setting{_nearest(name, known)}")
     return faults
@@ -227,7 +230,7 @@ def _describe(detail: ErrorDetails) -> str:
         return f"{key}: {given!r} is not a name; write lower-case letters, digits and _ (at most 40), a letter first"
     if kind == "value_error":
         return f"{key}: {context['error']}" if key else str(context["error"])
-    return f"{key}: {detail['msg'].lower()}, but it says {'***' if 'url' in key else repr(given)}"
+    return f"{key}: {detail['msg'].lower()}, but it says {'***' if key.startswith('database') else repr(given)}"
 
 
 def _siblings(detail: ErrorDetails) -> list[str]:

@@ -59,8 +59,9 @@ def connect(url: SecretStr, purpose: str) -> Connection:
 
     Raises DatabaseError with what to do about it.
     """
+    logs.hide_url(url.get_secret_value())
     with translated("connect to", "the database"):
-        params = psycopg.conninfo.conninfo_to_dict(url.get_secret_value())
+        params = _parsed(url)
         if params.get("password"):
             logs.hide(str(params["password"]))
         connection = psycopg.connect(
@@ -68,6 +69,14 @@ def connect(url: SecretStr, purpose: str) -> Connection:
         )
         connection.execute(_SESSION)
     return connection
+
+
+def _parsed(url: SecretStr) -> dict[str, Any]:
+    try:
+        return psycopg.conninfo.conninfo_to_dict(url.get_secret_value())
+    except psycopg.ProgrammingError as error:
+        remedy = "In database.url write % as %25, @ as %40, / as %2F and a space as %20."
+        raise DatabaseError("connect to", "the database", f"its URL cannot be read: {error}", remedy) from error
 
 
 @contextmanager

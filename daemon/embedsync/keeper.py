@@ -62,10 +62,9 @@ class Keeper:
         try:
             with translated("start", f"sync {self.sync.name!r}"):
                 self._begin(listener)
-        except EmbedsyncError as error:
-            if self._once and not error.retryable:
-                raise
-            if listener.connection.broken:
+        except Exception as error:  # of one sync: the others go on
+            helpless = not (isinstance(error, EmbedsyncError) and error.retryable)
+            if listener.connection.broken or (self._once and helpless):
                 raise
             self._failed(error)
 

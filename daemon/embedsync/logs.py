@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote
 
 from loguru import logger
 
@@ -23,12 +24,20 @@ _JOURNALD_PRIORITY = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "SUCCESS": 5, "IN
 def hide(secret: str) -> None:
     """Never let `secret` appear in a log line from now on."""
     if len(secret) >= 4:  # a shorter one would blank out ordinary words; the patterns still catch it
-        _secrets.add(secret)
+        _secrets.update({secret, repr(secret)[1:-1], quote(secret, safe="")})
+
+
+def hide_url(url: str) -> None:
+    """Hide a connection string, its password as written, and the pieces a parser may make of an unescaped one."""
+    hide(url)
+    for password in re.findall(r"://[^:/@]*:(.*)@|[?&]password=([^&]*)", url):
+        for piece in {*password, *"@".join(password).split("@")}:
+            hide(piece)
 
 
 def redact(text: str) -> str:
     """`text` with every known secret, and all that looks like a password in a URL or DSN, blanked out."""
-    for secret in _secrets:
+    for secret in sorted(_secrets, key=len, reverse=True):  # a secret may be part of a longer one
         text = text.replace(secret, "***")
     for pattern in _IN_TEXT:
         text = pattern.sub(r"\g<keep>***", text)
@@ -69,9 +78,10 @@ def _as_json(message: "Message") -> str:
     entry = {
         "time": record["time"].isoformat(),
         "level": record["level"].name,
-        "message": record["message"],
-        **{key: str(value) for key, value in record["extra"].items()},
+        "message": redact(record["message"]),
+        **{key: redact(str(value)) for key, value in record["extra"].items()},
     }
     if record["exception"]:
-        entry["exception"] = str(message).split("\n", 1)[-1].strip()
-    return redact(json.dumps(entry, ensure_ascii=False))
+        entry["exception"] = redact(str(message).split("\n", 1)[-1].strip())
+    # Redacted before: JSON escapes characters of a secret, and blanking out in JSON can take a quote with it.
+    return json.dumps(entry, ensure_ascii=False)

@@ -73,6 +73,7 @@ class Pipeline:
         while self.failure is None and self.reader.live_in_flight() and time.monotonic() < deadline:
             time.sleep(0.01)
         self._stopping.set()
+        self.reader.close()
         self.writer.wake()
         for thread in self._threads:
             thread.join(max(0.1, deadline - time.monotonic()))

@@ -1,5 +1,6 @@
 """What a sync has done and how fast: counted here, shown by `backfill`, kept by `status`."""
 
+import os
 import threading
 import time
 from collections import deque
@@ -73,4 +74,4 @@ def _percentile(ordered: list[float], share: float) -> float | None:
 def resident_mib() -> float:
     """This process's resident memory in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 2**20
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

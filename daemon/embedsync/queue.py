@@ -29,7 +29,7 @@ class QueueReader:
         self._rows = bound.compose(_SQL["read_rows"])
         self._rescans = bound.compose(_SQL["rescans"])
         self._empty = bound.compose(_SQL["is_empty"])
-        self._in_flight: set[int] = set()
+        self._in_flight: dict[bool, set[int]] = {False: set(), True: set()}  # of small and of bulk changes
         # Reads begin beyond the highest sequence number seen. A lower one can still be committed later,
         # so a read that finds the queue drained makes the next begin at 0 again.
         self._floor = {False: 0, True: 0}
@@ -37,19 +37,22 @@ class QueueReader:
     def read(self, limit: int, *, bulk: bool) -> tuple[int, list[Change]]:
         """Changes not yet handed out, oldest first, and the token drawn with them (0 when there are none)."""
         query, floor = self._bulk if bulk else self._live, self._floor[bulk]
-        found = self._connection.execute(
-            query, {"floor": floor, "in_flight": list(self._in_flight), "limit": limit}, binary=True
-        ).fetchall()
+        # Beyond the floor hardly any is in flight: the list the server compares with stays short.
+        in_flight = [seq for seq in tuple(self._in_flight[bulk]) if seq > floor]  # a copy: the writer releases meanwhile
+        params = {"floor": floor, "in_flight": in_flight, "limit": limit}
+        found = self._connection.execute(query, params, binary=True).fetchall()
         if not found and floor:
             self._floor[bulk] = 0
             return self.read(limit, bulk=bulk)
         self._floor[bulk] = found[-1][0] if len(found) == limit else 0
-        self._in_flight.update(row[0] for row in found)
+        self._in_flight[bulk].update(row[0] for row in found)
         return (found[0][1] if found else 0), [Change(row[0], row[2:]) for row in found]
 
     def release(self, seqs: Iterable[int]) -> None:
         """These entries are deleted (or shall be handed out again)."""
-        self._in_flight.difference_update(seqs)
+        written = set(seqs)
+        for in_flight in self._in_flight.values():
+            in_flight -= written
 
     def read_rows(self, keys: list[Key], fingerprint: bytes) -> list[SourceRow]:
         """The source rows of `keys`; a key that is missing from the answer has no row any more."""

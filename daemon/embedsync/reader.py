@@ -62,6 +62,11 @@ class Reader:
                 return self._has_room(Urgency.BACKFILL, ahead) and self._read_page()
             return self._has_room(Urgency.BACKFILL, 1) and self._finish_backfill()
 
+    def close(self) -> None:
+        """Drop what waits for the encoder; it is still in the queue, or beyond the checkpoint."""
+        self._dispatcher.forget(self)
+        self._page_thread.shutdown(wait=False, cancel_futures=True)
+
     def is_fresh(self) -> bool:
         """Whether every row is written: nothing in flight, nothing queued, the backfill done."""
         with translated("read", f"sync {self._bound.name!r}"):
@@ -145,7 +150,7 @@ class Reader:
         texts: dict[bytes, list[SourceRow]] = {}
         for row in rows:
             if row.unchanged:
-                ready.append(Outcome(row.key, token, unchanged, seqs=seqs.get(row.key, ())))
+                ready.append(Outcome(row.key, token, unchanged, None, row.content_hash, seqs=seqs.get(row.key, ())))
             elif row.text is None or row.content_hash is None:
                 ready.append(Outcome(row.key, token, Fate.STORE, seqs=seqs.get(row.key, ())))
             elif (known := self._dispatcher.recent.get(row.content_hash)) is not None:
@@ -165,7 +170,7 @@ class Reader:
         self._progress.truncated(sum(len(group) for group, text in zip(groups, tokens, strict=True) if text.truncated))
         for batch in plan_batches([len(text) for text in tokens], self._dispatcher.budget.next_size):
             done = partial(self._encoded, page, [groups[i] for i in batch.indices], token, seqs)
-            self._dispatcher.submit(page.urgency, [tokens[i] for i in batch.indices], batch.size, done)
+            self._dispatcher.submit(page.urgency, [tokens[i] for i in batch.indices], batch.size, done, owner=self)
 
     def _encoded(
         self, page: Page, groups: list[list[SourceRow]], token: int, seqs: dict[Key, tuple[int, ...]],

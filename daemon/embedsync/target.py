@@ -42,18 +42,21 @@ def removal(sync_name: str, target: tuple[str, str]) -> sql.Composed:
 
 
 def check_existing(connection: Connection, bound: BoundSync) -> None:
-    """Raise SchemaError when a table of the target's name is not one this sync can write to."""
+    """Raise SchemaError when a table of the target's name, or a view of its view's, is not one this sync can write to."""
     schema, table = bound.target_name
     found = connection.execute(_SQL["describe"], {"schema": schema, "table": table}).fetchone()
+    remedy = 'Name another one: target = { table = "…" }.'
     if found is None:
+        schema, view = bound.view_name
+        if connection.execute(_SQL["describe"], {"schema": schema, "table": view}).fetchone():
+            problem = "a table or view of that name exists and was not made for this sync"
+            raise SchemaError(f"use the view of sync {bound.name!r},", f"{schema}.{view}", problem, remedy)
         return
     kind, ours = found
     subject = f"{schema}.{table}"
-    if not ours:
-        raise SchemaError(
-            f"use the target of sync {bound.name!r},", subject, "a table of that name exists and was not made by embedsync",
-            'Name another one: target = { table = "…" }.',
-        )  # fmt: skip
+    if not ours or kind is None:
+        problem = "a table of that name exists and was not made by embedsync"
+        raise SchemaError(f"use the target of sync {bound.name!r},", subject, problem, remedy)
     wanted = bound.vector_type.as_string(None).replace('"', "").split(".")[-1]
     has = kind.split(".")[-1]
     if has != wanted:
@@ -80,7 +83,7 @@ class TargetWriter:
         }
         self._queries = {
             name: bound.compose(_SQL[name], **names)
-            for name in ("copy", "lock_shared", "lock_exclusive", "upsert", "touch", "remove")
+            for name in ("copy", "lock_shared", "lock_exclusive", "upsert", "touch", "read_again", "remove")
         }
         connection.execute(bound.compose(_SQL["staging"], **names), ())
 
@@ -101,10 +104,17 @@ class TargetWriter:
             # The same order everywhere, so that two workers cannot wait for each other.
             self._copy(sorted(by_fate[Fate.STORE], key=lambda outcome: outcome.key))
             execute(self._queries["upsert"], {"fingerprint": fingerprint})
-        for fate, query in ((Fate.TOUCH, "touch"), (Fate.REMOVE, "remove")):
-            if by_fate[fate]:
-                keys = self._bound.key_arrays([outcome.key for outcome in by_fate[fate]])
-                execute(self._queries[query], keys | {"tokens": [outcome.token for outcome in by_fate[fate]]})
+        if by_fate[Fate.TOUCH]:
+            params = self._params(by_fate[Fate.TOUCH])
+            hashes = [outcome.content_hash for outcome in by_fate[Fate.TOUCH]]
+            execute(self._queries["touch"], params | {"hashes": hashes, "fingerprint": fingerprint})
+            execute(self._queries["read_again"], params)
+        if by_fate[Fate.REMOVE]:
+            execute(self._queries["remove"], self._params(by_fate[Fate.REMOVE]))
+
+    def _params(self, outcomes: list[Outcome]) -> dict[str, object]:
+        keys = self._bound.key_arrays([outcome.key for outcome in outcomes])
+        return {**keys, "tokens": [outcome.token for outcome in outcomes]}
 
     def _copy(self, outcomes: list[Outcome]) -> None:
         with self._connection.cursor().copy(self._queries["copy"]) as copy:

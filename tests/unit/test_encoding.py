@@ -212,3 +212,17 @@ def test_a_pool_of_tokenizers_gives_what_one_gives(models_dir: Path) -> None:
         assert [(t.ids.tolist(), t.truncated) for t in many] == [(t.ids.tolist(), t.truncated) for t in one]
     assert many[0].ids.dtype == np.int64
     pool.close()
+
+
+def test_what_nobody_wants_any_more_is_not_encoded() -> None:
+    encoder = Recorder()
+    dispatcher = Dispatcher(encoder, BatchBudget(64, fixed=True))
+    done: list[object] = []
+    for number, owner in enumerate(["first", "gone", "gone", "stays"]):
+        dispatcher.submit(Urgency.BULK, [text(number)], 64, done.append, owner=owner)
+    until("the first batch is in hand", lambda: len(dispatcher._jobs) == 3)
+    dispatcher.forget("gone")
+    encoder.gate.set()
+    until("the rest is encoded", lambda: len(done) == 2)
+    dispatcher.stop(5)
+    assert encoder.order == [0, 3]

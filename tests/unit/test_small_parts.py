@@ -1,9 +1,6 @@
-"""Backoff, errors, progress, sd_notify, named queries, catalogue."""
+"""Backoff, errors, progress, named queries, catalogue."""
 
-import os
 import re
-import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +15,6 @@ from embedsync.encoding import catalogue
 from embedsync.errors import ConfigError, EmbedsyncError, ModelError
 from embedsync.progress import Progress
 from embedsync.records import Fate, Outcome
-from embedsync.sdnotify import notify, watchdog_seconds
 
 SQL = Path(embedsync.__file__).parent / "sql"
 
@@ -48,24 +44,6 @@ def test_progress_counts_and_gives_percentiles() -> None:
     assert (shown.done, shown.failed, shown.truncated) == (100, 1, 3)
     assert shown.lag_p50_ms == pytest.approx(50)
     assert shown.lag_p99_ms == pytest.approx(99)
-
-
-def test_notifications_reach_the_supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for address in (str(tmp_path / "notify"), f"\0embedsync-test-{os.getpid()}-{time.monotonic_ns()}"):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
-            supervisor.bind(address)
-            monkeypatch.setenv("NOTIFY_SOCKET", address.replace("\0", "@"))
-            notify("READY=1")
-            assert supervisor.recv(100) == b"READY=1"
-
-
-def test_the_watchdog_counts_only_for_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WATCHDOG_USEC", raising=False)
-    assert watchdog_seconds() is None
-    monkeypatch.setenv("WATCHDOG_USEC", "3000000")
-    assert watchdog_seconds() == 3
-    monkeypatch.setenv("WATCHDOG_PID", "1")
-    assert watchdog_seconds() is None
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SQL.glob("*.sql")))

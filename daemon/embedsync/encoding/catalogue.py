@@ -40,7 +40,7 @@ def load(folders: Iterable[Path] = ()) -> dict[str, ModelCard]:
         for path in sorted(folder.glob("*.toml")):
             try:
                 card = ModelCard.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-            except (tomllib.TOMLDecodeError, ValidationError) as error:
+            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
                 raise ModelError("read", f"model description {path}", str(error), "Correct the file.") from error
             cards[card.name] = card
     return cards

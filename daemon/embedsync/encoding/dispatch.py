@@ -27,6 +27,7 @@ class Job:
     order: int
     tokens: list[Tokens] = field(compare=False)
     size: int = field(compare=False)  # the budget it was planned for
+    owner: object = field(compare=False)
     done: Done = field(compare=False)
 
 
@@ -47,12 +48,18 @@ class Dispatcher:
         self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
         self._thread.start()
 
-    def submit(self, urgency: Urgency, tokens: list[Tokens], size: int, done: Done) -> None:
+    def submit(self, urgency: Urgency, tokens: list[Tokens], size: int, done: Done, owner: object = None) -> None:
         """Queue a batch that was planned for `size` padded tokens."""
         with self._changed:
             self._submitted += 1
-            heapq.heappush(self._jobs, Job(urgency, self._submitted, tokens, size, done))
+            heapq.heappush(self._jobs, Job(urgency, self._submitted, tokens, size, owner, done))
             self._changed.notify()
+
+    def forget(self, owner: object) -> None:
+        """Drop the waiting batches of one owner: nobody wants them any more."""
+        with self._changed:
+            self._jobs = [job for job in self._jobs if job.owner is not owner]
+            heapq.heapify(self._jobs)
 
     def stop(self, timeout: float) -> None:
         """Finish the batch in hand, forget the rest."""

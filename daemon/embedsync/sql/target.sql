@@ -58,9 +58,16 @@ SELECT {d_keys}, k.embedding, k.content_hash, %(fingerprint)s, k.write_token, k.
        write_token = excluded.write_token, encode_error = excluded.encode_error, embedded_at = excluded.embedded_at
  WHERE t.write_token < excluded.write_token
 
--- touch: an unchanged row was read again: raise its fence, so that an older read cannot overwrite it
+-- touch: a row was read again and found unchanged: raise its fence, so that an older read cannot overwrite it
 UPDATE {target} AS t SET write_token = k.write_token
-  FROM unnest({key_params}, %(tokens)s::bigint[]) AS k ({k}, write_token) WHERE {t_is_k} AND t.write_token < k.write_token
+  FROM unnest({key_params}, %(tokens)s::bigint[], %(hashes)s::bytea[]) AS k ({k}, write_token, content_hash)
+ WHERE {t_is_k} AND t.write_token < k.write_token
+   AND t.fingerprint = %(fingerprint)s AND t.content_hash IS NOT DISTINCT FROM k.content_hash
+
+-- read_again: an older read was written between that reading and this touch: what was found unchanged is so no more
+INSERT INTO {queue} (bulk, {k})
+SELECT false, {k_typed} FROM unnest({key_params}, %(tokens)s::bigint[]) AS k ({k}, write_token)
+ WHERE NOT EXISTS (SELECT FROM {target} AS t WHERE {t_is_k} AND t.write_token >= k.write_token)
 
 -- remove: take away the embeddings of rows that are gone
 DELETE FROM {target} AS t USING unnest({key_params}, %(tokens)s::bigint[]) AS k ({k}, write_token)
