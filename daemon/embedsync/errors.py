@@ -32,7 +32,10 @@ class ConfigError(EmbedsyncError):
 
     def __init__(self, origin: str, faults: Sequence[str]) -> None:
         self.faults = tuple(faults)
-        super().__init__("use the configuration", origin, "\n  - ".join(("", *self.faults)))
+        super().__init__("use the configuration", origin, "; ".join(self.faults))
+
+    def __str__(self) -> str:
+        return "\n  - ".join((f"cannot {self.operation} {self.subject}:", *self.faults))
 
 
 class DatabaseError(EmbedsyncError):

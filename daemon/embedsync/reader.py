@@ -1,5 +1,6 @@
 """The reader: decides what is read next, reads it, tokenises it, and hands batches to the encoder."""
 
+import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -168,7 +169,9 @@ class Reader:
             if page.urgency is not Urgency.LIVE:  # a live change waits for a slice, not for the whole page
                 self._read_queue(Urgency.LIVE, _LIVE_ROWS)
         self._progress.truncated(sum(len(group) for group, text in zip(groups, tokens, strict=True) if text.truncated))
-        for batch in plan_batches([len(text) for text in tokens], self._dispatcher.budget.next_size):
+        batches = plan_batches([len(text) for text in tokens], self._dispatcher.budget.next_size)
+        random.shuffle(batches)  # longest first, the ETA would mislead and the search for the best size see one length at a time
+        for batch in batches:
             done = partial(self._encoded, page, [groups[i] for i in batch.indices], token, seqs)
             self._dispatcher.submit(page.urgency, [tokens[i] for i in batch.indices], batch.size, done, owner=self)
 

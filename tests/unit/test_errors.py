@@ -35,11 +35,7 @@ def test_a_config_error_lists_every_fault_on_a_line_of_its_own() -> None:
     assert str(error).splitlines() == [
         "cannot use the configuration x.toml:",
         "  - first: wrong",
-        "  - second: wrong too.",
-    ] or [line.rstrip() for line in str(error).splitlines()] == [
-        "cannot use the configuration x.toml:",
-        "  - first: wrong",
-        "  - second: wrong too.",
+        "  - second: wrong too",
     ]
 
 
