@@ -51,6 +51,14 @@ _REMEDIES = {
     "42703": "Correct the sync's columns, expression or where, then run `embedsync apply`.",
     "53300": "Raise max_connections, or close idle sessions.",
 }
+# A refused connection comes without a code, so the server's words must do.
+_SAID = (
+    (r'password authentication failed|no password supplied|role ".*" does not exist', "28P01"),
+    (r"no pg_hba\.conf entry|pg_hba\.conf rejects", "28000"),
+    (r'database ".*" does not exist', "3D000"),
+    (r"permission denied for database", "42501"),
+    (r"too many (clients|connections)|remaining connection slots", "53300"),
+)
 _RETRYABLE = ("08", "53", "57P0", "40", "55P03", "25P0", "58")
 
 
@@ -88,13 +96,11 @@ def translated(operation: str, subject: str) -> Iterator[None]:
         state = error.sqlstate or ""
         problem = error.diag.message_primary or str(error).strip() or type(error).__name__
         lost = not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-        if "password authentication failed" in problem:
-            state, lost = "28P01", False
-        remedy = _REMEDIES.get(state, "")
+        said = next((meant for words, meant in _SAID if lost and re.search(words, problem)), "")
+        remedy = _REMEDIES.get(state or said, "")
         if lost and not remedy:
             remedy = "Check that Postgres runs and that database.url or PGHOST and PGPORT lead to it."
-        if "no password supplied" in problem:
-            remedy, lost = _REMEDIES["28P01"], False
+        lost = lost and said != "28P01"
         raise DatabaseError(operation, subject, problem, remedy, retryable=lost or state.startswith(_RETRYABLE)) from error
 
 

@@ -113,7 +113,8 @@ class Reader:
         rows = self._queue.read_rows(list(seqs), self._encoder.fingerprint)
         gone = seqs.keys() - {row.key for row in rows}
         page = self._start(Page(urgency, len(seqs)))
-        self._put(page, [Outcome(key, token, Fate.REMOVE, seqs=seqs[key]) for key in gone])
+        if gone:
+            self._put(page, [Outcome(key, token, Fate.REMOVE, seqs=seqs[key]) for key in gone])
         self._handle(page, rows, token, seqs, Fate.TOUCH)
         return True
 

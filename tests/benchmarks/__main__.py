@@ -4,17 +4,21 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.benchmarks import backfill, encoding, footprint, freshness
+from loguru import logger
+
+from tests.benchmarks import backfill, encoding, footprint, freshness, memory, queue, writers
 from tests.benchmarks.harness import Machine, Report, write_json
 
 BENCHMARKS = {
     "overhead": backfill.overhead,
     "pages": backfill.pages,
-    "memory": backfill.memory,
     "freshness": freshness.freshness,
     "touch": freshness.touch,
     "idle": footprint.idle,
     "reference": encoding.reference,
+    "memory": memory.memory,
+    "writers": writers.writers,
+    "queue": queue.queue,
 }
 
 
@@ -24,6 +28,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small sizes: to see that it runs, not for figures")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     arguments = parser.parse_args()
+    logger.remove()
+    logger.add(sys.stderr, level="WARNING")  # of workers in this process
     report = Report()
     machine = Machine.here()
     print(f"{machine.date}, {machine.cores} cores of {machine.processor}, Python {machine.python}, {machine.packages}\n")

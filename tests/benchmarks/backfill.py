@@ -1,4 +1,4 @@
-"""Backfill: its cost beside encoding alone, its pages late in a large table, its memory."""
+"""Backfill: its cost beside encoding alone, its pages late in a large table."""
 
 import time
 
@@ -7,10 +7,9 @@ from embedsync.backfill import Backfill
 from embedsync.db import connect
 from embedsync.encoding.batching import plan_batches
 from embedsync.encoding.model import OnnxEncoder
-from embedsync.progress import resident_mib
 from embedsync.source import Model
 from tests.benchmarks.harness import Report, WideNullEncoder, database, fill, median, real_encoder, texts
-from tests.support import NullEncoder, backfill, settings_for, sync_of
+from tests.support import backfill, settings_for, sync_of
 
 BUDGET = 1024
 PAGE = 1000
@@ -68,19 +67,3 @@ def pages(report: Report, quick: bool) -> None:
         early, late = median(seconds[:tenth]), median(seconds[-tenth:])
         report.add("a page of 1,000 rows, early", early * 1000, "ms")
         report.at_most("page time late / early", late / early, 1.5)
-
-
-def memory(report: Report, quick: bool) -> None:
-    """Resident memory after 100k rows against after 10k."""
-    few, many = (1000, 5000) if quick else (10_000, 100_000)
-    with database() as (url, connection):
-        connection.execute("INSERT INTO docs SELECT g, repeat('text ' || g, 1 + g %% 50) FROM generate_series(1, %s) g", (few,))
-        settings = settings_for(url, sync_of("docs"), batch_tokens=8192)
-        backfill(settings, NullEncoder())
-        after_few = resident_mib()
-        connection.execute(
-            "INSERT INTO docs SELECT g, repeat('text ' || g, 1 + g %% 50) FROM generate_series(%s::int, %s::int) g",
-            (few + 1, many),
-        )
-        backfill(settings, NullEncoder())
-        report.at_most(f"resident memory after {many:,} rows / after {few:,}", resident_mib() / after_few, 1.10)

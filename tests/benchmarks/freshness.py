@@ -1,12 +1,16 @@
 """Commit to visible: idle, during a burst, during a backfill; and statements that change nothing."""
 
+import hashlib
 import time
+from collections.abc import Callable
 
 import psycopg
 
 from embedsync.encoding.batching import plan_batches
 from tests.benchmarks.harness import (
     Report,
+    await_fresh,
+    await_queue,
     database,
     fill,
     median,
@@ -18,24 +22,41 @@ from tests.benchmarks.harness import (
 )
 from tests.support import Connection, NullEncoder, serving, settings_for, sync_of, until, wait_fresh
 
-TOKEN = "SELECT write_token FROM docs_embedding WHERE id = %s"
-FRESH = "SELECT backlog = 0 AND backfill_done AND coverage = 1 FROM embedsync.status"
+HASH = "SELECT content_hash FROM docs_embedding WHERE id = %s"
 
 
 def edit(writing: Connection, reading: Connection, row: int, text: str) -> float:
-    """Milliseconds from the return of the commit until another session sees the new embedding."""
-    before = reading.execute(TOKEN, (row,)).fetchone()
+    """Milliseconds from the return of the commit until another session sees the embedding of exactly this text."""
+    wanted = hashlib.sha256(text.encode()).digest()[:16]
     writing.execute("UPDATE docs SET body = %s WHERE id = %s", (text, row))
     committed = time.perf_counter()
-    while reading.execute(TOKEN, (row,)).fetchone() == before:
+    while (found := reading.execute(HASH, (row,)).fetchone()) is None or found[0] != wanted:
         if time.perf_counter() - committed > 60:
             raise AssertionError(f"row {row} is not fresh after a minute")
     return (time.perf_counter() - committed) * 1000
 
 
 def edits(url: str, first: int, count: int, label: str) -> list[float]:
+    """So many edits, one after the other."""
     with psycopg.connect(url, autocommit=True) as writing, psycopg.connect(url, autocommit=True) as reading:
         return [edit(writing, reading, first + n, f"{label} number {n}, a short text") for n in range(count)]
+
+
+def edits_while(url: str, first: int, count: int, label: str, going: Callable[[Connection], bool]) -> list[float]:
+    """At most so many edits, one after the other, as long as something else goes on, and each begun while it does."""
+    made: list[float] = []
+    with psycopg.connect(url, autocommit=True) as writing, psycopg.connect(url, autocommit=True) as reading:
+        while len(made) < count and going(reading):
+            number = len(made)
+            made.append(edit(writing, reading, first + number, f"{label} number {number}, a short text"))
+    if not made:
+        raise AssertionError(f"the {label} was over before one edit could be made")
+    return made
+
+
+def holds(query: str) -> Callable[[Connection], bool]:
+    """Whether a query's answer is true."""
+    return lambda connection: connection.execute(query.encode()).fetchone() == (True,)
 
 
 def freshness(report: Report, quick: bool) -> None:
@@ -56,11 +77,10 @@ def freshness(report: Report, quick: bool) -> None:
             "INSERT INTO docs SELECT g, 'a row to edit' FROM generate_series(%s::int, %s::int) g", (first, first + count)
         )
         with worker_process(url):
-            until("there is a status", lambda: connection.execute("SELECT to_regclass('embedsync.status')").fetchone() != (None,))
-            until("it is fresh", lambda: connection.execute(FRESH).fetchone() == (True,), 300)
+            await_fresh(connection)
             _idle(report, url, first, count)
-            _burst(report, connection, url, first, burst, quick)
-            _backfill(report, connection, url, first, quick)
+            _burst(report, connection, url, first, count, burst, quick)
+            _backfill(report, connection, url, first, count, quick)
 
 
 def _idle(report: Report, url: str, first: int, count: int) -> None:
@@ -70,12 +90,12 @@ def _idle(report: Report, url: str, first: int, count: int) -> None:
     report.at_most("commit to visible, idle, p99", percentile(idle, 0.99), 35, "ms")
 
 
-def _burst(report: Report, connection: Connection, url: str, first: int, burst: int, quick: bool) -> None:
+def _burst(report: Report, connection: Connection, url: str, first: int, count: int, burst: int, quick: bool) -> None:
     """One statement changes many rows; single edits go on meanwhile. Then a burst alone, against its encoding."""
-    connection.execute("UPDATE docs SET body = body || ' in a burst' WHERE id <= %s", (burst,))
-    during: list[float] = []
-    while connection.execute("SELECT EXISTS (SELECT FROM embedsync.queue_docs WHERE bulk)").fetchone() == (True,):
-        during += edits(url, first, 5, f"burst {len(during)}")
+    connection.execute("UPDATE docs SET body = body || ' in a burst, row ' || id WHERE id <= %s", (burst,))
+    going = holds("SELECT EXISTS (SELECT FROM embedsync.queue_docs WHERE bulk)")
+    during = edits_while(url, first, count, "burst", going)
+    await_queue(connection)
     report.add("edits made during the burst", len(during), "")
     report.at_most(f"commit to visible while {burst:,} rows changed, p99", percentile(during, 0.99), 500, "ms")
     encoder = real_encoder()
@@ -90,14 +110,12 @@ def _burst(report: Report, connection: Connection, url: str, first: int, burst: 
         alone = time.perf_counter() - began
         connection.execute("UPDATE docs SET body = body || %s WHERE id <= %s", (f" {turn}", burst))
         began = time.perf_counter()
-        until(
-            "the burst is fresh", lambda: connection.execute("SELECT count(*) FROM embedsync.queue_docs").fetchone() == (0,), 300
-        )
+        await_queue(connection)
         ratios.append((time.perf_counter() - began) / alone)
     report.at_most("burst / its encoding alone", median(ratios), 1.10)
 
 
-def _backfill(report: Report, connection: Connection, url: str, first: int, quick: bool) -> None:
+def _backfill(report: Report, connection: Connection, url: str, first: int, count: int, quick: bool) -> None:
     """New rows behind the triggers' back, found by a rescan, while single edits go on."""
     connection.execute("ALTER TABLE docs DISABLE TRIGGER ALL")
     fill(connection, texts(300 if quick else 3000), first + 10_000)
@@ -107,9 +125,7 @@ def _backfill(report: Report, connection: Connection, url: str, first: int, quic
     connection.execute("INSERT INTO embedsync.rescan (sync, reason) VALUES ('docs', 'benchmark')")
     connection.execute("SELECT embedsync.ring('docs')")
     until("the walk has begun", lambda: connection.execute("SELECT NOT backfill_done FROM embedsync.sync").fetchone() == (True,))
-    during: list[float] = []
-    while connection.execute("SELECT NOT backfill_done FROM embedsync.sync").fetchone() == (True,):
-        during += edits(url, first, 5, f"backfill {len(during)}")
+    during = edits_while(url, first, count, "backfill", holds("SELECT NOT backfill_done FROM embedsync.sync"))
     report.add("edits made during the backfill", len(during), "")
     report.at_most("commit to visible while a backfill runs, p99", percentile(during, 0.99), 500, "ms")
 
@@ -126,7 +142,7 @@ def touch(report: Report, quick: bool) -> None:
             before, encoded = connection.execute(versions).fetchall(), encoder.encoded
             connection.execute("UPDATE docs SET views = views + 1")
             connection.execute("INSERT INTO docs VALUES (-1, 'the last')")
-            until("the last is fresh", lambda: connection.execute(TOKEN, (-1,)).fetchone())
+            until("the last is fresh", lambda: connection.execute(HASH, (-1,)).fetchone())
             after = connection.execute(versions + " OFFSET 1").fetchall()
             report.at_most("2,000 rows touched: texts encoded", encoder.encoded - encoded - 1, 0)
             report.at_most("2,000 rows touched: target rows rewritten", len(set(after) - set(before)), 0)

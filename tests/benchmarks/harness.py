@@ -25,9 +25,10 @@ from embedsync.encoding.model import OnnxEncoder, load
 from embedsync.errors import ModelError
 from embedsync.records import Tokens, Vector
 from embedsync.stdlib_texts import docstrings
-from tests.support import DOCS_SYNC, MODEL, REPOSITORY, Connection, NullEncoder, config_toml
+from tests.support import DOCS_SYNC, MODEL, REPOSITORY, Connection, NullEncoder, config_toml, until
 
 MODELS = REPOSITORY / ".cache" / "models"
+NULL_WORKER = ("-m", "tests.benchmarks.null_worker")
 
 
 @dataclass
@@ -123,17 +124,41 @@ def fill(connection: Connection, rows: list[str], first: int = 1) -> None:
 
 @contextmanager
 def worker_process(url: str, *command: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """`embedsync run` as a process of its own."""
-    with tempfile.TemporaryDirectory() as folder:
+    """`embedsync run`, or another command of this interpreter, as a process of its own. Raises if it ended by itself."""
+    with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+b") as log:
+        # The model, and not what earlier runs have learnt of its speed: every run begins alike.
+        models = Path(folder, "models")
+        models.mkdir()
+        (models / MODEL).symlink_to(MODELS / MODEL)
         config = Path(folder, "embedsync.toml")
-        config.write_text(config_toml(url, MODELS, DOCS_SYNC))
+        config.write_text(config_toml(url, models, DOCS_SYNC))
         arguments = list(command) or ["-m", "embedsync", "run", "--config", str(config)]
-        process = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.DEVNULL, cwd=REPOSITORY)
+        process = subprocess.Popen([sys.executable, *arguments], stderr=log, cwd=REPOSITORY)
         try:
             yield process
+            if process.poll() is not None:
+                raise AssertionError(f"the worker ended by itself with {process.returncode}")
+        except BaseException:
+            log.seek(0)
+            sys.stderr.write(log.read().decode(errors="replace")[-4000:])
+            raise
         finally:
             process.terminate()
             process.wait(30)
+
+
+def await_fresh(connection: Connection, seconds: float = 300) -> None:
+    """Until the worker has made its tables and every row is embedded."""
+    status = "SELECT to_regclass('embedsync.status') IS NOT NULL AND to_regclass('docs_embedding') IS NOT NULL"
+    until("there is a target", lambda: connection.execute(status).fetchone() == (True,), seconds)
+    fresh = "SELECT backlog = 0 AND backfill_done FROM embedsync.status"
+    until("every row is fresh", lambda: connection.execute(fresh).fetchone() == (True,), seconds)
+
+
+def await_queue(connection: Connection, seconds: float = 300) -> None:
+    """Until every change is written: its entry leaves the queue in the same transaction."""
+    waiting = "SELECT EXISTS (SELECT FROM embedsync.queue_docs)"
+    until("the queue is empty", lambda: connection.execute(waiting).fetchone() == (False,), seconds)
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -43,6 +43,24 @@ TABLES = [
         "public.docs_embedding: a table of that name exists and was not made by embedsync. Name another one",
     ),
     (
+        "CREATE TABLE docs (id int PRIMARY KEY, body text); CREATE TABLE docs_embedding (id int, write_token int)",
+        "public.docs_embedding: a table of that name exists and was not made by embedsync. Name another one",
+    ),
+    (
+        "CREATE TABLE docs (id int PRIMARY KEY, body text); CREATE VIEW docs_embedding AS SELECT 1 AS id",
+        "public.docs_embedding: a table of that name exists and was not made by embedsync. Name another one",
+    ),
+    (
+        "CREATE TABLE docs (id int PRIMARY KEY, body text); CREATE VIEW docs_embedded AS SELECT 1 AS mine",
+        "cannot use the view of sync 'docs', public.docs_embedded: a table or view of that name exists and was not made for "
+        'this sync. Name another one: target = { table = "…" }',
+    ),
+    (
+        "CREATE FOREIGN DATA WRAPPER far; CREATE SERVER far FOREIGN DATA WRAPPER far;"
+        "CREATE FOREIGN TABLE docs (id int, body text) SERVER far",
+        "cannot bind sync 'docs' to docs: it is a view or another kind of relation, not a table. Name the table",
+    ),
+    (
         "CREATE TABLE docs (embedding int PRIMARY KEY, body text)",
         "its key column 'embedding' is also a column of the target. Rename",
     ),
@@ -55,6 +73,8 @@ def test_tables_that_cannot_be_kept(
 ) -> None:
     application.execute(ddl)
     assert said in failure(tmp_path, config_toml(url, models_dir, DOCS_SYNC))
+    made = "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal"
+    assert application.execute(made).fetchone() == (0,), "nothing was made of what could not be kept"
 
 
 def test_a_wrong_expression(url: str, docs: Connection, models_dir: Path, tmp_path: Path) -> None:
@@ -155,7 +175,57 @@ def test_five_faults_at_once(tmp_path: Path) -> None:
         assert f"- {key}:" in said
 
 
-def test_wrong_usage() -> None:
-    assert embedsync("backfil").returncode == 2
-    assert embedsync("run", "--no-such-option").returncode == 2
-    assert embedsync("run", "--config", "/no/such/file.toml").returncode == 2
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["backfil"], "No such command 'backfil'"),
+        (["run", "--no-such-option"], "No such option: --no-such-option"),
+        (["run", "--config", "/no/such/file.toml"], "/no/such/file.toml:\n  - it cannot be read: No such file or directory"),
+    ],
+)
+def test_wrong_usage(command: list[str], said: str) -> None:
+    done = embedsync(*command)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_no_configuration_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EMBEDSYNC_CONFIG", raising=False)
+    done = embedsync("run")
+    assert done.returncode == 2
+    assert "cannot use the configuration embedsync.toml:" in done.stderr
+    assert "there is none here nor at /etc/embedsync/embedsync.toml; write one, or name it with --config" in done.stderr
+
+
+def test_a_sync_or_a_model_nobody_declared(url: str, docs: Connection, models_dir: Path, tmp_path: Path) -> None:
+    toml = config_toml(url, models_dir, DOCS_SYNC)
+    assert "there is no sync 'dogs'; declared are: docs" in failure(tmp_path, toml, "run", "dogs", code=2)
+    said = failure(tmp_path, toml.replace(MODEL, "all-MiniLM-L7"))
+    assert "cannot find model 'all-MiniLM-L7': it is not in the catalogue. Known are: " in said
+    assert f"{MODEL}, " in said or f"{MODEL}." in said
+
+
+def test_a_database_or_a_user_that_does_not_exist(url: str, models_dir: Path, tmp_path: Path) -> None:
+    said = failure(tmp_path, config_toml(url.replace("/test_", "/no_test_"), models_dir, DOCS_SYNC), "status")
+    assert "cannot connect to the database" in said
+    assert "does not exist. Create the database, or correct its name in database.url or PGDATABASE." in said
+    said = failure(tmp_path, config_toml(url.replace("postgres:@", "stranger:@"), models_dir, DOCS_SYNC), "status")
+    assert 'role "stranger" does not exist. Check the user and password in database.url' in said
+
+
+def test_a_url_that_cannot_be_read(models_dir: Path, tmp_path: Path) -> None:
+    said = failure(tmp_path, config_toml("postgresql://u:geheim%zznis@127.0.0.1:1/d", models_dir, DOCS_SYNC), "status")
+    assert "cannot connect to the database: its URL cannot be read" in said
+    assert "In database.url write % as %25" in said
+    assert "geheim" not in said
+
+
+def test_a_role_without_the_right(url: str, docs: Connection, models_dir: Path, tmp_path: Path) -> None:
+    docs.execute("CREATE ROLE embedsync_test_nobody LOGIN")
+    try:
+        said = failure(tmp_path, config_toml(url.replace("postgres:@", "embedsync_test_nobody:@"), models_dir, DOCS_SYNC))
+    finally:
+        docs.execute("DROP ROLE embedsync_test_nobody")
+    assert "permission denied" in said
+    assert "Grant the right, or connect as the table's owner." in said

@@ -1,5 +1,7 @@
 """Any text, with the real model: what is stored is what a fresh encoding gives, in every type of target."""
 
+from pathlib import Path
+
 import numpy as np
 import psycopg
 import pytest
@@ -8,7 +10,19 @@ from hypothesis import strategies as st
 
 from embedsync.encoding.batching import plan_batches
 from embedsync.encoding.model import OnnxEncoder
-from tests.support import Connection, NullEncoder, serving, settings_for, sync_of, until, wait_fresh
+from tests.support import (
+    DOCS_SYNC,
+    Connection,
+    NullEncoder,
+    config_toml,
+    embedsync,
+    serving,
+    settings_for,
+    sync_of,
+    until,
+    wait_fresh,
+    write_config,
+)
 
 TEXTS: dict[int, str | None] = {
     1: "An ordinary text about baking bread.",
@@ -23,6 +37,10 @@ TEXTS: dict[int, str | None] = {
     10: "An ordinary text about baking bread.",
     11: "日本語のテキスト и кириллица",
     12: "\u00a0 no-break space only \u3000",
+    13: "word " * 254,  # with [CLS] and [SEP] exactly the 256 tokens the model reads
+    14: "word " * 255,
+    15: "🎉",
+    16: "\x01\x02\x1f\x7f",
 }
 BLANK = {2, 3, 4}
 
@@ -45,7 +63,32 @@ def test_what_is_stored_is_a_fresh_encoding(url: str, docs: Connection, encoder:
     assert set(stored) == set(TEXTS) - BLANK - {1}
     fresh = encoder.encode(encoder.tokenize([TEXTS[row] or "" for row in stored]))
     assert cosines(np.stack(list(stored.values())), fresh).min() > least
-    assert truncated == 2
+    assert truncated == 3
+    empty = docs.execute("SELECT id, embedding, content_hash FROM docs_embedding WHERE embedding IS NULL ORDER BY id")
+    assert empty.fetchall() == [(row, None, None) for row in sorted({1} | BLANK)]
+
+
+def test_equal_texts_are_encoded_once_and_each_has_its_vector(url: str, docs: Connection) -> None:
+    docs.execute("INSERT INTO docs SELECT g, 'the same text' FROM generate_series(1, 60) g")
+    encoder = NullEncoder()
+    with serving(settings_for(url, sync_of("docs")), encoder) as service:
+        wait_fresh(service)
+    assert docs.execute("SELECT count(*), count(DISTINCT embedding::text) FROM docs_embedded").fetchone() == (60, 1)
+    assert encoder.encoded == 1
+
+
+def test_a_row_emptied_and_filled_again(url: str, docs: Connection) -> None:
+    docs.execute("INSERT INTO docs VALUES (1, 'first')")
+    vector = "SELECT embedding::text FROM docs_embedded WHERE id = 1"
+    with serving(settings_for(url, sync_of("docs")), NullEncoder()) as service:
+        wait_fresh(service)
+        first = docs.execute(vector).fetchone()
+        assert first
+        for empty in (None, "", " \n"):
+            docs.execute("UPDATE docs SET body = %s", (empty,))
+            until("the vector is gone", lambda: docs.execute(vector).fetchone() is None)
+            docs.execute("UPDATE docs SET body = 'first'")
+            until("the vector is back", lambda: docs.execute(vector).fetchone() == first)
 
 
 def test_one_text_the_model_refuses_costs_no_other_row(url: str, docs: Connection) -> None:
@@ -63,22 +106,17 @@ def test_one_text_the_model_refuses_costs_no_other_row(url: str, docs: Connectio
         until("the edit released it", lambda: docs.execute(failed).fetchone() == (0, 100, 0))
 
 
-def test_retry_gives_a_refused_text_another_chance(url: str, docs: Connection) -> None:
-    from embedsync import schema, target
-    from embedsync.db import connect
-    from embedsync.source import Model
-    from tests.support import MODEL
-
-    docs.execute("INSERT INTO docs VALUES (1, 'a cursed text')")
+def test_retry_gives_a_refused_text_another_chance(url: str, docs: Connection, models_dir: Path, tmp_path: Path) -> None:
+    docs.execute("INSERT INTO docs VALUES (1, 'a cursed text'), (2, 'a plain text')")
     encoder = NullEncoder(refuse="cursed")
-    settings = settings_for(url, sync_of("docs"))
-    with serving(settings, encoder) as service, connect(settings.database.url, "test") as connection:
+    config = write_config(tmp_path / "embedsync.toml", config_toml(url, models_dir, DOCS_SYNC))
+    with serving(settings_for(url, sync_of("docs"), sweep_seconds=600.0), encoder) as service:
         wait_fresh(service)
+        assert docs.execute("SELECT rows_failed FROM embedsync.status").fetchone() == (1,)
         encoder.refuse = None
-        bound = schema.plan(connection, settings.sync[0], Model(MODEL, 8, 256, encoder.fingerprint)).bound
-        assert target.retry(connection, bound) == 1
-        service._sweep()
-        until("it is embedded", lambda: docs.execute("SELECT count(*) FROM docs_embedded").fetchone() == (1,))
+        assert "docs: 1 rows queued" in embedsync("retry", "--config", str(config)).stdout
+        until("it is embedded", lambda: docs.execute("SELECT count(*) FROM docs_embedded").fetchone() == (2,))
+        assert docs.execute("SELECT rows_failed FROM embedsync.status").fetchone() == (0,)
 
 
 @settings(deadline=None, max_examples=15)

@@ -1,10 +1,15 @@
 """Settings from TOML and environment, and every fault said at once."""
 
+import json
 from pathlib import Path
 
+import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from embedsync import config
+from embedsync.db import connect
 from embedsync.errors import ConfigError
 
 GOOD = """
@@ -51,12 +56,74 @@ def test_a_credential_of_the_service_manager(tmp_path: Path) -> None:
     assert settings.database.url.get_secret_value() == "postgresql://from-credential"
 
 
-def test_without_a_url_libpq_decides(tmp_path: Path) -> None:
-    assert load(tmp_path, "").database.url.get_secret_value() == ""
+def test_a_variable_wins_over_the_credential(tmp_path: Path) -> None:
+    (tmp_path / "database_url").write_text("postgresql://from-credential\n")
+    settings = load(tmp_path, GOOD, CREDENTIALS_DIRECTORY=str(tmp_path), EMBEDSYNC_DATABASE_URL="postgresql://from-variable")
+    assert settings.database.url.get_secret_value() == "postgresql://from-variable"
 
 
-def test_no_secret_in_a_repr(tmp_path: Path) -> None:
-    assert "geheimnis" not in repr(load(tmp_path, GOOD))
+def test_every_setting_can_come_from_the_environment(tmp_path: Path) -> None:
+    given = {
+        "EMBEDSYNC_DATABASE_DIRECT_URL": "postgresql://direct",
+        "EMBEDSYNC_DATABASE_WORKER_ROLE": "worker",
+        "EMBEDSYNC_DAEMON_THREADS": "3",
+        "EMBEDSYNC_DAEMON_COMMIT_EVERY_SECONDS": "0.25",
+        "EMBEDSYNC_DAEMON_MODELS_DIR": "/models",
+        "EMBEDSYNC_DAEMON_CATALOGUE_DIRS": "/first:/second",
+        "EMBEDSYNC_DAEMON_LOG_FORMAT": "json",
+    }
+    settings = load(tmp_path, "", **given)
+    assert settings.database.direct.get_secret_value() == "postgresql://direct"
+    assert settings.database.worker_role == "worker"
+    assert (settings.daemon.threads, settings.daemon.commit_every_seconds) == (3, 0.25)
+    assert settings.daemon.models_dir == Path("/models")
+    assert settings.daemon.catalogue_dirs == (Path("/first"), Path("/second"))
+    assert settings.daemon.log_format == "json"
+
+
+def test_a_faulty_variable_is_reported_under_the_settings_name(tmp_path: Path) -> None:
+    assert "daemon.threads" in faults(tmp_path, GOOD, EMBEDSYNC_DAEMON_THREADS="many")[0]
+
+
+def test_the_files_place_can_come_from_the_environment(tmp_path: Path) -> None:
+    path = tmp_path / "elsewhere.toml"
+    path.write_text(GOOD)
+    assert config.load(None, {"EMBEDSYNC_CONFIG": str(path)}).sync[0].name == "articles"
+
+
+def test_without_a_url_libpqs_own_variables_decide(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(tmp_path, "")
+    assert settings.database.url.get_secret_value() == ""
+    params = psycopg.conninfo.conninfo_to_dict(url)
+    for variable, key in {"PGHOST": "host", "PGPORT": "port", "PGUSER": "user", "PGDATABASE": "dbname"}.items():
+        if params.get(key):
+            monkeypatch.setenv(variable, str(params[key]))
+    with connect(settings.database.url, "test") as connection:
+        assert connection.info.dbname == params["dbname"]
+
+
+def test_settings_do_not_show_their_secrets(tmp_path: Path) -> None:
+    settings = load(tmp_path, GOOD, EMBEDSYNC_DATABASE_DIRECT_URL="postgresql://u:verborgen@h/d")
+    for shown in (repr(settings), str(settings), f"{settings.database!r}", json.dumps(settings.model_dump(mode="json"))):
+        assert "geheimnis" not in shown
+        assert "verborgen" not in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[database]\nurl = ["geheimnis"]',
+        '[database]\ndirect_url = { password = "geheimnis" }',
+        'database = "host=h password=geheimnis"',
+        '[database]\npassword = "geheimnis"',
+        '[database]\nworker_role = ["geheimnis"]',
+        'url = "geheimnis"',
+    ],
+)
+def test_a_fault_does_not_show_a_secret(tmp_path: Path, text: str) -> None:
+    found = faults(tmp_path, text)
+    assert len(found) == 1
+    assert "geheimnis" not in found[0]
 
 
 def test_five_faults_at_once_each_with_key_problem_and_remedy(tmp_path: Path) -> None:
@@ -111,6 +178,35 @@ def test_two_syncs_with_one_target(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("table = 'docs'", "table = 'public.docs'"),
+        ("table = 'Docs'", "table = 'docs'"),
+        ("table = 'docs'", "table = '\"docs\"'"),
+        ("table = 'docs'", "table = 'other'\ntarget = { table = 'docs_EMBEDDING' }"),
+    ],
+)
+def test_one_target_written_in_two_ways(tmp_path: Path, first: str, second: str) -> None:
+    sync = '[[sync]]\nname = "{}"\nmodel = "m"\ncolumns = ["x"]\n{}\n'
+    assert "both write to" in faults(tmp_path, sync.format("a", first) + sync.format("b", second))[0]
+
+
+def test_equal_names_in_two_schemas_are_two_targets(tmp_path: Path) -> None:
+    sync = '[[sync]]\nname = "{}"\nmodel = "m"\ncolumns = ["x"]\ntable = "{}"\n'
+    assert len(load(tmp_path, sync.format("a", "one.docs") + sync.format("b", "two.docs")).sync) == 2
+
+
+def test_faults_between_syncs_are_all_said_at_once(tmp_path: Path) -> None:
+    sync = '[[sync]]\nname = "{}"\nmodel = "m"\ncolumns = ["x"]\ntable = "{}"\n'
+    text = sync.format("a", "one") + sync.format("a", "two") + sync.format("b", "two") + sync.format("c", "x" * 60)
+    found = faults(tmp_path, text)
+    assert len(found) == 3
+    assert found[0] == "two syncs are called 'a'; give each a name of its own"
+    assert found[1].startswith("syncs 'a' and 'b' both write to 'two_embedding'")
+    assert "is too long for Postgres; write a shorter target" in found[2]
+
+
 def test_an_unknown_variable_is_named(tmp_path: Path) -> None:
     assert "EMBEDSYNC_DAEMON_DEVISE (environment)" in faults(tmp_path, GOOD, EMBEDSYNC_DAEMON_DEVISE="cpu")[0]
 
@@ -133,3 +229,16 @@ def test_no_file_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytes
 )
 def test_split_name(name: str, parts: tuple[str | None, str]) -> None:
     assert config.split_name(name) == parts
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=40))
+def test_any_name_can_be_quoted(name: str) -> None:
+    quoted = '"' + name.replace('"', '""') + '"'
+    assert config.split_name(quoted) == (None, name)
+    assert config.split_name(f"{quoted}.{quoted}") == (name, name)
+
+
+@pytest.mark.parametrize("name", ["", "a.b.c", "a b", "1a", '"a', 'a"b', "a.", ".a", '""', "a;b", "a-b"])
+def test_what_is_not_a_name(name: str) -> None:
+    with pytest.raises(ValueError, match="is not a table name"):
+        config.split_name(name)

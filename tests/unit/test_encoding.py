@@ -194,7 +194,7 @@ def test_out_of_memory_halves_then_rebuilds_then_gives_up() -> None:
 
 
 def test_recent_vectors_are_bounded() -> None:
-    recent = RecentVectors(4, capacity_bytes=10 * (16 + 200))
+    recent = RecentVectors(4, capacity_bytes=10 * (16 + 400))
     for number in range(100):
         recent.put(bytes([number]), np.full(4, number, dtype=np.float32))
     assert recent.get(bytes([89])) is None

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import sys
 from embedsync import logs
@@ -19,15 +21,35 @@ try:
 except RuntimeError as error:
     logger.exception("failed: {}", error)
 logger.warning("{}", "a text with {braces} from postgresql://app:s3cr3t@h/d")
+logger.bind(origin="postgresql://app:bound-secret@h/d").info("{}", "bound <red>{0}</red> {")
 logging.getLogger("lib").error("the library says password=hunter22 %s", "{x}")
 """
-SECRETS = ("geheim nis!", "ge%20heim", "s3cr3t", "hunter22")
+SECRETS = ("geheim nis!", "ge%20heim", "s3cr3t", "hunter22", "bound-secret")
+
+SETTINGS = """
+import sys
+from embedsync import config, db, logs
+from loguru import logger
+logs.configure("DEBUG", sys.argv[1])
+settings = config.load(None, {"EMBEDSYNC_CONFIG": "/dev/null", "EMBEDSYNC_DATABASE_URL": sys.argv[2]})
+url = settings.database.url.get_secret_value()
+try:
+    db.connect(settings.database.url, "test")
+except Exception as error:
+    logger.exception("failed: {}", error)
+logger.error("{}", f"asked for {url!r}")
+logger.info("{}", f"the passwords: {sys.argv[3:]}, {' and '.join(sys.argv[3:])}; quoted: password={sys.argv[3]}")
+try:
+    raise KeyError(*sys.argv[3:])
+except KeyError:
+    logger.exception("with its arguments")
+"""
 
 
-def run(form: str, **environ: str) -> str:
+def run(form: str, *arguments: str, script: str = SCRIPT, **environ: str) -> str:
     environment = {key: value for key, value in os.environ.items() if key != "JOURNAL_STREAM"}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, form], capture_output=True, text=True, check=True, env=environment | environ
+        [sys.executable, "-c", script, form, *arguments], capture_output=True, text=True, check=True, env=environment | environ
     )
     assert done.stdout == ""
     return done.stderr
@@ -43,7 +65,9 @@ def test_text_shows_no_secret_and_keeps_the_traceback() -> None:
 
 def test_json_is_one_object_a_line_without_a_secret() -> None:
     lines = [json.loads(line) for line in run("json").splitlines()]
-    assert [line["level"] for line in lines] == ["ERROR", "WARNING", "ERROR"]
+    assert [line["level"] for line in lines] == ["ERROR", "WARNING", "INFO", "ERROR"]
+    assert lines[2]["message"] == "bound <red>{0}</red> {"
+    assert lines[2]["origin"] == "postgresql://app:***@h/d"
     assert "Traceback" in lines[0]["exception"]
     assert not [secret for secret in SECRETS if secret in json.dumps(lines)]
 
@@ -51,4 +75,26 @@ def test_json_is_one_object_a_line_without_a_secret() -> None:
 def test_journald_gets_a_priority_on_every_line() -> None:
     lines = run("text", JOURNAL_STREAM="8:1").splitlines()
     assert len(lines) > 5
-    assert all(line.startswith(("<3>", "<4>")) for line in lines)
+    assert all(line.startswith(("<3>", "<4>", "<6>")) for line in lines)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize(
+    ("url", "passwords"),
+    [
+        ("postgresql://u:abcd%20efgh%40ij@127.0.0.1:1/d", ["abcd efgh@ij", "abcd%20efgh%40ij"]),
+        ("postgresql://u:quo%22te%5Cback@127.0.0.1:1/d", ['quo"te\\back', "quo%22te%5Cback"]),
+        ("postgresql://u:unescaped%zzpercent@127.0.0.1:1/d", ["unescaped%zzpercent"]),
+        ("postgresql://u:unescaped space@127.0.0.1:1/d", ["unescaped space"]),
+        ("postgresql://u:first@second@127.0.0.1:1/d", ["first@second", "second"]),
+        ("postgresql://u@127.0.0.1:1/d?password=asked%zzfor", ["asked%zzfor"]),
+        ("host=127.0.0.1 port=1 password='with blank' user=u", ["with blank"]),
+    ],
+)
+def test_a_password_of_the_configuration_is_hidden_in_every_form(form: str, url: str, passwords: list[str]) -> None:
+    text = run(form, url, *passwords, script=SETTINGS)
+    forms = {shown for password in passwords for shown in (password, repr(password)[1:-1], json.dumps(password)[1:-1])}
+    assert [shown for shown in forms if shown in text] == []
+    assert "cannot connect to the database" in text
+    if form == "json":
+        assert [json.loads(line)["level"] for line in text.splitlines()] == ["ERROR", "ERROR", "INFO", "ERROR"]

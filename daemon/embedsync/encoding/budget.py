@@ -30,7 +30,7 @@ class BatchBudget:
     def __init__(self, first: int, *, ceiling: int | None = None, latency_seconds: float = 0.125, fixed: bool = False) -> None:
         self.ceiling = ceiling
         self._latency = latency_seconds
-        self._fixed = fixed
+        self.fixed = fixed  # as configured: nothing is searched, nothing remembered
         self._middle = first
         self._sizes = [first]
         self._turn = 0
@@ -56,7 +56,7 @@ class BatchBudget:
 
     def observe(self, size: int, padded: int, tokens: int, seconds: float) -> None:
         """A batch planned for `size` had `padded` tokens, `tokens` of them real, and took `seconds`."""
-        if self._fixed or padded < 0.7 * size or seconds <= 0:
+        if self.fixed or padded < 0.7 * size or seconds <= 0:
             return  # a batch that was not full says nothing about its size
         self._rates.setdefault(size, deque(maxlen=_WARM + _SAMPLES)).append(tokens / seconds)
         if seconds > 2 * self._latency and size in self._sizes and size > _SMALLEST:
@@ -140,7 +140,8 @@ class BudgetMemory:
     def keep(self, model: str, device: str, budget: BatchBudget) -> None:
         """Note where the search stands, once it has found something out."""
         entry = {"size": budget.settled, "ceiling": budget.ceiling}
-        if not (budget.is_settled or budget.ceiling) or self._kept.get(f"{model} on {device}") == entry:
+        found = budget.ceiling or (budget.is_settled and not budget.fixed)
+        if not found or self._kept.get(f"{model} on {device}") == entry:
             return
         self._kept[f"{model} on {device}"] = entry
         with contextlib.suppress(OSError):  # a read-only folder only costs the next start its head start

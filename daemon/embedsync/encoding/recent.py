@@ -5,14 +5,15 @@ from collections import OrderedDict
 
 from embedsync.records import Vector
 
-_BYTES = 16 * 2**20
+_BYTES = 6 * 2**20
+_OVERHEAD = 400  # bytes an entry beside its numbers: key, array header, map
 
 
 class RecentVectors:
     """A bounded least-recently-used map from content hash to vector. Thread-safe."""
 
     def __init__(self, dimension: int, capacity_bytes: int = _BYTES) -> None:
-        self._capacity = max(1, capacity_bytes // (dimension * 4 + 200))
+        self._capacity = max(1, capacity_bytes // (dimension * 4 + _OVERHEAD))
         self._vectors: OrderedDict[bytes, Vector] = OrderedDict()
         self._lock = threading.Lock()
         self.hits = 0

@@ -1,0 +1,65 @@
+"""Memory of a worker process: after few rows and many, and over texts of wildly varying length."""
+
+import random
+import time
+
+from tests.benchmarks.harness import (
+    NULL_WORKER,
+    Report,
+    await_fresh,
+    await_queue,
+    database,
+    fill,
+    real_encoder,
+    resident_mib,
+    texts,
+    worker_process,
+)
+
+MEGABYTE = 1_000_000
+
+
+def memory(report: Report, quick: bool) -> None:
+    _rows(report, quick)
+    _lengths(report, quick)
+
+
+def _rows(report: Report, quick: bool) -> None:
+    """Without a model, at full rate."""
+    few, many = (10_000, 20_000) if quick else (10_000, 100_000)
+    insert = "INSERT INTO docs SELECT g, repeat('text ' || g, 1 + g %% 50) FROM generate_series(%s::int, %s::int) g"
+    for width, wide in ((8, ()), (384, ("wide",))):
+        with database() as (url, connection):
+            connection.execute(insert, (1, few))
+            with worker_process(url, *NULL_WORKER, url, *wide) as worker:
+                await_fresh(connection)
+                time.sleep(1)
+                before = resident_mib(worker.pid)
+                connection.execute(insert, (few + 1, many))
+                await_queue(connection)
+                time.sleep(1)
+                after = resident_mib(worker.pid)
+        report.add(f"resident memory after {few:,} rows, {width} dimensions", before, "MiB")
+        report.at_most(f"after {many:,} rows / after {few:,}, {width} dimensions", after / before, 1.10)
+
+
+def _lengths(report: Report, quick: bool) -> None:
+    """With the model; every round has texts of all lengths to 1 MB, the same kind each time."""
+    rounds, count = (3, 100) if quick else (8, 500)
+    real_encoder()
+    chance = random.Random(1)
+    whole = "\n".join(texts(5000)) * 3
+    resident = []
+    with database() as (url, connection), worker_process(url) as worker:
+        await_fresh(connection)
+        for turn in range(rounds):
+            rows = ["", "x" * MEGABYTE, whole[:MEGABYTE]]
+            for _ in range(count - len(rows)):
+                start = chance.randrange(len(whole) - MEGABYTE)
+                rows.append(whole[start : start + int(MEGABYTE ** chance.random())])
+            fill(connection, rows, turn * count + 1)
+            await_queue(connection, 300)
+            time.sleep(1)
+            resident.append(resident_mib(worker.pid))
+    report.add(f"resident memory after {count} texts of 0 to 1 MB", resident[0], "MiB")
+    report.at_most(f"after {rounds * count:,} such texts / after {count}", resident[-1] / resident[0], 1.10)

@@ -1,0 +1,75 @@
+"""How fast the parts beside the encoder are: keys through the queue, vectors into the target."""
+
+import time
+
+import numpy as np
+
+from embedsync import source
+from embedsync.db import connect
+from embedsync.records import Fate, Outcome
+from embedsync.source import Model
+from embedsync.target import TargetWriter
+from tests.benchmarks.harness import (
+    NULL_WORKER,
+    Report,
+    WideNullEncoder,
+    await_fresh,
+    await_queue,
+    database,
+    median,
+    worker_process,
+)
+from tests.support import backfill, settings_for, sync_of
+
+FILL = "INSERT INTO docs SELECT g, 'text number ' || g FROM generate_series(1, %s) g"
+A_TRANSACTION = 1000
+
+
+def queue(report: Report, quick: bool) -> None:
+    _keys(report, quick)
+    _vectors(report, quick)
+
+
+def _keys(report: Report, quick: bool) -> None:
+    """From the commit of one statement that changes every row until the queue is empty again."""
+    rows, turns = (5000, 1) if quick else (100_000, 3)
+    with database() as (url, connection):
+        connection.execute(FILL, (rows,))
+        with worker_process(url, *NULL_WORKER, url):
+            await_fresh(connection)
+            rates = []
+            for turn in range(turns):
+                connection.execute("UPDATE docs SET body = body || %s", (f" {turn}",))
+                began = time.perf_counter()
+                await_queue(connection)
+                rates.append(rows / (time.perf_counter() - began))
+    report.add("keys through the queue, no model", median(rates), "/s")
+
+
+def _vectors(report: Report, quick: bool) -> None:
+    """The target's writer alone, 1,000 rows a transaction: a first fill, then the same rows again."""
+    rows, rounds = (5000, 2) if quick else (50_000, 4)
+    with database() as (url, connection):
+        settings = settings_for(url, sync_of("docs"))
+        encoder = WideNullEncoder()
+        backfill(settings, encoder)  # of nothing: it makes the target
+        connection.execute(FILL, (rows,))
+        vectors = np.random.default_rng(1).standard_normal((rows, encoder.dimension), dtype=np.float32)
+        rates = []
+        with connect(settings.database.url, "benchmark") as writing:
+            model = Model("null", encoder.dimension, encoder.max_tokens, encoder.fingerprint)
+            target = TargetWriter(writing, source.bind(writing, settings.sync[0], model, 1))
+            for token in range(1, rounds + 1):
+                began = time.perf_counter()
+                for start in range(0, rows, A_TRANSACTION):
+                    with writing.transaction():
+                        target.write(
+                            [Outcome((str(i + 1),), token, Fate.STORE, vectors[i], bytes(16))
+                             for i in range(start, min(start + A_TRANSACTION, rows))],
+                            encoder.fingerprint,
+                        )  # fmt: skip
+                rates.append(rows / (time.perf_counter() - began))
+        found = connection.execute("SELECT count(*), min(write_token) FROM docs_embedding").fetchone()
+        assert found == (rows, rounds), found
+    report.add("write-back of 384-dim vectors, new rows", rates[0], "rows/s")
+    report.add("write-back of 384-dim vectors, rows that are there", median(rates[1:]), "rows/s")

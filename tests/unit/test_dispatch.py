@@ -1,0 +1,176 @@
+"""The dispatcher: the most urgent first, none waits for ever, and a bad text costs no other its vector."""
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedsync.encoding.budget import BatchBudget
+from embedsync.encoding.dispatch import Dispatcher
+from embedsync.errors import EncodingError
+from embedsync.records import OutOfMemoryError, Tokens, Urgency, Vector
+from tests.support import NullEncoder, until
+
+REFUSED = 666
+Results = list[Vector | Exception]
+
+
+class Recorder(NullEncoder):
+    """Its vectors are the first token of each text; it notes the batches and can be held up or broken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Event()
+        self.gate = threading.Event()
+        self.batches: list[list[int]] = []
+        self.broken: str | None = None
+        self.room = 10**9
+        self.rebuilt = 0
+        self.after_rebuild = 10**9
+
+    def rebuild(self) -> None:
+        self.rebuilt += 1
+        self.room = self.after_rebuild
+
+    def encode(self, batch: list[Tokens]) -> Vector:
+        self.entered.set()
+        assert self.gate.wait(30)
+        if self.broken:
+            raise RuntimeError(self.broken)
+        if max(map(len, batch)) * len(batch) > self.room:
+            raise OutOfMemoryError("no room")
+        first = [int(text.ids[0]) for text in batch]
+        if REFUSED in first:
+            raise RuntimeError(f"refused among {len(batch)}")
+        self.batches.append(first)
+        return np.array([[number] * self.dimension for number in first], dtype=np.float32)
+
+
+@pytest.fixture
+def encoder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def dispatcher(encoder: Recorder) -> Iterator[Dispatcher]:
+    made = Dispatcher(encoder, BatchBudget(64, fixed=True))
+    yield made
+    encoder.gate.set()
+    made.stop(10)
+
+
+def text(number: int) -> Tokens:
+    return Tokens(np.array([number, 0, 0, 0], dtype=np.int64))
+
+
+def encoded(dispatcher: Dispatcher, numbers: list[int]) -> Results:
+    """The results of one batch."""
+    answers: list[Results] = []
+    dispatcher.submit(Urgency.LIVE, [text(number) for number in numbers], 64, answers.append)
+    until("the batch is encoded", lambda: answers)
+    return answers[0]
+
+
+def order_of(encoder: Recorder, dispatcher: Dispatcher, urgencies: list[Urgency]) -> list[int]:
+    """In which order batches are encoded that wait together, by their place in `urgencies`; the first turn is taken before."""
+    done: list[Results] = []
+    dispatcher.submit(Urgency.LIVE, [text(1000)], 64, done.append)
+    assert encoder.entered.wait(30)
+    for number, urgency in enumerate(urgencies):
+        dispatcher.submit(urgency, [text(number)], 64, done.append)
+    encoder.gate.set()
+    until("all are encoded", lambda: len(done) == len(urgencies) + 1)
+    return [batch[0] for batch in encoder.batches[1:]]
+
+
+def test_the_most_urgent_goes_first_and_equals_in_their_order(encoder: Recorder, dispatcher: Dispatcher) -> None:
+    backfill, bulk, live = Urgency.BACKFILL, Urgency.BULK, Urgency.LIVE
+    assert order_of(encoder, dispatcher, [backfill, bulk, live, live, bulk, backfill]) == [2, 3, 1, 4, 0, 5]
+
+
+def test_every_eighth_turn_is_the_oldests(encoder: Recorder, dispatcher: Dispatcher) -> None:
+    order = order_of(encoder, dispatcher, [Urgency.BACKFILL] * 3 + [Urgency.LIVE] * 20)
+    live = list(range(3, 23))
+    assert order == [*live[:6], 0, *live[6:13], 1, *live[13:20], 2]
+
+
+def test_a_refused_text_costs_no_other_its_vector(encoder: Recorder, dispatcher: Dispatcher) -> None:
+    encoder.gate.set()
+    numbers = [*range(57), REFUSED, *range(57, 99)]
+    results = encoded(dispatcher, numbers)
+    errors = [place for place, result in enumerate(results) if isinstance(result, Exception)]
+    assert errors == [57]
+    assert str(results[57]) == "refused among 1"
+    assert not isinstance(results[57], EncodingError)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.sampled_from([1, 2, 3, REFUSED]), min_size=1, max_size=40), st.sampled_from([4, 12, 10**9]))
+def test_as_many_results_as_texts_in_their_order(numbers: list[int], room: int) -> None:
+    encoder = Recorder()
+    encoder.gate.set()
+    encoder.room = room
+    dispatcher = Dispatcher(encoder, BatchBudget(64, fixed=True))
+    results = encoded(dispatcher, numbers)
+    dispatcher.stop(10)
+    assert len(results) == len(numbers)
+    for number, result in zip(numbers, results, strict=True):
+        if number == REFUSED:
+            assert isinstance(result, RuntimeError)
+        else:
+            assert isinstance(result, np.ndarray)
+            assert result.tolist() == [number] * encoder.dimension
+
+
+def test_a_broken_runtime_is_not_blamed_on_the_texts(encoder: Recorder, dispatcher: Dispatcher) -> None:
+    encoder.gate.set()
+    encoder.broken = "the device has fallen off the bus"
+    for result in encoded(dispatcher, [1, 2, 3]):
+        assert isinstance(result, EncodingError)
+        assert result.retryable
+        assert "the device has fallen off the bus" in str(result)
+    encoder.broken = None
+    assert [float(result[0]) for result in encoded(dispatcher, [1]) if isinstance(result, np.ndarray)] == [1.0]
+
+
+def test_out_of_memory_halves_the_batch_and_remembers_the_ceiling(encoder: Recorder) -> None:
+    encoder.gate.set()
+    encoder.room = 128
+    budget = BatchBudget(512)
+    dispatcher = Dispatcher(encoder, budget)
+    results = encoded(dispatcher, list(range(64)))  # 256 padded tokens
+    dispatcher.stop(10)
+    assert [float(result[0]) for result in results if isinstance(result, np.ndarray)] == list(range(64))
+    assert [len(batch) for batch in encoder.batches] == [32, 32]
+    assert budget.ceiling == 128
+    assert budget.next_size() <= 128
+
+
+def test_a_single_text_without_room_begins_the_runtime_anew_once(encoder: Recorder, dispatcher: Dispatcher) -> None:
+    encoder.gate.set()
+    encoder.room = 3
+    (vector,) = encoded(dispatcher, [5])
+    assert isinstance(vector, np.ndarray)
+    assert encoder.rebuilt == 1
+    encoder.room = encoder.after_rebuild = 3
+    (error,) = encoded(dispatcher, [5])
+    assert isinstance(error, EncodingError)
+    assert error.retryable
+    assert encoder.rebuilt == 2
+
+
+def test_stop_finishes_the_batch_in_hand_and_forgets_the_rest(encoder: Recorder, dispatcher: Dispatcher) -> None:
+    done: list[Results] = []
+    dispatcher.submit(Urgency.BACKFILL, [text(1)], 64, done.append)
+    assert encoder.entered.wait(30)
+    dispatcher.submit(Urgency.LIVE, [text(2)], 64, done.append)
+    stopping = threading.Thread(target=dispatcher.stop, args=(30,))
+    stopping.start()
+    until("it is told to stop", lambda: dispatcher._stopping)
+    encoder.gate.set()
+    stopping.join(30)
+    assert encoder.batches == [[1]]
+    assert len(done) == 1
