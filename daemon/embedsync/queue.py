@@ -54,9 +54,13 @@ class QueueReader:
         for in_flight in self._in_flight.values():
             in_flight -= written
 
-    def read_rows(self, keys: list[Key], fingerprint: bytes) -> list[SourceRow]:
-        """The source rows of `keys`; a key that is missing from the answer has no row any more."""
-        params = self._bound.key_arrays(keys) | {"fingerprint": fingerprint}
+    def read_rows(self, keys: list[Key], fingerprint: bytes, *, whole: bool = False) -> list[SourceRow]:
+        """The source rows of `keys`; a key that is missing from the answer has no row any more.
+
+        Texts come cut at `max_characters`, unless `whole` is asked for.
+        """
+        characters = None if whole else self._bound.max_characters
+        params = self._bound.key_arrays(keys) | {"fingerprint": fingerprint, "characters": characters}
         return source_rows(self._connection.execute(self._rows, params, binary=True).fetchall())
 
     def rescans(self) -> list[int]:

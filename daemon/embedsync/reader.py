@@ -166,7 +166,7 @@ class Reader:
         groups = list(texts.values())
         tokens: list[Tokens] = []
         for start in range(0, len(groups), self._slice):
-            tokens += self._encoder.tokenize([group[0].text or "" for group in groups[start : start + self._slice]])
+            tokens += self._tokenize([group[0] for group in groups[start : start + self._slice]])
             if page.urgency is not Urgency.LIVE:  # a live change waits for a slice, not for the whole page
                 self._read_queue(Urgency.LIVE, _LIVE_ROWS)
         self._progress.truncated(sum(len(group) for group, text in zip(groups, tokens, strict=True) if text.truncated))
@@ -175,6 +175,17 @@ class Reader:
         for batch in batches:
             done = partial(self._encoded, page, [groups[i] for i in batch.indices], token, seqs)
             self._dispatcher.submit(page.urgency, [tokens[i] for i in batch.indices], batch.size, done, owner=self)
+
+    def _tokenize(self, rows: list[SourceRow]) -> list[Tokens]:
+        """Tokens of each row's text. A text whose cut beginning does not fill the model is read whole."""
+        tokens = self._encoder.tokenize([row.text or "" for row in rows])
+        for place, row in enumerate(rows):
+            if len(row.text or "") == self._bound.max_characters and not tokens[place].truncated:
+                (found,) = self._queue.read_rows([row.key], self._encoder.fingerprint, whole=True) or (None,)
+                # A row that has changed meanwhile is in the queue, and is read again from there.
+                if found is not None and found.text is not None and found.content_hash == row.content_hash:
+                    tokens[place] = self._encoder.tokenize([found.text])[0]
+        return tokens
 
     def _encoded(
         self, page: Page, groups: list[list[SourceRow]], token: int, seqs: dict[Key, tuple[int, ...]],

@@ -152,3 +152,29 @@ def test_a_long_text_has_the_tokens_of_the_whole(encoder: OnnxEncoder, start: st
 def test_the_server_refuses_a_null_character_before_we_see_it(docs: Connection) -> None:
     with pytest.raises((psycopg.DataError, ValueError)):
         docs.execute("INSERT INTO docs VALUES (1, %s)", ("a\0b",))
+
+
+LONG_STARTS = {"blanks": " " * 26_000, "hex": "0f" * 13_000, "emoji": "🎉" * 26_000, "control": "\x01" * 26_000}
+
+
+@pytest.mark.parametrize("live", [False, True], ids=["backfill", "live"])
+def test_what_follows_a_start_that_says_nothing_is_embedded_too(
+    url: str, docs: Connection, encoder: OnnxEncoder, live: bool
+) -> None:
+    texts = {row: start + " How to bake bread at home." for row, start in enumerate(LONG_STARTS.values(), 1)}
+    for row, text in texts.items():
+        docs.execute("INSERT INTO docs VALUES (%s, %s)", (row, "short" if live else text))
+    with serving(settings_for(url, sync_of("docs")), encoder) as service:
+        wait_fresh(service)
+        if live:
+            docs.execute("UPDATE docs SET body = 'short again'")
+            for row, text in texts.items():
+                docs.execute("UPDATE docs SET body = %s WHERE id = %s", (text, row))
+        fresh = encoder.encode(encoder.tokenize(list(texts.values())))
+        query = "SELECT embedding::text FROM docs_embedded ORDER BY id"
+
+        def worst() -> float:
+            stored = [np.array(row[0].strip("[]").split(","), dtype=np.float32) for row in docs.execute(query)]
+            return float(cosines(np.stack(stored), fresh).min())
+
+        until("every vector is that of its whole text", lambda: worst() > 0.9999)

@@ -19,7 +19,7 @@ SELECT seq, (SELECT nextval('embedsync.token')) AS token, {k_texts} FROM {queue}
  WHERE bulk AND seq > %(floor)s AND seq <> ALL (%(in_flight)s) ORDER BY seq LIMIT %(limit)s
 
 -- read_rows: text and hash of the given keys; the text of a row that is already fresh stays where it is
-SELECT {d_key_texts}, d.embedsync_hash, f.unchanged, CASE WHEN NOT f.unchanged THEN left(d.embedsync_text, {max_characters}) END
+SELECT {d_key_texts}, d.embedsync_hash, f.unchanged, CASE WHEN NOT f.unchanged THEN left(d.embedsync_text, coalesce(%(characters)s::int, length(d.embedsync_text))) END
   FROM (SELECT d.*, {hash} AS embedsync_hash
           FROM (SELECT {d_keys}, d.embedsync_text
                   FROM {given_keys} JOIN (SELECT {keys}, {text} AS embedsync_text FROM {source}) AS d ON {d_is_k}
