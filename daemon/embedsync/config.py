@@ -76,6 +76,7 @@ class Database(_Frozen):
 
 class Daemon(_Frozen):
     device: Annotated[str, AfterValidator(_device)] = "auto"
+    precision: Literal["fp32", "fp16", "int8"] | None = None  # of the graph; None: fp16 on a GPU, fp32 on a CPU
     threads: int | None = Field(default=None, ge=1)  # CPU threads of the encoder; None: what the cgroup allows
     batch_tokens: int | None = Field(default=None, ge=16)  # padded tokens a batch; None: found by measuring
     commit_every_batches: int = Field(default=5, ge=1)

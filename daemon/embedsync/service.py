@@ -37,7 +37,7 @@ def load_encoder(settings: Settings, name: str) -> model.OnnxEncoder:
     """The exported model called `name`, on the configured device. Raises ModelError."""
     folder = settings.daemon.models_dir or artefact.default_models_dir()
     card = catalogue.find(name, settings.daemon.catalogue_dirs)
-    return model.load(folder, card, settings.daemon.device, settings.daemon.threads)
+    return model.load(folder, card, settings.daemon.device, settings.daemon.threads, settings.daemon.precision)
 
 
 def describe_model(settings: Settings, name: str) -> Model:
@@ -45,7 +45,7 @@ def describe_model(settings: Settings, name: str) -> Model:
     folder = settings.daemon.models_dir or artefact.default_models_dir()
     card = catalogue.find(name, settings.daemon.catalogue_dirs)
     opened = artefact.Artefact.open(folder, card)
-    return Model(card.name, card.dimension, card.max_tokens, opened.fingerprint("fp32"))
+    return Model(card.name, card.dimension, card.max_tokens, opened.fingerprint(settings.daemon.precision or "fp32"))
 
 
 class Service:

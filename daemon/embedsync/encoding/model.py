@@ -19,8 +19,9 @@ class OnnxEncoder:
     """An exported model on a device. See `records.Encoder`."""
 
     def __init__(
-        self, artefact: Artefact, device: str = "auto", threads: int | None = None, memory_limit: int | None = None
-    ) -> None:
+        self, artefact: Artefact, device: str = "auto", threads: int | None = None, memory_limit: int | None = None,
+        precision: Precision | None = None,
+    ) -> None:  # fmt: skip
         card = artefact.card
         self.card = card
         self.dimension = card.dimension
@@ -30,7 +31,7 @@ class OnnxEncoder:
         self._threads = threads
         self._memory_limit = memory_limit
         self._queries = Tokenizer(artefact.tokenizer_path, card.max_tokens, card.query_prefix)
-        self._session, self.precision = self._start(device)
+        self._session, self.precision = self._start(device, precision)
         self._exact: OnnxSession | None = None
         self.device = self._session.device
         self._documents = self._tokenizer(threads or cpu_limit())
@@ -74,23 +75,26 @@ class OnnxEncoder:
     def _open(self, precision: Precision, device: str) -> OnnxSession:
         return OnnxSession(self._artefact.path(precision), self._artefact.pad_id, device, self._threads, self._memory_limit)
 
-    def _start(self, wanted: str) -> tuple[OnnxSession, Precision]:
+    def _start(self, wanted: str, precision: Precision | None) -> tuple[OnnxSession, Precision]:
         """The session on the wanted device. `auto` falls back to the CPU with one warning that says why."""
         device = choose_device(wanted)
         if device != "cpu":
-            # The fp16 graph is slower than fp32 on a CPU, so it is never what the CPU falls back to.
-            precision: Precision = "fp16" if "fp16" in self._artefact.graphs else "fp32"
-            session = self._open(precision, device)
+            if precision == "int8":
+                raise ModelError("use", "the int8 graph on a GPU", "it is made for the CPU", 'Write device = "cpu", or fp16.')
+            best: Precision = precision or ("fp16" if "fp16" in self._artefact.graphs else "fp32")
+            session = self._open(best, device)
             if session.device != "cpu":
-                return session, precision
+                return session, best
             problem = "onnxruntime could not start CUDA: the driver, CUDA or cuDNN is missing or of another version"
             if wanted != "auto":
                 remedy = "Run: pip install 'onnxruntime-gpu[cuda,cudnn]', and compare its CUDA with nvidia-smi's."
                 raise ModelError("use", f"device {wanted!r}", problem, remedy)
             logger.warning("encoding on the CPU: {}", problem)
-        return self._open("fp32", "cpu"), "fp32"
+        # The fp16 graph is slower than fp32 on a CPU, so it is never what the CPU runs, asked for or fallen back to.
+        on_cpu: Precision = "int8" if precision == "int8" else "fp32"
+        return self._open(on_cpu, "cpu"), on_cpu
 
 
-def load(artefact_dir: Path, card: ModelCard, device: str, threads: int | None) -> OnnxEncoder:
+def load(models_dir: Path, card: ModelCard, device: str, threads: int | None, precision: Precision | None = None) -> OnnxEncoder:
     """The installed model of `card`. Raises ModelError."""
-    return OnnxEncoder(Artefact.open(artefact_dir, card), device, threads)
+    return OnnxEncoder(Artefact.open(models_dir, card), device, threads, precision=precision)
