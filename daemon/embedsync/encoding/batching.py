@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from embedsync.records import Tokens
 
-_PADDED_TO = 0.9  # a text this share of the batch's longest is padded without regret
+# Where a batch ends before a shorter text, found by comparing plans of real texts under costs a batch of 20 to 4,096 tokens:
+_PADDED_TO = 0.94  # a text at least this share of the batch's longest is padded without regret
+_WORTH_SENDING = 0.4  # a batch at least this full may end before a shorter one
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Batch:
 def plan_batches(lengths: Sequence[int], next_size: Callable[[], int], max_rows: int = 16384) -> list[Batch]:
     """Texts in batches, longest first, with longest × count ≤ size in each; `next_size` gives each batch's size.
 
-    A text longer than the size makes a batch of its own, and a batch that is half full ends before a text so much
+    A text longer than the size makes a batch of its own, and a batch that is well filled ends before a text so much
     shorter that padding it would cost more than another batch does. Sorting by length within a window and packing by
     padded tokens follows text-embeddings-inference and sentence-transformers.
     """
@@ -31,7 +33,7 @@ def plan_batches(lengths: Sequence[int], next_size: Callable[[], int], max_rows:
         last = batches[-1] if batches else None
         rows = len(last.indices) if last else 0
         longest = lengths[last.indices[0]] if last else 0
-        too_short = lengths[index] < _PADDED_TO * longest and 2 * longest * rows >= (last.size if last else 0)
+        too_short = last and lengths[index] < _PADDED_TO * longest and longest * rows >= _WORTH_SENDING * last.size
         if last and rows < max_rows and longest * (rows + 1) <= last.size and not too_short:
             last.indices.append(index)
         else:
