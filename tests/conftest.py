@@ -10,11 +10,8 @@ import pytest
 
 from embedsync.embedded import EmbeddedPostgres
 from embedsync.encoding import catalogue
-from embedsync.encoding.artefact import Artefact
-from embedsync.encoding.export import export
 from embedsync.encoding.model import OnnxEncoder, load
-from embedsync.errors import ModelError
-from tests.support import MODEL, REPOSITORY, Connection, Worker
+from tests.support import MODEL, Connection, Worker, exported
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 _numbers = itertools.count(1)
@@ -75,14 +72,8 @@ def docs(application: Connection) -> Connection:
 
 @pytest.fixture(scope="session")
 def models_dir() -> Path:
-    """Exported models, kept between runs: exporting takes seconds, and its result is checked by sha256."""
-    folder = REPOSITORY / ".cache" / "models"
-    card = catalogue.find(MODEL)
-    try:
-        Artefact.open(folder, card).path("fp32")
-    except ModelError:
-        export(card, folder, precisions=("fp32",))
-    return folder
+    """Exported models, kept between runs."""
+    return exported()
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,10 @@ import numpy as np
 import psycopg
 
 from embedsync.config import Settings
+from embedsync.encoding import catalogue
+from embedsync.encoding.artefact import Artefact
+from embedsync.encoding.export import PRECISIONS, export
+from embedsync.errors import ModelError
 from embedsync.records import Encoder, Tokens, Vector
 from embedsync.service import Service
 
@@ -31,6 +35,19 @@ def until(what: str, condition: Callable[[], object], seconds: float = 30.0) -> 
         if time.monotonic() > deadline:
             raise AssertionError(f"within {seconds} s it did not come about that {what}")
         time.sleep(0.005)
+
+
+def exported() -> Path:
+    """A folder with the real model in every precision: exporting takes seconds, and its result is checked by sha256."""
+    folder = REPOSITORY / ".cache" / "models"
+    card = catalogue.find(MODEL)
+    try:
+        kept = Artefact.open(folder, card)
+        for precision in PRECISIONS:
+            kept.path(precision)
+    except ModelError:
+        export(card, folder)
+    return folder
 
 
 class NullEncoder:

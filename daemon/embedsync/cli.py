@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -82,19 +81,33 @@ def demo(
     show.run(console, rows, models_dir)
 
 
-@app.command(epilog="Example: embedsync export all-MiniLM-L6-v2 --from ./all-MiniLM-L6-v2")
+@app.command(
+    epilog="Examples: embedsync export all-MiniLM-L6-v2; "
+    "embedsync export bge-m3 --from ./bge-m3 --precision fp32 --precision fp16; "
+    "embedsync export e5-base-v2 --gate int8=0.99. Exit code 1 when a graph asked for with --precision fails its gate."
+)
 def export(
     model: Annotated[str, typer.Argument(help="A name from `embedsync models`.")],
     source: Annotated[
         Path | None, typer.Option("--from", help="A folder with the model's safetensors; default: package or hub.")
     ] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="fp32, fp16 or int8; may be repeated. Default: all three. fp32 is always made.")
+    ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(help="Another least cosine, as in int8=0.99; else fp32 0.99999, fp16 0.999, int8 0.98."),
+    ] = None,
     models_dir: Annotated[Path | None, typer.Option(help="Where to install it; default: daemon.models_dir.")] = None,
     config_path: ConfigOption = None,
 ) -> None:
-    """Export a model to ONNX, compare it with torch on real texts, and install it if it passes."""
+    """Export a model to ONNX, hold its graphs against torch on real texts, and install those that pass."""
     from embedsync.encoding import artefact, catalogue
     from embedsync.encoding import export as exporting
+    from embedsync.encoding.gate import parse_gates, parse_precisions
+    from embedsync.export_view import ExportView
 
+    wanted, gates = parse_precisions(precision or []), parse_gates(gate or [])
     folders: tuple[Path, ...] = ()
     if models_dir is None or config_path is not None:
         try:
@@ -103,17 +116,14 @@ def export(
         except EmbedsyncError:
             if config_path is not None:
                 raise
-    models_dir = models_dir or artefact.default_models_dir()
-    with console.status(f"exporting {model}") as status:
+    card = catalogue.find(model, folders)
+    with ExportView(console, model) as view:
         made = exporting.export(
-            catalogue.find(model, folders), models_dir, source, report=lambda line: _said(status.update, line)
+            card, models_dir or artefact.default_models_dir(), source, wanted or exporting.PRECISIONS, gates, view.step
         )
-    console.print(f"{model} is installed in {made.folder}")
-
-
-def _said(update: Callable[[str], None], line: str) -> None:
-    update(line)
-    logger.info("{}", line)
+    view.report(made)
+    if made.rejected.keys() & set(wanted):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -19,13 +19,11 @@ import psycopg
 
 from embedsync.embedded import EmbeddedPostgres
 from embedsync.encoding import catalogue
-from embedsync.encoding.artefact import Artefact
-from embedsync.encoding.export import export
+from embedsync.encoding.artefact import Precision
 from embedsync.encoding.model import OnnxEncoder, load
-from embedsync.errors import ModelError
 from embedsync.records import Tokens, Vector
 from embedsync.stdlib_texts import docstrings
-from tests.support import DOCS_SYNC, MODEL, REPOSITORY, Connection, NullEncoder, config_toml, until
+from tests.support import DOCS_SYNC, MODEL, REPOSITORY, Connection, NullEncoder, config_toml, exported, until
 
 MODELS = REPOSITORY / ".cache" / "models"
 NULL_WORKER = ("-m", "tests.benchmarks.null_worker")
@@ -86,13 +84,8 @@ def one_line_texts(count: int) -> list[str]:
     return found[:: max(1, len(found) // count)][:count]
 
 
-def real_encoder() -> OnnxEncoder:
-    card = catalogue.find(MODEL)
-    try:
-        Artefact.open(MODELS, card).path("fp32")
-    except ModelError:
-        export(card, MODELS, precisions=("fp32",))
-    return load(MODELS, card, "cpu", None)
+def real_encoder(precision: Precision = "fp32") -> OnnxEncoder:
+    return load(exported(), catalogue.find(MODEL), "cpu", None, precision)
 
 
 class WideNullEncoder(NullEncoder):

@@ -16,16 +16,18 @@ Precision = Literal["fp32", "fp16", "int8"]
 
 
 class Graph(BaseModel):
-    """One installed ONNX graph and how far it is from torch fp32."""
+    """One ONNX graph and how far it is from torch fp32."""
 
     model_config = ConfigDict(frozen=True)
 
     sha256: str
+    data_sha256: str | None = None  # of the weights, where they are too large to lie in the graph's own file
     megabytes: float
     worst_cosine: float
     mean_cosine: float
     worst_batched: float = 1.0  # cosine of a text in a batch against the same text alone
-    seconds: float = 0.0
+    speed: float = 1.0  # times as fast as the fp32 graph on the CPU it was exported on
+    seconds: float = 0.0  # to build and to compare
 
 
 class Artefact(BaseModel):
@@ -38,6 +40,7 @@ class Artefact(BaseModel):
     tokenizer_sha256: str
     pad_id: int
     graphs: dict[Precision, Graph]
+    rejected: dict[Precision, str] = {}  # why a graph failed its gate and is not installed
     folder: Path = Path()
 
     @classmethod
@@ -57,7 +60,8 @@ class Artefact(BaseModel):
 
     def fingerprint(self, precision: Precision) -> bytes:
         """16 bytes that are equal for comparable vectors: fp32 and fp16 are one class, int8 another."""
-        parts = [*_meaning(self.card), self.weights_sha256, self.tokenizer_sha256, precision == "int8"]
+        scheme = "by row" if precision == "int8" else False
+        parts = [*_meaning(self.card), self.weights_sha256, self.tokenizer_sha256, scheme]
         return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
 
     def path(self, precision: Precision) -> Path:
@@ -65,10 +69,12 @@ class Artefact(BaseModel):
         remedy = f"Run `embedsync export {self.card.name}` again."
         subject = f"the {precision} graph of model {self.card.name!r}"
         if precision not in self.graphs:
-            raise ModelError("load", subject, "it is not installed", remedy)
+            raise ModelError("load", subject, f"it is not installed: {self.rejected.get(precision, 'not exported')}", remedy)
         path = self.folder / f"{precision}.onnx"
-        if not path.exists() or checksum(path) != self.graphs[precision].sha256:
-            raise ModelError("load", subject, f"{path} is missing or not the file that was exported", remedy)
+        graph = self.graphs[precision]
+        for part, wanted in ((path, graph.sha256), (data_of(path), graph.data_sha256)):
+            if wanted is not None and (not part.exists() or checksum(part) != wanted):
+                raise ModelError("load", subject, f"{part} is missing or not the file that was exported", remedy)
         return path
 
     @property
@@ -85,6 +91,11 @@ class Artefact(BaseModel):
 def _meaning(card: ModelCard) -> list[object]:
     """The parts of a card that decide what a vector is."""
     return [card.name, card.dimension, card.max_tokens, card.pooling, card.normalize, card.document_prefix]
+
+
+def data_of(graph: Path) -> Path:
+    """Where a large graph's weights lie: beside it."""
+    return graph.with_name(f"{graph.name}.data")
 
 
 def checksum(path: Path) -> str:

@@ -51,13 +51,15 @@ class OnnxSession:
         kind, _, number = device.partition(":")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or cpu_limit()
-        # Threads that spin while they wait would burn a core on an idle daemon.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Threads spin between the operators of a run, 3 to 20% of its time, and stop with it: an idle daemon burns nothing.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         options.log_severity_level = 4  # what it has to say comes as an exception too
         options.enable_mem_pattern = False  # patterns are kept for every shape; ours vary
         self._session: onnxruntime.InferenceSession = ort.InferenceSession(
-            str(path), options, providers=_providers(kind, int(number or 0), memory_limit, path.parent)
-        )
+            str(path), options, providers=_providers(kind, int(number or 0), memory_limit, path.parent),
+            # On a CPU the fused operator takes five times as long as an addition and a LayerNormalization.
+            disabled_optimizers=["SkipLayerNormFusion"] if kind == "cpu" else None,
+        )  # fmt: skip
         self._inputs = {entry.name for entry in self._session.get_inputs()}
         self._pad_id = pad_id
         self.device = "cpu" if self._session.get_providers()[0] == CPU else device

@@ -1,0 +1,138 @@
+"""Export: every precision passes its gate on the real model, and what does not pass is not installed and says why."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from embedsync.encoding import catalogue, gate, graph, int8
+from embedsync.encoding.artefact import MANIFEST, Artefact, Precision, data_of
+from embedsync.encoding.batching import plan_batches
+from embedsync.encoding.export import PRECISIONS, export
+from embedsync.encoding.model import OnnxEncoder, load
+from embedsync.encoding.onnx import OnnxSession
+from embedsync.encoding.tokenizer import Tokenizer
+from embedsync.errors import ModelError
+from tests.support import MODEL, embedsync
+
+CARD = catalogue.find(MODEL)
+
+
+@pytest.fixture(scope="module")
+def artefact(models_dir: Path) -> Artefact:
+    return Artefact.open(models_dir, CARD)
+
+
+@pytest.fixture(scope="module")
+def int8_encoder(models_dir: Path) -> OnnxEncoder:
+    return load(models_dir, CARD, "cpu", None, "int8")
+
+
+def test_every_graph_of_the_real_model_passes_its_gate(artefact: Artefact) -> None:
+    assert set(artefact.graphs) == set(PRECISIONS)
+    assert artefact.rejected == {}
+    for precision, made in artefact.graphs.items():
+        assert made.worst_cosine >= gate.GATES[precision]
+        assert made.worst_batched >= 1 - 1e-5
+    assert artefact.graphs["int8"].megabytes < artefact.graphs["fp32"].megabytes / 3.5
+
+
+def test_int8_is_near_fp32_on_texts_the_gate_has_not_seen(encoder: OnnxEncoder, int8_encoder: OnnxEncoder) -> None:
+    unseen = [text[20:] for text in gate.texts(200)]
+    texts = ["a", "!", "word " * 400, "\U0001f642 emoji", "SELECT 1", *(text for text in unseen if text.strip())]
+    tokens = encoder.tokenize(texts)
+    exact, near = np.empty((len(texts), 384), "f4"), np.empty((len(texts), 384), "f4")
+    for batch in plan_batches([len(text) for text in tokens], lambda: 2048):
+        exact[batch.indices] = encoder.encode([tokens[i] for i in batch.indices])
+        near[batch.indices] = int8_encoder.encode([tokens[i] for i in batch.indices])
+    assert float(gate.cosines(near, exact).min()) >= gate.GATES["int8"]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.text(min_size=1, max_size=120), min_size=1, max_size=12))
+def test_a_batch_gives_the_vectors_of_single_texts(encoder: OnnxEncoder, int8_encoder: OnnxEncoder, texts: list[str]) -> None:
+    for each in (encoder, int8_encoder):
+        tokens = each.tokenize(texts)
+        batched = each.encode(tokens)
+        assert batched.shape == (len(texts), 384)
+        for row, text in zip(batched, tokens, strict=True):
+            assert np.abs(row - each.encode([text])[0]).max() <= 1e-5
+
+
+def test_int8_vectors_are_a_class_of_their_own(encoder: OnnxEncoder, int8_encoder: OnnxEncoder, artefact: Artefact) -> None:
+    assert int8_encoder.precision == "int8"
+    assert int8_encoder.fingerprint != encoder.fingerprint == artefact.fingerprint("fp16")
+
+
+@given(st.lists(st.lists(st.floats(-1e6, 1e6, width=32), min_size=3, max_size=3), min_size=1, max_size=9))
+def test_rows_are_rounded_to_the_nearest_of_their_own_levels(rows: list[list[float]]) -> None:
+    matrix: NDArray[np.float32] = np.array(rows, dtype=np.float32)
+    levels, scale = int8.by_row(matrix, 64)
+    assert np.abs(levels).max() <= 64, "a pair of products with more does not fit in the 16 bits of older processors"
+    assert (np.abs(levels * scale[:, None] - matrix) <= scale[:, None] * 0.5001).all()
+
+
+def test_a_graph_under_its_gate_is_not_installed_and_says_why(tmp_path: Path) -> None:
+    made = export(CARD, tmp_path, precisions=("int8",), gates={"int8": 0.9999})
+    assert set(made.graphs) == {"fp32"}
+    assert "under 0.9999" in made.rejected["int8"]
+    assert not (made.folder / "int8.onnx").exists()
+    with pytest.raises(ModelError, match="under 0[.]9999"):
+        Artefact.open(tmp_path, CARD).path("int8")
+
+
+def test_nothing_is_installed_when_fp32_fails(tmp_path: Path) -> None:
+    wrong = CARD.model_copy(update={"normalize": False})
+    before = export(CARD, tmp_path, precisions=("fp32",))
+    with pytest.raises(ModelError, match="fp32 graph"):
+        export(CARD, tmp_path, precisions=("fp32",), gates={"fp32": 1.1})
+    assert Artefact.open(tmp_path, CARD).graphs == before.graphs, "what was there before stays"
+    assert [path.name for path in tmp_path.iterdir()] == [MODEL], "and nothing is left behind"
+    assert export(wrong, tmp_path, precisions=("fp32",)).card.normalize is False
+
+
+def test_a_graph_too_large_for_one_file_has_its_weights_beside_it(artefact: Artefact, tmp_path: Path) -> None:
+    path = tmp_path / "fp32.onnx"
+    graph.save(onnx.load(artefact.path("fp32")), path, external_above=1_000_000)
+    assert path.stat().st_size < 1_000_000 < data_of(path).stat().st_size
+    tokens = Tokenizer(artefact.tokenizer_path, 256).encode(["one text", "another"])
+    assert np.array_equal(OnnxSession(path, 0).run(tokens), OnnxSession(artefact.path("fp32"), 0).run(tokens))
+    measured = gate.measure(path, tokens, OnnxSession(path, 0).run(tokens), 0)
+    assert measured.data_sha256 is not None
+    kept = artefact.model_copy(update={"folder": tmp_path, "graphs": {"fp32": measured}})
+    assert kept.path("fp32") == path
+    data_of(path).write_bytes(b"damaged")
+    with pytest.raises(ModelError, match=r"fp32\.onnx\.data is missing or not the file"):
+        kept.path("fp32")
+
+
+def test_the_command_exports_reports_and_fails_with_a_graph_that_was_asked_for(tmp_path: Path) -> None:
+    done = embedsync("export", MODEL, "--models-dir", str(tmp_path), "--precision", "int8")
+    assert done.returncode == 0, done.stderr
+    assert "int8" in done.stdout
+    assert "fp16" not in done.stdout
+    assert (tmp_path / MODEL / MANIFEST).exists()
+    failed = embedsync("export", MODEL, "--models-dir", str(tmp_path), "--precision", "int8", "--gate", "int8=0.99999")
+    assert failed.returncode == 1
+    assert "int8 is not installed: its worst cosine against torch fp32 is 0.99" in " ".join(failed.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [("--precision", "fp8", "--precision fp8"), ("--gate", "int8=2", "--gate int8=2"), ("--gate", "int4=0.5", "--gate int4=0.5")],
+)
+def test_wrong_options_are_named(tmp_path: Path, option: str, value: str, said: str) -> None:
+    done = embedsync("export", MODEL, "--models-dir", str(tmp_path), option, value)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_the_daemon_runs_int8_when_told_to(models_dir: Path) -> None:
+    for precision in ("fp32", "fp16", "int8"):
+        wanted: Precision = precision
+        made = load(models_dir, CARD, "cpu", 1, wanted)
+        assert made.precision == ("int8" if precision == "int8" else "fp32"), "fp16 is for GPUs"
