@@ -241,10 +241,15 @@ def status(
     settings = _settings(config_path)
     with connect(settings.database.url, "status") as connection:
         found = reading.read(connection)
+        failures = reading.failures(connection)
     if as_json:
-        typer.echo(json.dumps(found, indent=2, default=str))
+        typer.echo(json.dumps([row | {"failures": failures.get(row["sync"], [])} for row in found], indent=2, default=str))
     else:
         console.print(reading.table(found))
+        for name, rows in failures.items():
+            typer.echo(f"{name}: could not encode these; an edit releases a row, `embedsync retry {name}` tries all again")
+            for row in rows:
+                typer.echo(f"  {'/'.join(map(str, row['key'].values()))}: {row['error']}")
     if check and not all(reading.is_fresh(row) for row in found):
         raise typer.Exit(3)
 

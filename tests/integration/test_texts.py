@@ -1,5 +1,6 @@
 """Any text, with the real model: what is stored is what a fresh encoding gives, in every type of target."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -113,10 +114,16 @@ def test_retry_gives_a_refused_text_another_chance(url: str, docs: Connection, m
     with serving(settings_for(url, sync_of("docs"), sweep_seconds=600.0), encoder) as service:
         wait_fresh(service)
         assert docs.execute("SELECT rows_failed FROM embedsync.status").fetchone() == (1,)
+        shown = embedsync("status", "--config", str(config)).stdout
+        assert "docs: could not encode these" in shown
+        assert "  1: the null encoder refuses this text" in shown
+        (row,) = json.loads(embedsync("status", "--json", "--config", str(config)).stdout)
+        assert row["failures"] == [{"key": {"id": 1}, "error": "the null encoder refuses this text"}]
         encoder.refuse = None
         assert "docs: 1 rows queued" in embedsync("retry", "--config", str(config)).stdout
         until("it is embedded", lambda: docs.execute("SELECT count(*) FROM docs_embedded").fetchone() == (2,))
         assert docs.execute("SELECT rows_failed FROM embedsync.status").fetchone() == (0,)
+        assert "could not encode" not in embedsync("status", "--config", str(config)).stdout
 
 
 @settings(deadline=None, max_examples=15)

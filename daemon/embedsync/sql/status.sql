@@ -10,5 +10,5 @@ VALUES (%(sync)s, %(worker)s, %(device)s, %(rows_per_second)s, %(rows_written)s,
        lag_p50_ms = coalesce(excluded.lag_p50_ms, activity.lag_p50_ms),
        lag_p99_ms = coalesce(excluded.lag_p99_ms, activity.lag_p99_ms), last_error = excluded.last_error
 
--- failed: rows whose text could not be encoded
-SELECT {t_key_texts}, t.encode_error FROM {target} AS t WHERE t.encode_error IS NOT NULL LIMIT %(limit)s
+-- failures: the latest rows of every sync whose text could not be encoded
+SELECT sync, key, error FROM embedsync.failures(%(most)s)
