@@ -35,15 +35,16 @@ def fuse(traced: Path, config: dict[str, Any], precision: Precision) -> "onnx.Mo
     """The traced graph with its operators fused as they are fastest where that precision runs.
 
     On a GPU everything that can be is fused. On a CPU ONNX Runtime's SkipLayerNormalization takes five times as long as
-    an addition and a LayerNormalization; and an int8 graph needs its projections outside of the fused attention.
+    an addition and a LayerNormalization, and its Attention projects each head of each text by itself, which is slow for
+    short texts; an int8 graph needs projections and tables as nodes of their own anyway.
     """
     from onnxruntime.transformers import optimizer
     from onnxruntime.transformers.fusion_options import FusionOptions
 
     options = FusionOptions("bert")
-    options.enable_skip_layer_norm = precision == "fp16"
-    options.use_multi_head_attention = precision == "int8"
-    options.enable_embed_layer_norm = precision != "int8"  # its tables become int8, too
+    if precision != "fp16":
+        options.enable_skip_layer_norm = options.enable_embed_layer_norm = False
+        options.use_multi_head_attention = True
     optimised = optimizer.optimize_model(
         str(traced), "bert", num_heads=config["num_attention_heads"], hidden_size=config["hidden_size"], opt_level=0,
         optimization_options=options,
