@@ -6,7 +6,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from tests.benchmarks import backfill, encoding, footprint, freshness, memory, queue, writers
+from tests.benchmarks import backfill, encoding, footprint, freshness, memory, openvino, queue, writers
 from tests.benchmarks.harness import Machine, Report, write_json
 
 BENCHMARKS = {
@@ -16,6 +16,7 @@ BENCHMARKS = {
     "touch": freshness.touch,
     "idle": footprint.idle,
     "reference": encoding.reference,
+    "openvino": openvino.openvino,
     "memory": memory.memory,
     "writers": writers.writers,
     "queue": queue.queue,
