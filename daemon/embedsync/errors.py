@@ -47,7 +47,11 @@ class SchemaError(EmbedsyncError):
 
 
 class ModelError(EmbedsyncError):
-    """A model is unknown, not exported, damaged, or its device is missing."""
+    """A model is unknown, not exported, damaged, or cannot be run."""
+
+
+class DeviceError(ModelError):
+    """The device a model should run on is missing, or this process has lost it and only another one may get it back."""
 
 
 class EncodingError(EmbedsyncError):

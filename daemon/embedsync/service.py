@@ -20,7 +20,7 @@ from embedsync.db import Connection, connect, queries, translated
 from embedsync.encoding import artefact, catalogue, model
 from embedsync.encoding.budget import BatchBudget, BudgetMemory, first_guess
 from embedsync.encoding.dispatch import Dispatcher
-from embedsync.encoding.onnx import gpu_memory
+from embedsync.encoding.machine import gpu_memory
 from embedsync.errors import DatabaseError, ModelError
 from embedsync.keeper import Keeper
 from embedsync.listener import Listener, Waker
@@ -140,8 +140,8 @@ class Service:
         if self._settings.daemon.batch_tokens:
             return BatchBudget(self._settings.daemon.batch_tokens, fixed=True)
         known = self._memory.recall(name, encoder.device)
-        memory = gpu_memory(encoder.device) if encoder.device != "cpu" else None
-        return BatchBudget(known.size or first_guess(memory[0] if memory else None), ceiling=known.ceiling)
+        memory = gpu_memory(encoder.device)
+        return BatchBudget(known.size or first_guess(memory.free if memory else None), ceiling=known.ceiling)
 
     def _serve(self, backoff: Backoff) -> None:
         """One life of the listener's connection: LISTEN first, then look at everything."""

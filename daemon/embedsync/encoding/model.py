@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 from loguru import logger
 
+from embedsync.encoding import providers
 from embedsync.encoding.artefact import Artefact, Precision
 from embedsync.encoding.catalogue import ModelCard
-from embedsync.encoding.onnx import OnnxSession, choose_device, cpu_limit
+from embedsync.encoding.machine import cpu_limit
+from embedsync.encoding.onnx import OnnxSession
 from embedsync.encoding.tokenizer import Tokenizer, TokenizerPool
-from embedsync.errors import EncodingError, ModelError
+from embedsync.errors import DeviceError, EncodingError, ModelError
 from embedsync.records import Tokens, Vector
 
 _TOKENIZERS = 12  # processes at most
@@ -73,23 +75,31 @@ class OnnxEncoder:
         return TokenizerPool(*given, processes=min(cores - 2, _TOKENIZERS))
 
     def _open(self, precision: Precision, device: str) -> OnnxSession:
-        return OnnxSession(self._artefact.path(precision), self._artefact.pad_id, device, self._threads, self._memory_limit)
+        """The graph on that very device. Raises ModelError for the graph, DeviceError that says why for the device."""
+        path = self._artefact.path(precision)
+        try:
+            session = OnnxSession(path, self._artefact.pad_id, device, self._threads, self._memory_limit)
+        except Exception as error:  # onnxruntime raises many kinds
+            if device == "cpu":
+                raise
+            raise providers.refusal(device, error) from error
+        if session.device != device:
+            raise providers.refusal(device)
+        return session
 
     def _start(self, wanted: str, precision: Precision | None) -> tuple[OnnxSession, Precision]:
         """The session on the wanted device. `auto` falls back to the CPU with one warning that says why."""
-        device = choose_device(wanted)
+        device = providers.choose(wanted)
         if device != "cpu":
             if precision == "int8":
                 raise ModelError("use", "the int8 graph on a GPU", "it is made for the CPU", 'Write device = "cpu", or fp16.')
             best: Precision = precision or ("fp16" if "fp16" in self._artefact.graphs else "fp32")
-            session = self._open(best, device)
-            if session.device != "cpu":
-                return session, best
-            problem = "onnxruntime could not start CUDA: the driver, CUDA or cuDNN is missing or of another version"
-            if wanted != "auto":
-                remedy = "Run: pip install 'onnxruntime-gpu[cuda,cudnn]', and compare its CUDA with nvidia-smi's."
-                raise ModelError("use", f"device {wanted!r}", problem, remedy)
-            logger.warning("encoding on the CPU: {}", problem)
+            try:
+                return self._open(best, device), best
+            except DeviceError as error:
+                if wanted != "auto":
+                    raise
+                logger.warning("encoding on the CPU: {}", error)
         # The fp16 graph is slower than fp32 on a CPU, so it is never what the CPU runs, asked for or fallen back to.
         on_cpu: Precision = "int8" if precision == "int8" else "fp32"
         return self._open(on_cpu, "cpu"), on_cpu

@@ -1,54 +1,46 @@
-"""One ONNX Runtime session: which device it runs on, and a batch through it."""
+"""One ONNX Runtime session: a batch through a graph on a device."""
 
-import os
-import subprocess
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedsync.encoding import providers
 from embedsync.encoding.batching import padded
-from embedsync.errors import ModelError
+from embedsync.encoding.machine import cpu_limit
 from embedsync.records import OutOfMemoryError, Tokens, Vector
 
 if TYPE_CHECKING:
     import onnxruntime
 
-CPU = "CPUExecutionProvider"
-_PROVIDERS = {"cpu": CPU, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
-# ONNX Runtime has no class of its own for this error, so its words must do.
-_OUT_OF_MEMORY = (
-    "Failed to allocate memory",
-    "is smaller than requested bytes",  # said when gpu_mem_limit is reached
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC",
-    "out of memory",
-    "bad_alloc",
+# ONNX Runtime has no class of its own for this error, so its words must do: whole ones, for a message that only
+# looks alike would have a batch halved that never can succeed.
+_OUT_OF_MEMORY = re.compile(
+    r"Failed to allocate memory for requested buffer of size \d+"
+    r"|Available memory of \d+ is smaller than requested bytes of \d+"  # gpu_mem_limit is reached
+    r"|CUDA failure 2: out of memory"
+    r"|\bCUBLAS_STATUS_ALLOC_FAILED\b"
+    r"|\bCUDNN_STATUS_ALLOC_FAILED\b"
+    r"|\bCUDNN_STATUS_INTERNAL_ERROR_(?:HOST|DEVICE)_ALLOCATION_FAILED\b"
+    r"|\bstd::bad_alloc\b"
 )
 _LENGTH_STEP = 16  # lengths on a GPU are rounded up to this: few shapes, so that the memory arena stays small
-
-
-def runtime() -> Any:
-    """The onnxruntime module, its telemetry off. Raises ModelError when neither build is installed."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: it is on by default in Linux wheels
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ModelError(
-            "start", "the encoder", "onnxruntime is not installed", "Run: pip install 'embedsync[cpu]' (or [gpu])."
-        ) from error
-    return onnxruntime
+_OUTPUT = "sentence_embedding"
 
 
 class OnnxSession:
-    """A graph loaded on a device. `device` is what was read back from the session, not what was asked for."""
+    """A graph loaded on a device. `device` is what was read back from the session, not what was asked for.
+
+    Raises what onnxruntime raises when the device fails; a missing library only shows in `device`.
+    """
 
     def __init__(
         self, path: Path, pad_id: int, device: str = "cpu", threads: int | None = None, memory_limit: int | None = None
     ) -> None:
-        ort = runtime()
-        kind, _, number = device.partition(":")
+        ort = providers.runtime()
+        providers.preload(device)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or cpu_limit()
         # Threads spin between the operators of a run, 3 to 20% of its time, and stop with it: an idle daemon burns nothing.
@@ -56,26 +48,35 @@ class OnnxSession:
         options.log_severity_level = 4  # what it has to say comes as an exception too
         options.enable_mem_pattern = False  # patterns are kept for every shape; ours vary
         self._session: onnxruntime.InferenceSession = ort.InferenceSession(
-            str(path), options, providers=_providers(kind, int(number or 0), memory_limit, path.parent),
-            # On a CPU the fused operator takes five times as long as an addition and a LayerNormalization.
-            disabled_optimizers=["SkipLayerNormFusion"] if kind == "cpu" else None,
+            str(path), options, providers=providers.provider_options(device, memory_limit, path.parent),
+            # Its own fallback would print, and go on with the fp16 graph on the CPU.
+            enable_fallback=0,
+            # On a CPU the fused kernel takes five times what LayerNormalization and Add take; a GPU's is quick.
+            disabled_optimizers=["SkipLayerNormFusion"] if device == "cpu" else None,
         )  # fmt: skip
         self._inputs = {entry.name for entry in self._session.get_inputs()}
         self._pad_id = pad_id
-        self.device = "cpu" if self._session.get_providers()[0] == CPU else device
+        self.device = providers.device_of(self._session, device)
         self._step = 1 if self.device == "cpu" else _LENGTH_STEP
+        self._buffers = InputBuffers(*providers.memory_place(self.device))
+        self._shrinking = ort.RunOptions()
+        self._shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", _arena(self.device))
+        self._shrink = False
 
     def run(self, batch: list[Tokens]) -> Vector:
         """Embeddings, float32 `[len(batch), dimension]`; not checked for being finite. Raises OutOfMemoryError."""
-        feed = self.feed(batch)
+        # After a failure the arena is full of pieces for batches that will not come again.
+        options, self._shrink = (self._shrinking if self._shrink else None), False
         try:
+            feed = self.feed(batch)
             if self.device == "cpu":
-                vectors: Vector = self._session.run(["sentence_embedding"], feed)[0]
+                vectors: Vector = self._session.run([_OUTPUT], feed, options)[0]
                 return vectors
-            return self._run_bound(feed)
+            return self.run_bound(feed, options)
         except Exception as error:
-            if any(words in str(error) for words in _OUT_OF_MEMORY):
-                raise OutOfMemoryError(str(error)[:200]) from error
+            if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+                self._shrink = True
+                raise OutOfMemoryError(str(error)[-200:]) from error
             raise
 
     def feed(self, batch: list[Tokens]) -> dict[str, NDArray[np.int64]]:
@@ -86,76 +87,45 @@ class OnnxSession:
             given["token_type_ids"] = np.zeros_like(ids)
         return given
 
-    def _run_bound(self, feed: dict[str, NDArray[np.int64]]) -> Vector:
-        """The same with inputs and output bound: one copy in, the device's kernels, one small copy out."""
+    def run_bound(self, feed: dict[str, NDArray[np.int64]], options: Any = None) -> Vector:
+        """The same with inputs in buffers that are kept: one copy in, the device's kernels, one small copy out."""
         binding = self._session.io_binding()
         for name, values in feed.items():
-            binding.bind_cpu_input(name, values)
-        binding.bind_output("sentence_embedding", "cpu")
-        self._session.run_with_iobinding(binding)
+            self._buffers.bind(binding, name, values)
+        binding.bind_output(_OUTPUT, "cpu")
+        self._session.run_with_iobinding(binding, options)
         vectors: Vector = binding.copy_outputs_to_cpu()[0]
         return vectors
 
 
-def _providers(kind: str, number: int, memory_limit: int | None, cache: Path) -> list[Any]:
-    """Execution providers in order of preference, with their options."""
-    if kind == "cpu":
-        return [CPU]
-    cuda: dict[str, Any] = {
-        "device_id": number,
-        # Grow by what is asked for: the default doubles, and the arena never gives memory back.
-        "arena_extend_strategy": "kSameAsRequested",
-        "use_tf32": "0",  # the fp32 graph is the one to fall back on: keep it exact
-    }
-    if memory_limit is not None:
-        cuda["gpu_mem_limit"] = memory_limit
-    providers: list[Any] = [(_PROVIDERS["cuda"], cuda), CPU]
-    if kind == "tensorrt":
-        engine = {
-            "device_id": number,
-            "trt_fp16_enable": True,
-            "trt_engine_cache_enable": True,
-            "trt_engine_cache_path": str(cache),
-        }
-        providers.insert(0, (_PROVIDERS["tensorrt"], engine))
-    return providers
+class InputBuffers:
+    """Memory on a device for a batch's inputs, allocated once a power of two of elements: few, and used again.
+
+    onnxruntime fills a tensor in place only when the sizes are equal, so the whole buffer is copied, and the graph is
+    bound to its beginning in the batch's own shape.
+    """
+
+    def __init__(self, kind: str, number: int) -> None:
+        self._kind = kind
+        self._number = number
+        self._kept: dict[tuple[str, int], tuple[NDArray[np.int64], Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def bind(self, binding: Any, name: str, values: NDArray[np.int64]) -> None:
+        """Copy `values` to the device and bind them as the graph's input `name`."""
+        size = 1 << (values.size - 1).bit_length()
+        if (name, size) not in self._kept:
+            there = providers.runtime().OrtValue.ortvalue_from_shape_and_type([size], np.int64, self._kind, self._number)
+            self._kept[name, size] = np.zeros(size, dtype=np.int64), there
+        here, there = self._kept[name, size]
+        here[: values.size] = values.ravel()
+        there.update_inplace(here)
+        binding.bind_input(name, self._kind, self._number, np.int64, list(values.shape), there.data_ptr())
 
 
-def choose_device(wanted: str) -> str:
-    """The device to try: `auto` is CUDA where this build of onnxruntime has it. Raises ModelError."""
-    ort = runtime()
-    available = ort.get_available_providers()
-    kind = wanted.partition(":")[0]
-    if kind == "auto":
-        kind = "cuda" if _PROVIDERS["cuda"] in available else "cpu"
-        wanted = kind
-    if _PROVIDERS[kind] not in available:
-        raise ModelError(
-            "use", f"device {wanted!r}", f"this onnxruntime has no {_PROVIDERS[kind]}",
-            "Run: pip uninstall onnxruntime && pip install 'embedsync[gpu]'.",
-        )  # fmt: skip
-    if kind != "cpu" and hasattr(ort, "preload_dlls"):
-        ort.preload_dlls(directory="")  # CUDA and cuDNN from the nvidia packages, before the system's
-    return wanted
-
-
-def cpu_limit() -> int:
-    """Cores this process may use: the scheduler's affinity, cut by the cgroup's quota."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cores  # no cgroup v2
-    return cores if quota == "max" else min(cores, max(1, round(int(quota) / int(period))))
-
-
-def gpu_memory(device: str) -> tuple[float, float] | None:
-    """Free and total memory of a CUDA device in GB (10⁹ bytes), None where nvidia-smi cannot tell."""
-    number = device.partition(":")[2] or "0"
-    query = ["nvidia-smi", f"--id={number}", "--query-gpu=memory.free,memory.total", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
-        free, total = (float(part) * 2**20 / 1e9 for part in answer.split(","))
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
-    return free, total
+def _arena(device: str) -> str:
+    """The memory arena to shrink, in onnxruntime's words."""
+    kind, number = providers.memory_place(device)
+    return f"{'cpu' if kind == 'cpu' else 'gpu'}:{number}"

@@ -9,8 +9,8 @@ import numpy as np
 from embedsync.encoding.batching import plan_batches
 from embedsync.encoding.budget import BatchBudget
 from embedsync.encoding.dispatch import Dispatcher
+from embedsync.encoding.machine import gpu_memory
 from embedsync.encoding.model import OnnxEncoder
-from embedsync.encoding.onnx import gpu_memory
 from embedsync.records import Urgency, Vector
 from tests.benchmarks.gpu.right import cosines, encode
 from tests.benchmarks.gpu.setting import Setting

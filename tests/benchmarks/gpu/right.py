@@ -12,7 +12,7 @@ import numpy as np
 from embedsync.encoding.artefact import Artefact, checksum
 from embedsync.encoding.batching import padded, plan_batches
 from embedsync.encoding.model import OnnxEncoder
-from embedsync.encoding.onnx import runtime
+from embedsync.encoding.providers import runtime
 from embedsync.records import Tokens, Vector
 from tests.benchmarks.gpu.setting import Setting
 

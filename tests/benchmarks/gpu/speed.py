@@ -5,8 +5,8 @@ from typing import Any
 
 from embedsync.encoding.batching import plan_batches
 from embedsync.encoding.budget import BatchBudget, first_guess
+from embedsync.encoding.machine import gpu_memory
 from embedsync.encoding.model import OnnxEncoder
-from embedsync.encoding.onnx import gpu_memory
 from embedsync.records import OutOfMemoryError, Tokens
 from tests.benchmarks.gpu.setting import Setting, median, sampled, seconds_of
 

@@ -1,0 +1,107 @@
+"""Cores by affinity and cgroup, versions 2 and 1, nested; the memory of a GPU as nvidia-smi tells it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from embedsync.encoding.machine import DeviceMemory, cpu_limit, gpu_memory
+
+CORES = 64
+
+
+@pytest.fixture(autouse=True)
+def many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(CORES)))
+
+
+def cgroups(folder: Path, membership: str, files: dict[str, str]) -> int:
+    """The limit found in a cgroup file system of these files, for a process of that membership."""
+    for name, text in files.items():
+        path = folder / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (folder / "membership").write_text(membership)
+    return cpu_limit(folder / "membership", folder / "cgroup")
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "cores"),
+    [
+        ("0::/\n", {"cpu.max": "200000 100000\n"}, 2),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, CORES),
+        ("0::/\n", {"cpu.max": "10000 100000\n"}, 1),
+        ("0::/a/b\n", {"a/cpu.max": "400000 100000", "a/b/cpu.max": "max 100000"}, 4),
+        ("0::/a/b\n", {"a/cpu.max": "400000 100000", "a/b/cpu.max": "300000 100000"}, 3),
+        ("0::/a/b\n", {"a/cpu.max": "300000 100000", "a/b/cpu.max": "800000 100000"}, 3),
+        ("0::/host/path/of/the/container\n", {"cpu.max": "500000 100000"}, 5),
+        ("0::/../outside\n", {"cpu.max": "500000 100000"}, 5),
+        (
+            "4:memory:/a\n2:cpu,cpuacct:/a\n0::/a\n",
+            {"cpu,cpuacct/a/cpu.cfs_quota_us": "150000\n", "cpu,cpuacct/a/cpu.cfs_period_us": "50000\n"},
+            3,
+        ),
+        ("1:cpu:/a/b\n", {"cpu/a/cpu.cfs_quota_us": "200000", "cpu/a/cpu.cfs_period_us": "100000"}, 2),
+        ("1:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, CORES),
+        ("1:cpu:/docker/abc\n", {"cpu/cpu.cfs_quota_us": "600000", "cpu/cpu.cfs_period_us": "100000"}, 6),
+        ("1:cpuset:/a\n", {"cpuset/a/cpu.cfs_quota_us": "100000", "cpuset/a/cpu.cfs_period_us": "100000"}, CORES),
+        ("0::/\n", {"cpu.max": "what is this"}, CORES),
+    ],
+)
+def test_the_smallest_quota_on_the_way_up_counts(tmp_path: Path, membership: str, files: dict[str, str], cores: int) -> None:
+    assert cgroups(tmp_path, membership, files) == cores
+
+
+def test_without_cgroups_it_is_the_affinity(tmp_path: Path) -> None:
+    assert cpu_limit(tmp_path / "none", tmp_path) == CORES
+
+
+def test_here_it_is_between_one_and_the_affinity() -> None:
+    assert 1 <= cpu_limit() <= CORES
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in that answers as the real one does, and notes what it was asked."""
+    script = tmp_path / "nvidia-smi"
+    script.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\necho "76123, 81559"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return tmp_path / "asked"
+
+
+def test_memory_is_in_gigabytes(nvidia_smi: Path) -> None:
+    memory = gpu_memory("cuda")
+    assert memory == DeviceMemory(free=pytest.approx(79.82, abs=0.01), total=pytest.approx(85.52, abs=0.01))  # type: ignore[arg-type]
+    assert memory.used == pytest.approx(5.7, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "asked"),
+    [
+        ("cuda", None, "0"),
+        ("cuda:1", None, "1"),
+        ("cuda:1", "3,2", "2"),
+        ("cuda", "GPU-8932f937", "GPU-8932f937"),
+        ("tensorrt", "", "0"),
+    ],
+)
+def test_the_gpu_that_is_asked_is_the_one_cuda_calls_so(
+    nvidia_smi: Path, monkeypatch: pytest.MonkeyPatch, device: str, visible: str | None, asked: str
+) -> None:
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    gpu_memory(device)
+    assert nvidia_smi.read_text().split()[0] == f"--id={asked}"
+
+
+@pytest.mark.parametrize("answer", ["echo '[N/A], [N/A]'", "echo No devices were found; exit 6", "exit 127"])
+def test_where_nothing_is_known_it_says_so(nvidia_smi: Path, answer: str) -> None:
+    (nvidia_smi.parent / "nvidia-smi").write_text(f"#!/bin/sh\n{answer}\n")
+    assert gpu_memory("cuda") is None
+
+
+def test_a_cpu_has_no_memory_of_its_own(nvidia_smi: Path) -> None:
+    assert gpu_memory("cpu") is None
+    assert not nvidia_smi.exists()
