@@ -159,6 +159,7 @@ class Service:
                     backoff.reset()
                     notify("READY=1\nSTATUS=listening")
                     ready = True
+                self._check_devices()
                 self._ping()
                 self._on_tick(self.keepers)
                 if self._once and all(keeper.is_fresh for keeper in self.keepers):
@@ -176,6 +177,13 @@ class Service:
                 for keeper in self.keepers:
                     keeper.stop(max(0.0, deadline - time.monotonic()))
             listener.close()
+
+    def _check_devices(self) -> None:
+        """End for the supervisor to start another process, where this one cannot encode any more. Raises DeviceError."""
+        for dispatcher in self._dispatchers.values():
+            if dispatcher.lost is not None:
+                self._stopping.set()  # so that what is encoded is written on the way out
+                raise dispatcher.lost
 
     def _patience(self) -> float:
         """Seconds until something is due without news."""

@@ -162,6 +162,30 @@ def test_a_single_text_without_room_begins_the_runtime_anew_once(encoder: Record
     assert encoder.rebuilt == 2
 
 
+def test_when_new_sessions_do_not_help_the_process_gives_up(encoder: Recorder, dispatcher: Dispatcher) -> None:
+    encoder.gate.set()
+    encoder.room = encoder.after_rebuild = 3
+    for attempt in range(1, 4):
+        assert dispatcher.lost is None
+        encoded(dispatcher, [5])
+        assert encoder.rebuilt == attempt
+    assert dispatcher.lost is not None
+    assert dispatcher.lost.exit_code == 1
+    assert "3 batches in a row failed" in str(dispatcher.lost)
+    assert "no room" in str(dispatcher.lost)
+
+
+def test_failures_with_a_success_between_them_are_no_reason_to_give_up(encoder: Recorder, dispatcher: Dispatcher) -> None:
+    encoder.gate.set()
+    for broken in ("once", "twice", None, "again", "and again", None):
+        encoder.broken = broken
+        encoded(dispatcher, [1])
+    encoder.broken = None
+    for _ in range(4):
+        encoded(dispatcher, [REFUSED, 1])  # the text's own fault
+    assert dispatcher.lost is None
+
+
 def test_stop_finishes_the_batch_in_hand_and_forgets_the_rest(encoder: Recorder, dispatcher: Dispatcher) -> None:
     done: list[Results] = []
     dispatcher.submit(Urgency.BACKFILL, [text(1)], 64, done.append)

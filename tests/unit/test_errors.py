@@ -5,6 +5,7 @@ import pytest
 from embedsync.errors import (
     ConfigError,
     DatabaseError,
+    DeviceError,
     EmbedsyncError,
     EncodingError,
     ModelError,
@@ -41,7 +42,15 @@ def test_a_config_error_lists_every_fault_on_a_line_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "code"),
-    [(DatabaseError, 1), (SchemaError, 1), (ModelError, 1), (EncodingError, 1), (NotOwnedError, 1), (NotFreshError, 3)],
+    [
+        (DatabaseError, 1),
+        (SchemaError, 1),
+        (ModelError, 1),
+        (DeviceError, 1),
+        (EncodingError, 1),
+        (NotOwnedError, 1),
+        (NotFreshError, 3),
+    ],
 )
 def test_exit_codes(kind: type[EmbedsyncError], code: int) -> None:
     assert kind("a", "b", "c").exit_code == code

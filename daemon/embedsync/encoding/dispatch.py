@@ -10,12 +10,13 @@ from loguru import logger
 
 from embedsync.encoding.budget import BatchBudget
 from embedsync.encoding.recent import RecentVectors
-from embedsync.errors import EncodingError
+from embedsync.errors import DeviceError, EncodingError
 from embedsync.records import Encoder, OutOfMemoryError, Tokens, Urgency, Vector
 
 # Every so many batches the oldest waiting one goes first, whatever its urgency: none waits for ever.
 _FAIR_TURN = 8
 _PROBE = "embedsync"
+_PATIENCE = 3  # batches in a row that the runtime cannot encode before this process gives up
 Done = Callable[[list[Vector | Exception]], None]
 
 
@@ -40,6 +41,8 @@ class Dispatcher:
         self.recent = RecentVectors(encoder.dimension)
         self.busy_seconds = 0.0
         self.tokens = 0
+        self.lost: DeviceError | None = None  # set once only another process can encode
+        self._failures = 0  # batches in a row
         self._jobs: list[Job] = []
         self._changed = threading.Condition()
         self._submitted = 0
@@ -87,6 +90,7 @@ class Dispatcher:
         while (job := self._next()) is not None:
             started = time.perf_counter()
             results = self._encode(job.tokens)
+            self._judge(results)
             seconds = time.perf_counter() - started
             self.busy_seconds += seconds
             real = sum(map(len, job.tokens))
@@ -112,6 +116,16 @@ class Dispatcher:
                 return [self._blame(error)]
         middle = len(tokens) // 2
         return self._encode(tokens[:middle]) + self._encode(tokens[middle:])
+
+    def _judge(self, results: list[Vector | Exception]) -> None:
+        """The last rung: when new sessions have not helped, what this process holds of the device is to be given up."""
+        errors = [result for result in results if isinstance(result, EncodingError) and result.retryable]
+        self._failures = self._failures + 1 if errors else 0
+        if self._failures == _PATIENCE:
+            self.lost = DeviceError(
+                "encode", f"on {self.encoder.device} in this process", f"{self._failures} batches in a row failed; {errors[-1]}",
+                "It ends, so that its supervisor starts another; nothing is lost.",
+            )  # fmt: skip
 
     def _rebuilt(self, tokens: list[Tokens], error: Exception) -> Vector | Exception:
         """One text alone did not fit: the memory is held by the runtime itself, so begin it anew, once."""
