@@ -14,7 +14,7 @@ from embedsync.errors import DatabaseError
 from embedsync.keeper import Keeper
 from embedsync.progress import resident_mib
 from embedsync.service import Service
-from embedsync.status import duration, read
+from embedsync.status import duration, memory, read
 
 _LOG_SECONDS = 5.0
 
@@ -97,4 +97,11 @@ class BackfillView:
         shown = keeper.progress.snapshot()
         left = max(0, self._totals[keeper.sync.name] - shown.done)
         eta = duration(left / shown.rows_per_second) if shown.rows_per_second else "–"
-        return f"{shown.rows_per_second:.0f} rows/s, ETA {eta}, {shown.truncated:,} truncated, {resident_mib():.0f} MiB"
+        device = keeper.dispatcher.memory
+        return ", ".join(
+            [
+                f"{shown.rows_per_second:.0f} rows/s, ETA {eta}, {shown.truncated:,} truncated, {resident_mib():.0f} MiB",
+                f"batches of {keeper.dispatcher.budget.settled:,} tokens",
+                *([f"GPU {memory(device.used, device.total)}"] if device else []),
+            ]
+        )

@@ -29,7 +29,7 @@ class Keeper:
         self.last_error: str | None = None
         self.was_fresh = False  # when the pipeline last ended
         self._model = model
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
         self._settings = settings
         self._once = once
         self._bound: BoundSync | None = None
@@ -91,7 +91,7 @@ class Keeper:
                 self._stand_by(listener, self._bound.id)
                 return
             logger.info("sync {}: owned by this worker", self.sync.name)
-        self.pipeline = Pipeline(self._bound, self._dispatcher, self._settings, self.progress, walk_again=self._once)
+        self.pipeline = Pipeline(self._bound, self.dispatcher, self._settings, self.progress, walk_again=self._once)
         self._running_since = time.monotonic()
         self.pipeline.start()
         self._due = 0.0

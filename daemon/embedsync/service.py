@@ -225,6 +225,7 @@ class Service:
             if not shown.done or shown == self._shown.get(keeper.sync.name):
                 continue
             self._shown[keeper.sync.name] = shown
+            keeper.dispatcher.measure()
             try:
                 if self._activity is None or self._activity.closed:
                     self._activity = connect(self._settings.database.url, "activity")
@@ -234,14 +235,18 @@ class Service:
                 logger.debug("{}", error)
 
     def _measured(self, keeper: Keeper, shown: Snapshot) -> dict[str, object]:
+        memory = keeper.dispatcher.memory
         return {
             "sync": keeper.sync.name,
             "worker": f"{socket.gethostname()}:{os.getpid()}",
-            "device": self.device,
+            "device": keeper.dispatcher.encoder.device,
             "rows_per_second": shown.rows_per_second,
             "rows_written": shown.done,
             "texts_truncated": shown.truncated,
             "lag_p50_ms": shown.lag_p50_ms,
             "lag_p99_ms": shown.lag_p99_ms,
             "last_error": keeper.last_error,
+            "batch_tokens": keeper.dispatcher.budget.settled,
+            "device_memory_used_bytes": memory and int(memory.used * 1e9),
+            "device_memory_total_bytes": memory and int(memory.total * 1e9),
         }

@@ -33,8 +33,9 @@ def is_fresh(row: dict[str, Any]) -> bool:
 def table(rows: list[dict[str, Any]]) -> Table:
     """The status as a person reads it."""
     shown = Table(
-        "sync", "state", "coverage", "rows", "backlog", "oldest", "rate", "ETA", "lag p50 / p99", "failed", title="embedsync"
-    )
+        "sync", "state", "coverage", "rows", "backlog", "oldest", "rate", "ETA", "lag p50 / p99", "failed", title="embedsync",
+        caption="\n".join(f"{row['sync']}: {device(row)}" for row in rows if row["device"]),
+    )  # fmt: skip
     for row in rows:
         rate = row["rows_per_second"]
         shown.add_row(
@@ -43,6 +44,21 @@ def table(rows: list[dict[str, Any]]) -> Table:
             f"{_ms(row['lag_p50_ms'])} / {_ms(row['lag_p99_ms'])}", _number(row["rows_failed"]),
         )  # fmt: skip
     return shown
+
+
+def device(row: dict[str, Any]) -> str:
+    """What encodes, how big its batches are, and its memory where it has one of its own."""
+    said = [str(row["device"])]
+    if row.get("batch_tokens") is not None:
+        said.append(f"batches of {row['batch_tokens']:,} tokens")
+    if row.get("device_memory_total_bytes"):
+        said.append(memory(row["device_memory_used_bytes"] / 1e9, row["device_memory_total_bytes"] / 1e9))
+    return ", ".join(said)
+
+
+def memory(used: float, total: float) -> str:
+    """A device's memory in GB as a person says it."""
+    return f"{used:.1f} of {total:.1f} GB in use"
 
 
 def duration(seconds: float | None) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from loguru import logger
 
 from embedsync.encoding.budget import BatchBudget
+from embedsync.encoding.machine import DeviceMemory, gpu_memory
 from embedsync.encoding.recent import RecentVectors
 from embedsync.errors import DeviceError, EncodingError
 from embedsync.records import Encoder, OutOfMemoryError, Tokens, Urgency, Vector
@@ -41,6 +42,7 @@ class Dispatcher:
         self.recent = RecentVectors(encoder.dimension)
         self.busy_seconds = 0.0
         self.tokens = 0
+        self.memory: DeviceMemory | None = None  # of the device, when last measured
         self.lost: DeviceError | None = None  # set once only another process can encode
         self._failures = 0  # batches in a row
         self._jobs: list[Job] = []
@@ -63,6 +65,10 @@ class Dispatcher:
         with self._changed:
             self._jobs = [job for job in self._jobs if job.owner is not owner]
             heapq.heapify(self._jobs)
+
+    def measure(self) -> None:
+        """Look at the device's memory; takes some milliseconds, on a GPU."""
+        self.memory = gpu_memory(self.encoder.device)
 
     def stop(self, timeout: float) -> None:
         """Finish the batch in hand, forget the rest."""
