@@ -16,6 +16,7 @@ STAGES: dict[str, Callable[[Setting], dict[str, Any]]] = {
     "nodes": right.nodes,
     "overflow": right.overflow,
     "sweep": speed.sweep,
+    "tensorrt": speed.tensorrt,
     "tokenising": speed.tokenising,
     "reference": speed.reference,
     "adaptive": speed.adaptive,

@@ -23,7 +23,7 @@ def memory(setting: Setting) -> dict[str, Any]:
 def ladder(setting: Setting) -> dict[str, Any]:
     """A limit far under what the batches ask for: nothing may be lost."""
     tokens = setting.tokens[:20_000]
-    weights = setting.artefact.graphs["fp16"].megabytes * 1e6
+    weights = setting.artefact.graphs[setting.encoder.precision].megabytes * 1e6
     encoder = OnnxEncoder(setting.artefact, setting.device, memory_limit=int(weights * 2 + 400e6))
     budget = BatchBudget(262144)
     dispatcher = Dispatcher(encoder, budget)
@@ -67,7 +67,7 @@ def wild(setting: Setting) -> dict[str, Any]:
     for turn in range(20):
         picked = [tokens[choose.randrange(len(tokens))] for _ in range(setting.count // 4)]
         encode(setting.encoder, picked, choose.choice([4096, 16384, 65536, 131072]))
-        now = gpu_memory("cuda")
+        now = gpu_memory(setting.encoder.device)
         if turn >= 1 and now:
-            used.append(now[1] - now[0])
+            used.append(now.used)
     return {"texts": 5 * setting.count, "GB in use, first": used[:1], "last": used[-1:], "most": max(used, default=None)}

@@ -1,18 +1,22 @@
 """fp16 on the GPU against torch fp32: cosines, batch against single, overflow, and where the nodes run."""
 
 import json
+import os
 import shutil
+import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from embedsync.encoding.artefact import Artefact, checksum
 from embedsync.encoding.batching import padded, plan_batches
 from embedsync.encoding.model import OnnxEncoder
-from embedsync.encoding.providers import runtime
+from embedsync.encoding.providers import provider_options, runtime
 from embedsync.records import Tokens, Vector
 from tests.benchmarks.gpu.setting import Setting
 
@@ -77,26 +81,43 @@ def torch_fp32(setting: Setting, tokens: list[Tokens]) -> Vector:
     return vectors
 
 
-def nodes(setting: Setting) -> dict[str, int]:
-    """How many kernels of one batch ran where, from ONNX Runtime's own profile."""
+def nodes(setting: Setting) -> dict[str, Any]:
+    """How many kernels of one batch ran where, from ONNX Runtime's own profile, and what it says about nodes left to the CPU."""
     ort, tokens = runtime(), setting.tokens[:64]
     options = ort.SessionOptions()
     options.enable_profiling = True
-    with tempfile.TemporaryDirectory() as folder:
+    options.log_severity_level = 0
+    with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+") as log:
         options.profile_file_prefix = f"{folder}/profile"
-        session = ort.InferenceSession(
-            str(setting.artefact.path("fp16")), options, providers=["CUDAExecutionProvider", "CPUExecutionProvider"]
-        )
-        ids, mask = padded(tokens, setting.artefact.pad_id)
-        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-        session.run(None, {entry.name: feed[entry.name] for entry in session.get_inputs()})
+        graph, offered = setting.artefact.path(setting.encoder.precision), provider_options(setting.device, None, Path(folder))
+        with stderr_into(log):
+            session = ort.InferenceSession(str(graph), options, providers=offered)
+            ids, mask = padded(tokens, setting.artefact.pad_id)
+            feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+            session.run(None, {entry.name: feed[entry.name] for entry in session.get_inputs()})
         events = json.loads(Path(session.end_profiling()).read_text())
+        log.seek(0)
+        said = [line.split("] ", 1)[-1].strip()[:300] for line in log if "fallback to CPU" in line or "Node(s) placed on" in line]
     ran = [
         (e["args"]["provider"], e["args"]["op_name"])
         for e in events
         if e.get("args", {}).get("provider") and e["name"].endswith("_kernel_time")
     ]
-    return {f"{provider} {op}": count for (provider, op), count in sorted(Counter(ran).items())}
+    counted = {f"{provider} {op}": count for (provider, op), count in sorted(Counter(ran).items())}
+    return {"kernels": counted, "said about placement": said}
+
+
+@contextmanager
+def stderr_into(file: IO[str]) -> Iterator[None]:
+    """What the runtime's own code writes to stderr goes to a file meanwhile."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def overflow(setting: Setting) -> dict[str, Any]:

@@ -1,15 +1,19 @@
 """How fast: batch sizes, precisions, binding, tokenising, sentence-transformers, and what the search settles on."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from embedsync.encoding.batching import plan_batches
 from embedsync.encoding.budget import BatchBudget, first_guess
 from embedsync.encoding.machine import gpu_memory
 from embedsync.encoding.model import OnnxEncoder
+from embedsync.encoding.onnx import OnnxSession
+from embedsync.errors import ModelError
 from embedsync.records import OutOfMemoryError, Tokens
 from tests.benchmarks.gpu.setting import Setting, median, sampled, seconds_of
 
+Way = Callable[[OnnxSession, list[Tokens]], None]  # a batch through a session
 SIZES = [2**power for power in range(12, 21)]  # 4k to 1M padded tokens
 
 
@@ -37,18 +41,47 @@ def matrix_rate() -> float:
     return 20 * 2 * 8192**3 / (time.perf_counter() - began)
 
 
-def encode_all(encoder: OnnxEncoder, tokens: list[Tokens], size: int, bound: bool = True) -> float:
+def plain(session: OnnxSession, batch: list[Tokens]) -> None:
+    """Inputs and outputs as arrays: onnxruntime copies them to and fro."""
+    session._session.run(["sentence_embedding"], session.feed(batch))
+
+
+def kept(session: OnnxSession, batch: list[Tokens]) -> None:
+    """As the daemon does on a GPU: inputs in buffers that are kept."""
+    session.run_bound(session.feed(batch))
+
+
+def fresh(session: OnnxSession, batch: list[Tokens]) -> None:
+    """Inputs bound from the host's memory: onnxruntime allocates them on the device for every batch."""
+    binding = session._session.io_binding()
+    for name, values in session.feed(batch).items():
+        binding.bind_cpu_input(name, values)
+    binding.bind_output("sentence_embedding", "cpu")
+    session._session.run_with_iobinding(binding)
+    binding.copy_outputs_to_cpu()
+
+
+WAYS: dict[str, Way] = {"plain": plain, "bound, buffers kept": kept, "bound, buffers fresh": fresh}
+
+
+def binding(setting: Setting, size: int) -> dict[str, float]:
+    """Texts a second by the way inputs come to the device, in turns, median of three."""
+    tokens = setting.tokens
+    seconds = {name: [encode_all(setting.encoder, tokens, size, way) for _ in range(3)] for name, way in WAYS.items()}
+    return {name: len(tokens) / median(found) for name, found in seconds.items()}
+
+
+def encode_all(encoder: OnnxEncoder, tokens: list[Tokens], size: int, way: Way | None = None) -> float:
     """Seconds to encode tokenised texts in windows of 50,000, sorted."""
-    session = encoder._session
     began = time.perf_counter()
     for start in range(0, len(tokens), 50_000):
         window = tokens[start : start + 50_000]
         for batch in plan_batches([len(text) for text in window], lambda: size):
             picked = [window[i] for i in batch.indices]
-            if bound:
+            if way is None:
                 encoder.encode(picked)
             else:
-                session._session.run(["sentence_embedding"], session.feed(picked))
+                way(encoder._session, picked)
     return time.perf_counter() - began
 
 
@@ -77,15 +110,31 @@ def sweep(setting: Setting) -> dict[str, Any]:
         found[name] = rows
     best = max(found["fp16"], key=lambda size: found["fp16"][size].get("tokens/s", 0))
     found["best size, fp16"] = best
-    pairs = [
-        (encode_all(setting.encoder, tokens, best, True), encode_all(setting.encoder, tokens, best, False)) for _ in range(3)
-    ]
-    found["binding on against off, speed"] = median([off / on for on, off in pairs])
+    found["inputs, texts/s"] = binding(setting, best)
     with sampled(0.2) as sampler:
         for _ in range(3):
             encode_all(setting.encoder, tokens, best)
     found["utilisation while encoding, %"] = median(sampler.utilisation) if sampler.utilisation else None
     return found
+
+
+def tensorrt(setting: Setting) -> dict[str, Any]:
+    """TensorRT beside CUDA at one size: whether it starts or why not, how long its engines take to build, and its speed."""
+    tokens, size = setting.tokens[:30_000], 16384
+    try:
+        began = time.perf_counter()
+        encoder = OnnxEncoder(setting.artefact, "tensorrt")
+        first = encode_all(encoder, tokens, size)  # builds engines as the shapes grow
+    except ModelError as error:
+        return {"not used": str(error)}
+    warm, cuda = (min(encode_all(each, tokens, size) for _ in range(3)) for each in (encoder, setting.encoder))
+    return {
+        "device": encoder.device,
+        "seconds to load and see every shape once": time.perf_counter() - began - 3 * (warm + cuda),
+        "of which encoding": first,
+        "texts/s": len(tokens) / warm,
+        "against CUDA": cuda / warm,
+    }
 
 
 def tokenising(setting: Setting) -> dict[str, Any]:
@@ -132,8 +181,8 @@ def reference(setting: Setting) -> dict[str, Any]:
 
 def adaptive(setting: Setting) -> dict[str, Any]:
     """What the search settles on, beginning with the first guess for this device."""
-    memory = gpu_memory("cuda")
-    budget = BatchBudget(first_guess(memory[0] if memory else None))
+    memory = gpu_memory(setting.encoder.device)
+    budget = BatchBudget(first_guess(memory.free if memory else None))
     began, first = time.perf_counter(), budget.settled
     tokens = setting.tokens
     while not budget.is_settled and time.perf_counter() - began < 60:
