@@ -76,6 +76,9 @@ class NullEncoder:
             tokens.append(Tokens(digest, len(text) > 1000))
         return tokens
 
+    def tokenize_queries(self, texts: list[str]) -> list[Tokens]:
+        return self.tokenize(texts)
+
     def rebuild(self) -> None:
         """Nothing to begin anew."""
 

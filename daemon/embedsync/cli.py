@@ -13,7 +13,7 @@ from rich.table import Table
 
 from embedsync import __version__, config, logs
 from embedsync.config import Settings
-from embedsync.errors import EmbedsyncError
+from embedsync.errors import ConfigError, EmbedsyncError
 
 app = typer.Typer(
     name="embedsync", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich", add_completion=False,
@@ -200,15 +200,54 @@ def remove(
     typer.echo(f"{sync}: removed" if found else f"{sync}: the database knows no such sync")
 
 
-@app.command()
-def run(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
+@app.command(epilog="Examples: embedsync run; embedsync run articles; embedsync run --serve 127.0.0.1:8377")
+def run(
+    sync: SyncArgument = None,
+    address: Annotated[
+        str | None, typer.Option("--serve", metavar="HOST:PORT", help="Answer OpenAI's embeddings requests there, too.")
+    ] = None,
+    config_path: ConfigOption = None,
+) -> None:
     """Backfill what is missing, then keep every row fresh until SIGTERM."""
     from embedsync.service import Service
 
     settings = _settings(config_path)
+    if address is not None:
+        settings = _serving_on(settings, address)
     service = Service(settings, settings.find(sync))
     service.handle_signals()
     service.run()
+
+
+@app.command(
+    epilog="Example: curl http://127.0.0.1:8377/v1/embeddings -H 'Content-Type: application/json' "
+    '-d \'{"model": "all-MiniLM-L6-v2", "input": "how do I return an order"}\'. '
+    'A text is embedded as a search; with "input_type": "document" as a row. One longer than the model reads is cut, and the '
+    "header X-Embedsync-Truncated says how many were. At most 2,048 texts, 65,536 tokens and 8 MiB a request. "
+    "An address that others can reach needs a key in EMBEDSYNC_API_KEY."
+)
+def serve(
+    sync: SyncArgument = None,
+    address: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Default: daemon.serve, else 127.0.0.1:8377.")] = None,
+    config_path: ConfigOption = None,
+) -> None:
+    """Answer OpenAI's embeddings requests with the models of your rows, so that searches fit them."""
+    from embedsync import service
+
+    settings = _settings(config_path)
+    settings = _serving_on(settings, address or settings.daemon.serve or "127.0.0.1:8377")
+    service.serve(settings, settings.find(sync))
+
+
+def _serving_on(settings: Settings, address: str) -> Settings:
+    """The settings with another `daemon.serve`. Raises ConfigError."""
+    changed = settings.model_dump(exclude_unset=True)
+    changed["daemon"] = changed.get("daemon", {}) | {"serve": address}
+    try:
+        return Settings.model_validate(changed)
+    except ValueError:
+        fault = f"{address!r} is not an address; write host:port, as in 127.0.0.1:8377"
+        raise ConfigError("of the command line", [fault]) from None
 
 
 @app.command()

@@ -33,6 +33,13 @@ def _device(value: str) -> str:
     return value
 
 
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{value!r} is not an address; write host:port, as in 127.0.0.1:8377")
+    return value
+
+
 def _qualified(value: str) -> str:
     try:
         split_name(value)
@@ -86,6 +93,7 @@ class Daemon(_Frozen):
     page_rows: int | None = Field(default=None, ge=1)  # a backfill's page; None: 1,000, with a GPU 8,192
     models_dir: Path | None = None  # exported models; None: the state directory
     catalogue_dirs: tuple[Path, ...] = ()  # more model descriptions than those that come with embedsync
+    serve: Annotated[str, AfterValidator(_address)] | None = None  # host:port of the embeddings endpoint of `run`
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
 

@@ -58,6 +58,10 @@ class EncodingError(EmbedsyncError):
     """The model's runtime failed on every text, so it is not the text's fault."""
 
 
+class ServerError(EmbedsyncError):
+    """Embeddings cannot be served over HTTP."""
+
+
 class NotOwnedError(EmbedsyncError):
     """Another worker already keeps this sync."""
 

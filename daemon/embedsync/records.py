@@ -16,9 +16,10 @@ Vector = NDArray[np.float32]
 class Urgency(IntEnum):
     """Which work goes first when several wait for the encoder."""
 
-    LIVE = 0  # an application changed a few rows and may search for them now
-    BULK = 1  # one statement changed many rows
-    BACKFILL = 2
+    QUERY = 0  # somebody waits for the answer
+    LIVE = 1  # an application changed a few rows and may search for them now
+    BULK = 2  # one statement changed many rows
+    BACKFILL = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,10 @@ class Encoder(Protocol):
 
     def tokenize(self, texts: list[str]) -> list[Tokens]:
         """Token ids of document texts, one entry a text."""
+        ...
+
+    def tokenize_queries(self, texts: list[str]) -> list[Tokens]:
+        """Token ids of search texts, one entry a text."""
         ...
 
     def encode(self, batch: list[Tokens]) -> Vector:

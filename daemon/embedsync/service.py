@@ -6,8 +6,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -29,6 +30,9 @@ from embedsync.records import Encoder
 from embedsync.sdnotify import notify, watchdog_seconds
 from embedsync.source import Model
 
+if TYPE_CHECKING:
+    from embedsync.server import EmbeddingServer
+
 _ACTIVITY_SECONDS = 5.0
 _STUCK_SECONDS = 120.0  # a thread without a sign of life for this long: let the supervisor restart us
 
@@ -48,6 +52,48 @@ def describe_model(settings: Settings, name: str) -> Model:
     return Model(card.name, card.dimension, card.max_tokens, opened.fingerprint(settings.daemon.precision or "fp32"))
 
 
+def open_dispatcher(settings: Settings, name: str, encoder: Encoder) -> Dispatcher:
+    """A dispatcher whose batch size is as configured, as it was found before a restart, or a first guess."""
+    if settings.daemon.batch_tokens:
+        return Dispatcher(encoder, BatchBudget(settings.daemon.batch_tokens, fixed=True))
+    known = budget_memory(settings).recall(name, encoder.device)
+    memory = gpu_memory(encoder.device)
+    guess = first_guess(memory.free if memory else None)
+    return Dispatcher(encoder, BatchBudget(known.size or guess, ceiling=known.ceiling))
+
+
+def budget_memory(settings: Settings) -> BudgetMemory:
+    """What was found out about batch sizes before."""
+    return BudgetMemory(settings.daemon.models_dir or artefact.default_models_dir())
+
+
+def open_server(settings: Settings, address: str, dispatchers: Mapping[str, Dispatcher]) -> "EmbeddingServer":
+    """The endpoint for these models, not yet started. Raises ServerError."""
+    from embedsync.server import EmbeddingServer, Served  # only who serves needs the packages, and the time, of a server
+
+    dirs = settings.daemon.catalogue_dirs
+    models = {name: Served(dispatcher, catalogue.find(name, dirs).matryoshka) for name, dispatcher in dispatchers.items()}
+    return EmbeddingServer(address, models)
+
+
+def serve(settings: Settings, syncs: tuple[Sync, ...]) -> None:
+    """Serve the models of these syncs, and nothing else, until SIGTERM or SIGINT. Raises ModelError, ServerError."""
+    assert settings.daemon.serve is not None
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    names = dict.fromkeys(sync.model for sync in syncs)
+    dispatchers = {name: open_dispatcher(settings, name, load_encoder(settings, name)) for name in names}
+    server = open_server(settings, settings.daemon.serve, dispatchers)
+    server.start()
+    notify("READY=1\nSTATUS=serving")
+    stopping.wait()
+    notify("STOPPING=1")
+    server.stop()
+    for dispatcher in dispatchers.values():
+        dispatcher.stop(timeout=2.0)
+
+
 class Service:
     """One worker. `run` returns when it is told to stop, or with `once` when every row is fresh."""
 
@@ -65,7 +111,7 @@ class Service:
         self._waker = Waker()
         self._stopping = threading.Event()
         self._dispatchers: dict[str, Dispatcher] = {}
-        self._memory = BudgetMemory(settings.daemon.models_dir or artefact.default_models_dir())
+        self._memory = budget_memory(settings)
         self.keepers: list[Keeper] = []
         self.device = "cpu"
         for sync in syncs:
@@ -78,12 +124,16 @@ class Service:
                 logger.error("sync {}: {}", sync.name, error)
         if not self.keepers:
             raise ModelError("run", "any sync", "none of their models could be loaded", "See the errors above.")
+        address = None if once else settings.daemon.serve
+        self._server = open_server(settings, address, self._dispatchers) if address else None
         self._watchdog = watchdog_seconds()
         self._activity: Connection | None = None
         self._shown: dict[str, Snapshot] = {}
 
     def run(self) -> None:
         """Serve until stopped. Raises EmbedsyncError for what needs somebody's help before anything can run."""
+        if self._server is not None:
+            self._server.start()
         scheduler = self._schedule()
         backoff = Backoff()
         try:
@@ -100,6 +150,8 @@ class Service:
         finally:
             notify("STOPPING=1")
             scheduler.shutdown(wait=False)
+            if self._server is not None:
+                self._server.stop()
             for keeper in self.keepers:
                 keeper.stop(self._settings.daemon.shutdown_seconds)
             self._keep_activity()
@@ -128,20 +180,12 @@ class Service:
         if sync.model not in self._dispatchers:
             encoder = self._load(self._settings, sync.model)
             self.device = encoder.device
-            self._dispatchers[sync.model] = Dispatcher(encoder, self._budget(sync.model, encoder))
+            self._dispatchers[sync.model] = open_dispatcher(self._settings, sync.model, encoder)
             logger.info("model {} on {}", sync.model, encoder.device)
         dispatcher = self._dispatchers[sync.model]
         encoder = dispatcher.encoder
         described = Model(sync.model, encoder.dimension, encoder.max_tokens, encoder.fingerprint)
         self.keepers.append(Keeper(sync, described, dispatcher, self._settings, once=self._once))
-
-    def _budget(self, name: str, encoder: Encoder) -> BatchBudget:
-        """The batch size as configured, as it was found before a restart, or a first guess."""
-        if self._settings.daemon.batch_tokens:
-            return BatchBudget(self._settings.daemon.batch_tokens, fixed=True)
-        known = self._memory.recall(name, encoder.device)
-        memory = gpu_memory(encoder.device)
-        return BatchBudget(known.size or first_guess(memory.free if memory else None), ceiling=known.ceiling)
 
     def _serve(self, backoff: Backoff) -> None:
         """One life of the listener's connection: LISTEN first, then look at everything."""

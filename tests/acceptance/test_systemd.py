@@ -24,7 +24,8 @@ def test_systemd_finds_nothing_to_complain_about(unit: str, tmp_path: Path) -> N
     (tmp_path / unit).write_text(text)
     dropin = tmp_path / f"{unit}.d"
     dropin.mkdir()
-    shutil.copy(data.folder("systemd") / "gpu.conf", dropin)
+    for name in ("gpu.conf", "serve.conf"):
+        shutil.copy(data.folder("systemd") / name, dropin)
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit)], capture_output=True, text=True, check=False
     )

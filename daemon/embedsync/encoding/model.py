@@ -42,6 +42,9 @@ class OnnxEncoder:
     def tokenize(self, texts: list[str]) -> list[Tokens]:
         return self._documents.encode(texts)
 
+    def tokenize_queries(self, texts: list[str]) -> list[Tokens]:
+        return self._queries.encode(texts)
+
     def encode(self, batch: list[Tokens]) -> Vector:
         """See `records.Encoder`. What is not finite is tried once in fp32. Raises EncodingError, OutOfMemoryError."""
         vectors = self._session.run(batch)
@@ -58,7 +61,7 @@ class OnnxEncoder:
 
     def encode_query(self, text: str) -> Vector:
         """The embedding `[dimension]` of a search text, with the model's query prefix."""
-        vector: Vector = self.encode(self._queries.encode([text]))[0]
+        vector: Vector = self.encode(self.tokenize_queries([text]))[0]
         return vector
 
     def rebuild(self) -> None:
