@@ -185,9 +185,6 @@ def test_a_large_body_is_not_read(client: Client) -> None:
     with socket.create_connection(("127.0.0.1", client.port), timeout=30) as raw:
         raw.sendall(f"{post}Content-Length: {MAX_BYTES + 1}\r\n\r\n".encode())  # not one byte of the body
         assert b" 413 " in raw.recv(1000)
-    chunked = (
-        "POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-    )
     with socket.create_connection(("127.0.0.1", client.port), timeout=30) as raw:
         raw.sendall(f"{post}Transfer-Encoding: chunked\r\n\r\n".encode())
         chunk = b"100000\r\n" + b" " * 2**20 + b"\r\n"
