@@ -22,6 +22,8 @@ MEGABYTE = 1_000_000
 def memory(report: Report, quick: bool) -> None:
     _rows(report, quick)
     _lengths(report, quick)
+    _many(report, quick)
+    _one_long(report)
 
 
 def _rows(report: Report, quick: bool) -> None:
@@ -63,3 +65,46 @@ def _lengths(report: Report, quick: bool) -> None:
             resident.append(resident_mib(worker.pid))
     report.add(f"resident memory after {count} texts of 0 to 1 MB", resident[0], "MiB")
     report.at_most(f"after {rounds * count:,} such texts / after {count}", resident[-1] / resident[0], 1.10)
+
+
+def _many(report: Report, quick: bool) -> None:
+    """With the model, over a million texts: nearly all of a few tokens, so that it ends, one in 500 longer."""
+    few, many = (1_000, 4_000) if quick else (100_000, 1_000_000)
+    real_encoder()
+    insert = """
+        INSERT INTO docs
+        SELECT g, repeat('text ' || g || ' ', CASE WHEN random() < 0.002 THEN (300 * random())::int ELSE 1 END)
+          FROM generate_series(%s::int, %s::int) g"""
+    with database() as (url, connection), worker_process(url) as worker:
+        await_fresh(connection)
+        connection.execute(insert, (1, few))
+        await_queue(connection, 3600)
+        time.sleep(1)
+        before = resident_mib(worker.pid)
+        connection.execute(insert, (few + 1, many))
+        await_queue(connection, 3600)
+        time.sleep(1)
+        after = resident_mib(worker.pid)
+    report.add(f"resident memory after {few:,} short texts, with the model", before, "MiB")
+    report.at_most(f"after {many:,} short texts / after {few:,}", after / before, 1.10)
+
+
+def _one_long(report: Report) -> None:
+    """A text of 10 MB: the model reads its first 256 tokens, and the worker little more."""
+    real_encoder()
+    whole = "\n".join(texts(5000))
+    prose = (whole * (10 * MEGABYTE // len(whole) + 1))[: 10 * MEGABYTE]
+    with database() as (url, connection), worker_process(url) as worker:
+        await_fresh(connection)
+        fill(connection, texts(1000), 1)
+        await_queue(connection)
+        time.sleep(1)
+        before = resident_mib(worker.pid)
+        fill(connection, [prose], 10_001)
+        await_queue(connection)
+        time.sleep(1)
+        report.at_most("resident memory after a text of 10 MB / before it", resident_mib(worker.pid) / before, 1.05)
+        fill(connection, [" " * 10 * MEGABYTE + "end"], 10_002)  # says nothing at its beginning, so it is read whole
+        await_queue(connection)
+        time.sleep(1)
+        report.add("the same after one of 10 MB of blanks", resident_mib(worker.pid) / before, "x")

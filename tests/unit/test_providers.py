@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,17 @@ def test_bound_inputs_give_the_very_same_vectors(encoder: OnnxEncoder, shapes: l
         bound = session.run_bound(session.feed(batch))
         assert bound.shape == (rows, encoder.dimension)
         assert bound.tobytes() == session.run(batch).tobytes()
+
+
+def test_bound_batches_of_several_threads_do_not_mix(encoder: OnnxEncoder) -> None:
+    session = encoder._session
+    batches = [[Tokens(np.full(20, 1000 + number, dtype=np.int64))] for number in range(40)]
+    wanted = [session.run(batch).tobytes() for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            assert [
+                found.tobytes() for found in pool.map(lambda batch: session.run_bound(session.feed(batch)), batches)
+            ] == wanted
 
 
 def test_buffers_are_few_and_used_again(session: OnnxSession) -> None:

@@ -1,6 +1,7 @@
 """One ONNX Runtime session: a batch through a graph on a device."""
 
 import re
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,7 @@ class OnnxSession:
         self.device = providers.device_of(self._session, device)
         self._step = 1 if self.device == "cpu" else _LENGTH_STEP
         self._buffers = InputBuffers(*providers.memory_place(self.device))
+        self._one_at_a_time = threading.Lock()
         self._shrinking = ort.RunOptions()
         self._shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", _arena(self.device))
         self._shrink = False
@@ -90,11 +92,12 @@ class OnnxSession:
     def run_bound(self, feed: dict[str, NDArray[np.int64]], options: Any = None) -> Vector:
         """The same with inputs in buffers that are kept: one copy in, the device's kernels, one small copy out."""
         binding = self._session.io_binding()
-        for name, values in feed.items():
-            self._buffers.bind(binding, name, values)
-        binding.bind_output(_OUTPUT, "cpu")
-        self._session.run_with_iobinding(binding, options)
-        vectors: Vector = binding.copy_outputs_to_cpu()[0]
+        with self._one_at_a_time:  # a search may come while the pipeline encodes, and the buffers are for one batch
+            for name, values in feed.items():
+                self._buffers.bind(binding, name, values)
+            binding.bind_output(_OUTPUT, "cpu")
+            self._session.run_with_iobinding(binding, options)
+            vectors: Vector = binding.copy_outputs_to_cpu()[0]
         return vectors
 
 
