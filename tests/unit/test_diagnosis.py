@@ -16,13 +16,13 @@ CALL = (
 )
 PROVIDER = "/site-packages/onnxruntime/capi/libonnxruntime_providers_cuda.so"
 SAID = {
-    "no CUDA at all, or CUDA 12 where 13 is wanted": (
+    "no CUDA at all": (
         "libcublasLt.so.13: cannot open shared object file: No such file or directory",
-        "CUDA 13 is missing, or of another major version: libcublasLt.so.13 is not found", "embedsync[gpu]",
+        "CUDA 13 is missing: libcublasLt.so.13 is not found", "embedsync[gpu]",
     ),
     "no curand": (
         "libcurand.so.10: cannot open shared object file: No such file or directory",
-        "CUDA 13 is missing, or of another major version: libcurand.so.10 is not found", "embedsync[gpu]",
+        "CUDA 13 is missing: libcurand.so.10 is not found", "embedsync[gpu]",
     ),
     "no cuDNN": (
         "libcudnn.so.9: cannot open shared object file: No such file or directory",
@@ -82,9 +82,15 @@ def test_what_was_really_said_is_understood(said: str, problem: str, remedy: str
     assert "{" not in found.problem + found.remedy
 
 
+def test_a_cuda_of_another_major_version_is_named() -> None:
+    found = explain("libcublasLt.so.13: cannot open shared object file: No such file or directory", "13", "12")
+    assert found.problem == "CUDA 12 is installed, and this onnxruntime needs CUDA 13: libcublasLt.so.13 is not found"
+    assert "embedsync[gpu]" in found.remedy
+
+
 def test_where_the_version_is_not_known_none_is_made_up() -> None:
     found = explain("libcublas.so.12: cannot open shared object file: No such file or directory")
-    assert found.problem == "CUDA is missing, or of another major version: libcublas.so.12 is not found"
+    assert found.problem == "CUDA is missing: libcublas.so.12 is not found"
 
 
 def test_what_is_not_known_is_quoted_without_the_source_lines_around_it() -> None:

@@ -19,7 +19,8 @@ CPU_ONLY = Diagnosis(
 _LIBRARIES = "Run: pip install 'embedsync[gpu]', which brings CUDA{cuda} and cuDNN, and compare with what nvidia-smi says."
 _DRIVER = "Install a driver for CUDA{cuda} or newer; nvidia-smi names the newest CUDA that the driver can serve."
 
-# The first that matches counts. {0} is the library or the driver's word, {cuda} the major version of CUDA wanted.
+# The first that matches counts. {0} is the library or the driver's word, {cuda} the major version of CUDA wanted,
+# {instead} what there is in its place.
 _CAUSES = (
     (r"(libonnxruntime_providers_\S+): cannot open", CPU_ONLY.problem, CPU_ONLY.remedy),
     (r"(libcuda\.so\S*): cannot open", "there is no NVIDIA driver: {0} is missing",
@@ -34,20 +35,23 @@ _CAUSES = (
     (r"(libcudnn\S*): cannot open|(cuDNN is not available)", "cuDNN 9 is missing", _LIBRARIES),
     (r"(libnv(?:infer|onnxparser)\S*): cannot open|(TensorRT libraries)", "TensorRT 10 is missing",
      'Run: pip install "tensorrt>=10,<11", or write device = "cuda".'),
-    (r"(lib[\w-]+\.so\S*): cannot open", "CUDA{cuda} is missing, or of another major version: {0} is not found", _LIBRARIES),
+    (r"(lib[\w-]+\.so\S*): cannot open", "{instead}: {0} is not found", _LIBRARIES),
     (r"(out of memory|ALLOC_FAILED|Failed to allocate memory)", "its memory is taken",
      "nvidia-smi shows by whom; free some, or use another device."),
 )  # fmt: skip
 
 
-def explain(said: str, cuda: str = "") -> Diagnosis:
-    """What `said` means; `cuda` is the major version that onnxruntime was built for, where it is known."""
+def explain(said: str, cuda: str = "", other_cuda: str = "") -> Diagnosis:
+    """What `said` means; `cuda` is the major version that onnxruntime was built for, `other_cuda` one that is there instead."""
     version = f" {cuda}" if cuda else ""
+    instead = (
+        f"CUDA {other_cuda} is installed, and this onnxruntime needs CUDA{version}" if other_cuda else f"CUDA{version} is missing"
+    )
     for pattern, problem, remedy in _CAUSES:
         found = re.search(pattern, said)
         if found:
             named = next(group for group in found.groups() if group)
-            return Diagnosis(problem.format(named, cuda=version), remedy.format(cuda=version))
+            return Diagnosis(problem.format(named, cuda=version, instead=instead), remedy.format(cuda=version))
     short = " ".join(said.split())
     failure = re.search(r"(CUDA|CUBLAS|CUDNN) failure \d+: [^;]+", short)  # the rest names source lines
     return Diagnosis(

@@ -104,7 +104,8 @@ def refusal(device: str, error: Exception | None = None) -> DeviceError:
     loaded once more, and the dynamic linker names what it lacks; what fails beyond that, the session says itself.
     """
     said = _load_error(_kind(device)) or str(error or f"onnxruntime left {_PROVIDERS[_kind(device)]} out without a word")
-    reason = explain(said, _cuda_major())
+    cuda = str(getattr(runtime(), "cuda_version", None) or "").partition(".")[0]  # that it was built for
+    reason = explain(said, cuda, _other_cuda(cuda))
     return DeviceError("use", f"device {device!r}", reason.problem, reason.remedy)
 
 
@@ -117,9 +118,14 @@ def _load_error(kind: str) -> str:
     return ""
 
 
-def _cuda_major() -> str:
-    """The CUDA this onnxruntime was built for, "" where it does not say."""
-    return str(getattr(runtime(), "cuda_version", None) or "").partition(".")[0]
+def _other_cuda(wanted: str) -> str:
+    """The major version of a CUDA that can be loaded where another one is wanted, "" where there is none."""
+    for major in ("14", "13", "12", "11"):
+        with contextlib.suppress(OSError):
+            if wanted and major != wanted:
+                ctypes.CDLL(f"libcudart.so.{major}")
+                return major
+    return ""
 
 
 def _kind(device: str) -> str:
