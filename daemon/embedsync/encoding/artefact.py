@@ -39,6 +39,7 @@ class Artefact(BaseModel):
     weights_sha256: str
     tokenizer_sha256: str
     pad_id: int
+    flops_per_token: int = 0  # of the weight matrices; 0: exported before it was counted
     graphs: dict[Precision, Graph]
     rejected: dict[Precision, str] = {}  # why a graph failed its gate and is not installed
     folder: Path = Path()
