@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from loguru import logger
@@ -14,6 +14,9 @@ from rich.table import Table
 from embedsync import __version__, config, logs
 from embedsync.config import Settings
 from embedsync.errors import ConfigError, EmbedsyncError
+
+if TYPE_CHECKING:
+    from embedsync.encoding.rivals import Rival
 
 app = typer.Typer(
     name="embedsync", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich", add_completion=False,
@@ -369,3 +372,97 @@ def retry(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
             queued = target.retry(connection, bound)
             connection.execute("SELECT embedsync.ring(%s)", (declared.name,))
             typer.echo(f"{declared.name}: {queued} rows queued")
+
+
+@app.command(
+    epilog="Examples: embedsync bench all-MiniLM-L6-v2; embedsync bench --sync articles --against sentence-transformers; "
+    "embedsync bench bge-small-en-v1.5 --texts titles.txt --device cpu --json. Takes minutes; Ctrl-C ends it at any time."
+)
+def bench(
+    model: Annotated[str | None, typer.Argument(help="An exported model; default: that of the sync.")] = None,
+    sync: Annotated[str | None, typer.Option("--sync", "-s", help="Encode rows of this sync; nothing is written.")] = None,
+    texts: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Encode this file: one text a line, or JSON lines (.jsonl) with `text`."),
+    ] = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="At most so many texts. Default: 1,000, with a GPU 20,000.")] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="cpu, cuda, cuda:1 or tensorrt; may be repeated. Default: the CPU, and CUDA if it is there."),
+    ] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(help="sentence-transformers or fastembed, measured in turns; may be repeated.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Medians are of so many.")] = 3,
+    models_dir: Annotated[Path | None, typer.Option(help="Where the exported models are; default: daemon.models_dir.")] = None,
+    config_path: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how fast a model's graphs are on this machine, as a share of what the hardware can multiply."""
+    from embedsync import service
+    from embedsync.bench import machine, measure, view
+    from embedsync.bench import texts as origins
+    from embedsync.encoding import artefact, catalogue
+
+    if sync and texts:
+        raise typer.BadParameter("give either --sync or --texts")
+    settings = _settings_if_any(config_path, needed=sync is not None or model is None)
+    settings = _with_models_dir(settings, models_dir)
+    name = model or _one_model(settings, sync)
+    opened = artefact.Artefact.open(
+        settings.daemon.models_dir or artefact.default_models_dir(), catalogue.find(name, settings.daemon.catalogue_dirs)
+    )
+    options = measure.Options(
+        _devices(device or []), settings.daemon.threads, settings.daemon.batch_tokens, _rivals(against or []), rounds
+    )
+    on_cpu = all(where == "cpu" for _, where in measure.lineup(opened, options.devices))
+    count = rows or (1000 if on_cpu else 20_000)
+    if sync:
+        found = origins.of_sync(settings, settings.find(sync)[0], service.describe_model(settings, name), count)
+    else:
+        found = origins.of_file(texts, count) if texts else origins.of_standard_library(count)
+    with view.BenchView(measure.steps(opened, options)) as shown:
+        report = measure.run(opened, found, options, shown.step)
+    if as_json:
+        typer.echo(json.dumps({"machine": machine.describe(), **report.json()}, indent=2))
+    else:
+        view.show(console, report, machine.describe())
+
+
+def _settings_if_any(path: Path | None, *, needed: bool) -> Settings:
+    """The settings, or the defaults where there is no file and none is needed."""
+    if needed or path or "EMBEDSYNC_CONFIG" in os.environ or any(Path(name).exists() for name in config.SEARCHED):
+        return _settings(path)
+    return Settings()
+
+
+def _with_models_dir(settings: Settings, folder: Path | None) -> Settings:
+    if folder is None:
+        return settings
+    return settings.model_copy(update={"daemon": settings.daemon.model_copy(update={"models_dir": folder})})
+
+
+def _one_model(settings: Settings, sync: str | None) -> str:
+    """The model of the sync, or the only one that is declared."""
+    models = {declared.model for declared in settings.find(sync)}
+    if len(models) > 1:
+        raise typer.BadParameter(f"several models are declared: {', '.join(sorted(models))}; name one")
+    return models.pop()
+
+
+def _devices(names: list[str]) -> tuple[str, ...]:
+    for name in names:
+        try:
+            config.Daemon(device=name)
+        except ValueError as error:
+            raise typer.BadParameter(f"there is no device {name!r}; write cpu, cuda, cuda:1 or tensorrt") from error
+    return () if "auto" in names else tuple(dict.fromkeys(names))
+
+
+def _rivals(names: list[str]) -> "tuple[Rival, ...]":
+    from embedsync.encoding.rivals import RIVALS
+
+    for name in names:
+        if name not in RIVALS:
+            raise typer.BadParameter(f"there is no {name!r} to measure against; write {' or '.join(RIVALS)}")
+    return tuple(rival for rival in RIVALS if rival in names)

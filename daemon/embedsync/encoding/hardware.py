@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedsync.encoding import providers
 from embedsync.encoding.artefact import Precision
-from embedsync.encoding.onnx import CPU, cpu_limit, runtime
+from embedsync.encoding.machine import cpu_limit
 
 _TOKENS = 1024  # rows of a product of the model's shapes: a batch on a CPU
 _SQUARE = {"cpu": 2048, "cuda": 8192}
@@ -137,7 +139,7 @@ def _onnxruntime(shape: Shape, precision: Precision, device: str, threads: int) 
     """A graph of one node, its second operand a weight as in an encoder, so that the runtime may pack it."""
     from onnx import TensorProto, helper, numpy_helper
 
-    ort = runtime()
+    ort = providers.runtime()
     a, b = _operands(shape, precision)
     kinds = {"fp32": (TensorProto.FLOAT,) * 2, "fp16": (TensorProto.FLOAT16,) * 2, "int8": (TensorProto.UINT8, TensorProto.INT32)}
     given, made = kinds[precision]
@@ -149,12 +151,12 @@ def _onnxruntime(shape: Shape, precision: Precision, device: str, threads: int) 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
-    kind, _, number = device.partition(":")
-    place = kind, int(number or 0)
-    cuda = ("CUDAExecutionProvider", {"device_id": place[1], "use_tf32": "0"})
-    providers = [CPU] if kind == "cpu" else [cuda, CPU]
-    session = ort.InferenceSession(proto.SerializeToString(), options, providers=providers)
+    providers.preload(device)
+    session = ort.InferenceSession(
+        proto.SerializeToString(), options, providers=providers.provider_options(device, None, Path()), enable_fallback=0
+    )
     binding = session.io_binding()
+    place = providers.memory_place(device)
     binding.bind_ortvalue_input("a", ort.OrtValue.ortvalue_from_numpy(a, *place))
     binding.bind_output("y", *place)
 

@@ -10,11 +10,9 @@ from embedsync.encoding.artefact import Artefact, Precision
 from embedsync.encoding.catalogue import ModelCard
 from embedsync.encoding.machine import cpu_limit
 from embedsync.encoding.onnx import OnnxSession
-from embedsync.encoding.tokenizer import Tokenizer, TokenizerPool
+from embedsync.encoding.tokenizer import Tokenizer, TokenizerPool, pool_processes
 from embedsync.errors import DeviceError, EncodingError, ModelError
 from embedsync.records import Tokens, Vector
-
-_TOKENIZERS = 12  # processes at most
 
 
 class OnnxEncoder:
@@ -73,9 +71,10 @@ class OnnxEncoder:
     def _tokenizer(self, cores: int) -> Tokenizer | TokenizerPool:
         """On a CPU tokenising is a small share of the work; a GPU outruns one process by far."""
         given = self._artefact.tokenizer_path, self.max_tokens, self.card.document_prefix
-        if self.device == "cpu" or cores < 4:
+        processes = pool_processes(cores)
+        if self.device == "cpu" or not processes:
             return Tokenizer(*given)
-        return TokenizerPool(*given, processes=min(cores - 2, _TOKENIZERS))
+        return TokenizerPool(*given, processes)
 
     def _open(self, precision: Precision, device: str) -> OnnxSession:
         """The graph on that very device. Raises ModelError for the graph, DeviceError that says why for the device."""

@@ -55,6 +55,12 @@ class Tokenizer:
 
 _CHUNK = 128  # texts a task: small enough to spread a page over all processes
 _SMALL = 64  # so few are tokenised here, without the way to another process and back
+_MOST = 12  # processes at most
+
+
+def pool_processes(cores: int) -> int:
+    """Processes a pool has on so many cores, which leaves two for the daemon's other threads; 0 where a pool is no help."""
+    return min(cores - 2, _MOST) if cores >= 4 else 0
 
 
 class TokenizerPool:
