@@ -1,16 +1,18 @@
 """The face of a benchmark: what is being measured, then a table of what was found."""
 
+import statistics
 from types import TracebackType
 from typing import Any, Self
 
 from loguru import logger
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from embedsync.bench.report import Contender, Report
 
-_WIDE = 140  # columns of a table that goes to a file
+_WIDE = 120  # columns of a table that goes to a file
 
 
 class BenchView:
@@ -42,38 +44,43 @@ class BenchView:
 
 def show(console: Console, report: Report, machine: dict[str, Any]) -> None:
     """The table and what a reader needs beside it."""
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_WIDE)
     rivals = list(dict.fromkeys(contender.name for contender in report.contenders if not contender.is_ours))
-    table = Table(title=f"{report.artefact.card.name}: a line a graph and device", title_justify="left")
-    for column in ("graph", "on"):
-        table.add_column(column, no_wrap=True)
-    columns = "tokens/s", "texts/s", "of the limit", "encoding alone", "padding", "batch", "memory"
-    for column in (*columns, *(f"× {name}" for name in rivals)):
-        table.add_column(column, justify="right")
+    table = Table(
+        title=report.artefact.card.name, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
+    table.add_column("graph")
+    table.add_column("on", no_wrap=True)
+    headings = "tokens/s", "texts/s", "of the\nlimit", "encoding\nalone", "padding", "batch", "MiB"
+    for heading in (*headings, *(f"times\n{_broken(name)}" for name in rivals)):
+        table.add_column(heading, justify="right", overflow="fold")
     for contender in report.contenders:
         table.add_row(*_cells(report, contender, rivals))
-    if console.is_terminal:
-        console.print(table)
-    else:
-        console.print(table, width=_WIDE, crop=False)
+    console.print(table)
     for line in (*_explained(report), *report.notes(), _said(machine)):
         console.print(line, soft_wrap=True, markup=False)
 
 
 def _cells(report: Report, contender: Contender, rivals: list[str]) -> list[str]:
-    cells = [contender.name, contender.device]
+    cells = [_broken(contender.name), contender.device]
     cells += [f"{contender.median(lambda one: one.tokens_per_second):,.0f}"]
     cells += [f"{contender.median(lambda one: one.texts_per_second):,.0f}", _percent(report.share(contender))]
     if contender.is_ours:
-        alone = report.share(contender, lambda one: one.encoded_per_second)
-        cells += [f"{contender.median(lambda one: one.encoded_per_second):,.0f} ({_percent(alone)})"]
+        cells += [f"{contender.median(lambda one: one.encoded_per_second):,.0f}"]
         cells += [
             f"{contender.median(lambda one: one.waste):.1%}",
-            f"{contender.batch_tokens:,}{'' if contender.settled else ' ?'}",
+            f"{contender.batch_tokens:,}{'' if contender.settled else '?'}",
         ]
     else:
         cells += ["–"] * 3
     ratios = report.ratios(contender)
-    return [*cells, f"{contender.memory_mib:,.0f} MiB", *(f"{ratios[name]:.2f}" if name in ratios else "–" for name in rivals)]
+    return [*cells, f"{contender.memory_mib:,.0f}", *(f"{ratios[name]:.2f}" if name in ratios else "–" for name in rivals)]
+
+
+def _broken(name: str) -> str:
+    """A long name on two lines."""
+    return name.replace("-", "-\n")
 
 
 def _explained(report: Report) -> list[str]:
@@ -92,12 +99,12 @@ def _explained(report: Report) -> list[str]:
             )
     if flops := report.artefact.flops_per_token:
         lines.append(f"a token costs {_flops(flops)}")
-    for processes, rates in report.tokenizing.items():
+    for processes, found in report.tokenizing.items():
         name = "one process" if processes == 1 else f"{processes} processes"
-        lines.append(f"tokenising alone, {name}: {sorted(rates)[len(rates) // 2]:,.0f} tokens/s")
+        lines.append(f"tokenising alone, {name}: {statistics.median(found):,.0f} tokens/s")
     lines.append(
-        "tokens are real ones, not padding; tokenising included, except where encoding is alone; "
-        "batch: padded tokens, as the daemon's search found them; memory: what it added to the process"
+        "tokens: real ones, padding not counted, tokenising included unless encoding is alone; batch: padded tokens, "
+        "as the daemon's search found them; MiB: what it added to this process"
     )
     return lines
 

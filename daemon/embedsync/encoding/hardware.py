@@ -11,7 +11,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -73,23 +72,21 @@ def _rate(multiply: Callable[[int], None], shape: Shape) -> float:
 
 def _libraries(precision: Precision, device: str, threads: int) -> Iterator[tuple[str, Product]]:
     """Every library at hand that multiplies in that precision there."""
-    if precision == "fp32" and device == "cpu" and (find_spec("threadpoolctl") or threads == len(os.sched_getaffinity(0))):
+    if precision == "fp32" and device == "cpu" and (_module("threadpoolctl") or threads == len(os.sched_getaffinity(0))):
         yield "numpy", _numpy
-    if find_spec("onnx"):
+    if _module("onnx"):
         yield "onnxruntime", lambda shape: _onnxruntime(shape, precision, device, threads)
-    if find_spec("torch"):
-        torch = import_module("torch")
-        if device == "cpu" or (torch.cuda.is_available() and precision != "int8"):
-            yield "torch", lambda shape: _torch(torch, shape, precision, device)
+    torch = _module("torch")
+    if torch and (device == "cpu" or (torch.cuda.is_available() and precision != "int8")):
+        yield "torch", lambda shape: _torch(torch, shape, precision, device)
 
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
     """numpy's and torch's own threads are as many as the encoder has, until this ends."""
-    torch = import_module("torch") if find_spec("torch") else None
+    torch, threadpoolctl = _module("torch"), _module("threadpoolctl")
     before = torch.get_num_threads() if torch else 0
-    limits: Any = import_module("threadpoolctl").threadpool_limits(count) if find_spec("threadpoolctl") else nullcontext()
-    with limits:
+    with threadpoolctl.threadpool_limits(count) if threadpoolctl else nullcontext():
         try:
             if torch:
                 torch.set_num_threads(count)
@@ -97,6 +94,14 @@ def _threads(count: int) -> Iterator[None]:
         finally:
             if torch:
                 torch.set_num_threads(before)
+
+
+def _module(name: str) -> Any:
+    """A library that need not be there; None where it is not."""
+    try:
+        return import_module(name)
+    except ImportError:
+        return None
 
 
 def _operands(shape: Shape, precision: Precision) -> tuple[NDArray[Any], NDArray[Any]]:
