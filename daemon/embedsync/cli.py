@@ -129,26 +129,33 @@ def export(
         raise typer.Exit(1)
 
 
-@app.command()
-def models(config_path: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """List the model catalogue."""
-    from embedsync.encoding import catalogue
+@app.command(
+    epilog="Examples: embedsync models; embedsync models bge-m3. A model of your own is a TOML file in daemon.catalogue_dirs: "
+    'name = "mine", source = "me/mine", dimension = 384, max_tokens = 512, pooling = "mean", and as they apply query_prefix, '
+    "document_prefix, normalize, licence and a table sha256 with the checksums of its files."
+)
+def models(
+    name: Annotated[str | None, typer.Argument(help="One model: its whole card, and what is exported of it.")] = None,
+    models_dir: Annotated[Path | None, typer.Option(help="Where exported models are; default: daemon.models_dir.")] = None,
+    config_path: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the model catalogue, and what of it is exported here."""
+    from embedsync import catalogue_view
+    from embedsync.encoding import artefact, catalogue
 
-    try:
-        folders = _settings(config_path).daemon.catalogue_dirs
-    except EmbedsyncError:
-        if config_path is not None:
-            raise
-        folders = ()
-    cards = catalogue.load(folders)
+    settings = _with_models_dir(_settings_if_any(config_path, needed=False), models_dir)
+    folders = settings.daemon.catalogue_dirs
+    cards = [catalogue.find(name, folders)] if name else list(catalogue.load(folders).values())
+    folder = settings.daemon.models_dir or artefact.default_models_dir()
+    exported = {card.name: made for card in cards if (made := artefact.Artefact.if_exported(folder, card)) is not None}
     if as_json:
-        typer.echo(json.dumps([card.model_dump() for card in cards.values()], indent=2))
-        return
-    table = Table("model", "dimension", "tokens", "pooling", "fp16", "licence", "weights pinned")
-    for card in cards.values():
-        pinned = "yes" if "model.safetensors" in card.sha256 else "no"
-        table.add_row(card.name, str(card.dimension), str(card.max_tokens), card.pooling, card.fp16, card.licence, pinned)
-    console.print(table)
+        found = [card.model_dump() | {"exported": catalogue_view.graphs_of(exported.get(card.name))} for card in cards]
+        typer.echo(json.dumps(found, indent=2))
+    elif name:
+        catalogue_view.show_one(console, cards[0], exported.get(name))
+    else:
+        console.print(catalogue_view.table(cards, exported))
 
 
 @app.command()

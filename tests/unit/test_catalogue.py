@@ -48,11 +48,13 @@ def test_of_two_folders_the_later_counts(tmp_path: Path) -> None:
     [
         (b'name = "bad"\n', "source"),
         (OWN.format(name="bad").replace('"cls"', '"max"').encode(), "pooling"),
-        (OWN.format(name="bad").encode() + b"maximum = 3\n", "maximum"),
+        (OWN.format(name="bad").encode() + b"maximum = 3\n", "maximum: there is no such key; possible are name, source"),
+        (OWN.format(name="bad").encode() + b"normalise = true\n", "normalise: there is no such key; did you mean normalize"),
+        (OWN.format(name="bad").replace("= 3", "= -3").encode(), "dimension: input should be greater than 0, but it says -3"),
         (b"name = \n", "line 1"),
         (b'name = "\xff"\n', "utf-8"),
     ],
-    ids=["missing key", "bad value", "unknown key", "not TOML", "not UTF-8"],
+    ids=["missing key", "bad value", "unknown key", "mistyped key", "impossible number", "not TOML", "not UTF-8"],
 )
 def test_a_faulty_file_is_named_with_its_fault(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "bad.toml"

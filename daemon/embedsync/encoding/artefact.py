@@ -59,6 +59,14 @@ class Artefact(BaseModel):
             raise ModelError("load", f"model {card.name!r}", "its description has changed since it was exported", remedy)
         return manifest.model_copy(update={"folder": folder, "card": card})
 
+    @classmethod
+    def if_exported(cls, models_dir: Path, card: ModelCard) -> Self | None:
+        """The installed model of that card, None where there is none that can be used."""
+        try:
+            return cls.open(models_dir, card)
+        except ModelError:
+            return None
+
     def fingerprint(self, precision: Precision) -> bytes:
         """16 bytes that are equal for comparable vectors: fp32 and fp16 are one class, int8 another."""
         scheme = "by row" if precision == "int8" else False

@@ -1,5 +1,6 @@
 """The model catalogue: one TOML file a model, those that come with embedsync and the user's own."""
 
+import difflib
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,10 +41,28 @@ def load(folders: Iterable[Path] = ()) -> dict[str, ModelCard]:
         for path in sorted(folder.glob("*.toml")):
             try:
                 card = ModelCard.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
+            except ValidationError as error:
+                raise ModelError("read", f"model description {path}", _faults(error), "Correct the file.") from error
+            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
                 raise ModelError("read", f"model description {path}", str(error), "Correct the file.") from error
             cards[card.name] = card
     return cards
+
+
+def _faults(error: ValidationError) -> str:
+    """Every fault of a card: its key, and what is wrong with it."""
+    said = []
+    for detail in error.errors(include_url=False):
+        key = ".".join(map(str, detail["loc"]))
+        if detail["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(key, list(ModelCard.model_fields), n=1)
+            hint = f"did you mean {near[0]}" if near else f"possible are {', '.join(ModelCard.model_fields)}"
+            said.append(f"{key}: there is no such key; {hint}")
+        elif detail["type"] == "missing":
+            said.append(f"{key}: it is missing")
+        else:
+            said.append(f"{key}: {detail['msg'].lower()}, but it says {detail['input']!r}")
+    return "; ".join(said)
 
 
 def find(name: str, folders: Iterable[Path] = ()) -> ModelCard:

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from embedsync.encoding import gate, graph, int8
+from embedsync.encoding import gate, graph, int8, recipe
 from embedsync.encoding.artefact import MANIFEST, Artefact, Graph, Precision, checksum, data_of
 from embedsync.encoding.catalogue import ModelCard
 from embedsync.encoding.flops import flops_per_token
@@ -22,7 +22,7 @@ from embedsync.errors import ModelError
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 _WEIGHTS = "model.safetensors"
-_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", *recipe.FILES)
 
 
 def export(
@@ -75,7 +75,7 @@ def locate(card: ModelCard) -> Path:
 
 
 def verify(card: ModelCard, folder: Path, report: Callable[[str], None] = lambda line: None) -> str:
-    """sha256 of the weights, after comparing every file the catalogue pins. Raises ModelError."""
+    """sha256 of the weights, after comparing every file the catalogue pins, and the card with them. Raises ModelError."""
     for name in (_WEIGHTS, "tokenizer.json", "config.json"):
         path = folder / name
         if not path.exists():
@@ -90,6 +90,7 @@ def verify(card: ModelCard, folder: Path, report: Callable[[str], None] = lambda
                 "export", f"model {card.name!r}", f"the sha256 of {path} is {found}, the catalogue says {wanted}",
                 "Get the file from its source again, or describe your own model in a catalogue file of its own.",
             )  # fmt: skip
+    recipe.check(card, folder)
     return checksum(folder / _WEIGHTS)
 
 
