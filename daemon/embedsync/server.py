@@ -11,7 +11,8 @@ import ipaddress
 import os
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,11 +31,13 @@ from embedsync.records import Tokens, Urgency, Vector
 try:
     import uvicorn
     from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 except ImportError as error:
     raise ServerError(
         "serve", "embeddings over HTTP", f"package {error.name} is not installed", "Run: pip install 'embedsync[serve]'."
@@ -44,6 +47,7 @@ MAX_BYTES = 8 * 2**20  # of a request's body
 MAX_TEXTS = 2048  # a request, as OpenAI's
 MAX_TOKENS = 65_536  # a request, each text cut at the model's limit
 MAX_REQUESTS = 32  # under way at once
+_HEAD_SECONDS = 10.0  # from the connection, or the answer before, to the end of a request's headers
 _BODY_SECONDS = 20.0
 _ENCODE_SECONDS = 60.0
 _CLOSE_SECONDS = 5
@@ -83,6 +87,36 @@ class _Refused(Exception):
         kind = "invalid_request_error" if status < 500 else "server_error"
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
         super().__init__(message)
+
+
+class _Connection(H11Protocol):
+    """A connection that is closed when its headers do not come: uvicorn itself waits for ever, so that few could block all."""
+
+    _due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset()
+
+    def _await_head(self) -> None:
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering:
+            self._unset()
+        elif self._due is None:
+            self._due = self.loop.call_later(_HEAD_SECONDS, self.transport.close)
+
+    def _unset(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
 
 
 class EmbeddingServer:
@@ -130,6 +164,7 @@ class EmbeddingServer:
     def _configured(self) -> uvicorn.Config:
         return uvicorn.Config(
             self._app(), log_config=None, access_log=False, server_header=False, proxy_headers=False, lifespan="off", ws="none",
+            http=_Connection,
             limit_concurrency=4 * MAX_REQUESTS, timeout_keep_alive=30, timeout_graceful_shutdown=_CLOSE_SECONDS,
         )  # fmt: skip
 
@@ -142,6 +177,7 @@ class EmbeddingServer:
                 Route("/v1/models", self._guarded(self._list_models), methods=["GET"]),
                 Route("/health", self._health, methods=["GET"]),
             ],
+            exception_handlers={HTTPException: _unknown},
             middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
         )
 
@@ -168,20 +204,27 @@ class EmbeddingServer:
         return JSONResponse({"object": "list", "data": models})
 
     async def _health(self, request: Request) -> Response:
-        """200 when every model encodes."""
+        """200 when every model encodes; it takes its turn among the requests, so that asking cannot overload it."""
         try:
-            for served in self._models.values():
-                await self._encode(served.dispatcher, served.dispatcher.encoder.tokenize_queries(["health"]))
+            async with self._turn():
+                for served in self._models.values():
+                    await self._encode(served.dispatcher, served.dispatcher.encoder.tokenize_queries(["health"]))
         except _Refused as refused:
             return JSONResponse(refused.body, 503)
         return JSONResponse({"status": "ok"})
 
     async def _embeddings(self, request: Request) -> Response:
+        async with self._turn():
+            return await self._answer(await _parsed(request))
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One of a bounded number of requests under way. Raises _Refused when there are too many."""
         if self._busy >= MAX_REQUESTS:
             raise _Refused(429, f"{MAX_REQUESTS} requests are under way; try again", code="rate_limit_exceeded")
         self._busy += 1
         try:
-            return await self._answer(await _parsed(request))
+            yield
         finally:
             self._busy -= 1
 
@@ -232,6 +275,13 @@ class EmbeddingServer:
                     raise _Refused(503, f"text {place} could not be encoded: {result}", param="input")
                 vectors[place] = result
         return [vectors[place] for place in range(len(tokens))]
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    """No such path or method, said as OpenAI's clients expect it."""
+    assert isinstance(error, HTTPException)
+    refused = _Refused(error.status_code, f"{request.method} {request.url.path}: {error.detail.lower()}")
+    return JSONResponse(refused.body, error.status_code, error.headers)
 
 
 async def _parsed(request: Request) -> EmbeddingsRequest:

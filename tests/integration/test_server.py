@@ -233,6 +233,33 @@ def test_no_body_breaks_it(client: Client, body: bytes) -> None:
     assert client.send("GET", "/health")[0] == 200
 
 
+def test_connections_that_say_nothing_do_not_lock_others_out(prefixed: OnnxEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedsync.server._HEAD_SECONDS", 0.5)
+    with served(prefixed) as asked:
+        idle = [socket.create_connection(("127.0.0.1", asked.port), timeout=30) for _ in range(5 * MAX_REQUESTS)]
+        for each in idle[::2]:
+            each.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: loc")
+        until("a request is answered", lambda: asked.embed("text")[0] == 200)
+        for each in idle:
+            until("it is closed", lambda each=each: _is_closed(each))  # type: ignore[misc]
+            each.close()
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    try:
+        while connection.recv(1000):
+            pass
+    except ConnectionResetError:
+        pass
+    return True
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/", 404), ("GET", "/v1/embeddings", 405)])
+def test_other_paths_and_methods_get_an_error_of_the_same_shape(client: Client, method: str, path: str, status: int) -> None:
+    found = client.send(method, path)
+    assert (found[0], found[1]["error"]["type"]) == (status, "invalid_request_error")
+
+
 def test_a_key_is_asked_for_where_one_is_set(prefixed: OnnxEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ServerError, match="no key is set"):
         EmbeddingServer("0.0.0.0:0", {})

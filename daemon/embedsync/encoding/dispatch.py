@@ -45,6 +45,7 @@ class Dispatcher:
         self.memory: DeviceMemory | None = None  # of the device, when last measured
         self.lost: DeviceError | None = None  # set once only another process can encode
         self._failures = 0  # batches in a row
+        self._is_full = False  # of memory, whatever is tried
         self._jobs: list[Job] = []
         self._changed = threading.Condition()
         self._submitted = 0
@@ -124,9 +125,14 @@ class Dispatcher:
         return self._encode(tokens[:middle]) + self._encode(tokens[middle:])
 
     def _judge(self, results: list[Vector | Exception]) -> None:
-        """The last rung: when new sessions have not helped, what this process holds of the device is to be given up."""
+        """The last rung: when new sessions have not helped, what this process holds of the device is to be given up.
+
+        Memory that stays full, or a GPU whose context is broken, is had back by another process only. Whatever else fails
+        on a CPU is waited for: the pipeline begins anew, with growing delays.
+        """
         errors = [result for result in results if isinstance(result, EncodingError) and result.retryable]
-        self._failures = self._failures + 1 if errors else 0
+        hopeless = self._is_full or self.encoder.device != "cpu"
+        self._failures = self._failures + 1 if errors and hopeless else 0
         if self._failures == _PATIENCE:
             self.lost = DeviceError(
                 "encode", f"on {self.encoder.device} in this process", f"{self._failures} batches in a row failed; {errors[-1]}",
@@ -138,8 +144,10 @@ class Dispatcher:
         try:
             self.encoder.rebuild()
             vector: Vector = self.encoder.encode(tokens)[0]
+            self._is_full = False
             return vector
         except Exception as again:
+            self._is_full = True
             return EncodingError(
                 "encode", "a single text", f"{error}; and after loading the model again: {again}",
                 "Free memory on the device, or choose another one.", retryable=True,

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from itertools import chain
 from pathlib import Path
@@ -95,6 +96,7 @@ def _begin(path: Path, max_tokens: int, prefix: str) -> None:
     """Make a pool's process ready: a tokenizer on one thread, and an end when its parent ends, however that is."""
     global _tokenizer
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which may want to finish what is under way
     _tokenizer = Tokenizer(path, max_tokens, prefix)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
