@@ -65,6 +65,7 @@ def backfill_rows(setting: Setting) -> dict[str, Any]:
         "against encoding alone": len(texts) / seconds / encoding_alone,
         "share of the time the encoder was busy": dispatcher.busy_seconds / seconds,
         "utilisation, %": median(sampler.utilisation) if sampler.utilisation else None,
+        "utilisation over time, % every half second": sampler.utilisation,
         "batch size settled on": dispatcher.budget.settled,
         "target, MB": size and size[0] / 1e6,
     }

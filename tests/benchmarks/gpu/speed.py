@@ -61,7 +61,17 @@ def fresh(session: OnnxSession, batch: list[Tokens]) -> None:
     binding.copy_outputs_to_cpu()
 
 
-WAYS: dict[str, Way] = {"plain": plain, "bound, buffers kept": kept, "bound, buffers fresh": fresh}
+def shrunk(session: OnnxSession, batch: list[Tokens]) -> None:
+    """As kept, with the arena given back after every batch: what the daemon does only after a failure."""
+    session.run_bound(session.feed(batch), session._shrinking)
+
+
+WAYS: dict[str, Way] = {
+    "plain": plain,
+    "bound, buffers kept": kept,
+    "bound, buffers fresh": fresh,
+    "bound, arena shrunk after each": shrunk,
+}
 
 
 def binding(setting: Setting, size: int) -> dict[str, float]:
