@@ -7,6 +7,8 @@ from embedsync.encoding.diagnosis import explain
 # Said by onnxruntime-gpu 1.31.1 (CUDA 13), by glibc's linker loading its libraries, and by CUDA's own runtime, each
 # with the libraries named here taken away. The two drivers that are too old and the one without a GPU were stand-ins
 # for libcuda.so.1 under the real CUDA runtime.
+# The CUDA provider of that version does not link cuDNN, only TensorRT's does; what a kernel says without it was read in
+# the library and not heard: that needs a GPU.
 CALL = (
     "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:154 std::conditional_t<THRW, void, "
     "onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, const char*, const char*, SUCCTYPE, const char*, const "
