@@ -81,6 +81,8 @@ class OnnxEncoder:
         path = self._artefact.path(precision)
         try:
             session = OnnxSession(path, self._artefact.pad_id, device, self._threads, self._memory_limit)
+            if session.device == device != "cpu":
+                session.run(self._queries.encode(["embedsync"]))  # some libraries, cuDNN among them, are missed at work only
         except Exception as error:  # onnxruntime raises many kinds
             if device == "cpu":
                 raise

@@ -43,7 +43,7 @@ class Tokenizer:
         """The start of a long text that already holds every token the model reads.
 
         Tokenising all of a megabyte to keep 256 tokens would cost its whole length in time and memory.
-        The cut falls on white space, where no token crosses it.
+        The cut falls on white space, where no token crosses it: true of WordPiece, Unigram and byte-level BPE alike.
         """
         size = self._max_tokens * _CHARACTERS_PER_TOKEN
         while len(text) > size:
