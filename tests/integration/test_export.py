@@ -76,6 +76,14 @@ def test_rows_are_rounded_to_the_nearest_of_their_own_levels(rows: list[list[flo
     assert (np.abs(levels * scale[:, None] - matrix) <= scale[:, None] * 0.5001).all()
 
 
+@pytest.fixture
+def few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For exports whose figures are of no interest."""
+    whole = gate.texts
+    monkeypatch.setattr(gate, "texts", lambda: whole(48))
+
+
+@pytest.mark.usefixtures("few_texts")
 def test_a_graph_under_its_gate_is_not_installed_and_says_why(tmp_path: Path) -> None:
     made = export(CARD, tmp_path, precisions=("int8",), gates={"int8": 0.9999})
     assert set(made.graphs) == {"fp32"}
@@ -85,6 +93,7 @@ def test_a_graph_under_its_gate_is_not_installed_and_says_why(tmp_path: Path) ->
         Artefact.open(tmp_path, CARD).path("int8")
 
 
+@pytest.mark.usefixtures("few_texts")
 def test_nothing_is_installed_when_fp32_fails(tmp_path: Path) -> None:
     wrong = CARD.model_copy(update={"normalize": False})
     before = export(CARD, tmp_path, precisions=("fp32",))

@@ -175,6 +175,18 @@ def test_when_new_sessions_do_not_help_the_process_gives_up(encoder: Recorder, d
     assert "no room" in str(dispatcher.lost)
 
 
+@pytest.mark.parametrize(("device", "gives_up"), [("cuda", True), ("cpu", False)])
+def test_only_a_gpu_is_given_up_for_an_error_that_stays(
+    encoder: Recorder, dispatcher: Dispatcher, device: str, gives_up: bool
+) -> None:
+    encoder.gate.set()
+    encoder.device = device
+    encoder.broken = "CUDA failure 700: an illegal memory access was encountered"
+    for _ in range(4):
+        encoded(dispatcher, [1])
+    assert (dispatcher.lost is not None) == gives_up
+
+
 def test_failures_with_a_success_between_them_are_no_reason_to_give_up(encoder: Recorder, dispatcher: Dispatcher) -> None:
     encoder.gate.set()
     for broken in ("once", "twice", None, "again", "and again", None):
