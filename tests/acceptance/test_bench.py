@@ -151,7 +151,11 @@ def test_ctrl_c_ends_it_without_a_word_too_many(models: Path, lines: Path, tmp_p
     program = [sys.executable, "-m", "embedsync", "bench", MODEL, "--models-dir", str(models), "--texts", str(lines)]
     log = tmp_path / "log"
     with log.open("w") as output:
-        process = subprocess.Popen([*program, "--device", "cpu", "--rounds", "1000"], stderr=output, stdout=output, cwd=tmp_path)
+        process = subprocess.Popen(
+            [*program, "--device", "cpu", "--rounds", "1000"], stderr=output, stdout=output, cwd=tmp_path,
+            # A shell's background jobs, and so perhaps this test, have it ignored, which a process inherits.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
         try:
             until("it measures", lambda: "round 1 of 1000" in log.read_text(), 120)
             process.send_signal(signal.SIGINT)
