@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test lint bench clean
 
 demo: $(READY)
-	$(BIN)/embedsync demo
+	$(BIN)/freshvec demo
 
 test: $(READY)
 	$(BIN)/python -m pytest

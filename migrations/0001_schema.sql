@@ -1,6 +1,6 @@
--- The embedsync schema: what is kept about every sync. Queues, targets and triggers are made a sync each, by `apply`.
+-- The freshvec schema: what is kept about every sync. Queues, targets and triggers are made a sync each, by `apply`.
 
-CREATE TABLE embedsync.sync (
+CREATE TABLE freshvec.sync (
   id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   name text NOT NULL UNIQUE,
   source_schema text NOT NULL,
@@ -16,10 +16,10 @@ CREATE TABLE embedsync.sync (
 );
 
 -- One sequence fences all writes: whoever drew the higher number read the text later.
-CREATE SEQUENCE embedsync.token AS bigint CACHE 1;
+CREATE SEQUENCE freshvec.fence AS bigint CACHE 1;
 
 -- Requests to compare a whole table. Append-only, so that a trigger which fails never waits for another.
-CREATE TABLE embedsync.rescan (
+CREATE TABLE freshvec.rescan (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   sync text NOT NULL,
   reason text NOT NULL,
@@ -27,8 +27,8 @@ CREATE TABLE embedsync.rescan (
 );
 
 -- What the worker measured last; written every few seconds while there is work.
-CREATE TABLE embedsync.activity (
-  sync text PRIMARY KEY REFERENCES embedsync.sync (name) ON DELETE CASCADE,
+CREATE TABLE freshvec.activity (
+  sync text PRIMARY KEY REFERENCES freshvec.sync (name) ON DELETE CASCADE,
   worker text NOT NULL,
   device text NOT NULL,
   measured_at timestamptz NOT NULL DEFAULT now(),
@@ -37,17 +37,20 @@ CREATE TABLE embedsync.activity (
   texts_truncated bigint NOT NULL,
   lag_p50_ms float8,
   lag_p99_ms float8,
-  last_error text
+  last_error text,
+  batch_tokens bigint,               -- padded tokens per batch, where the search for the best size stands
+  device_memory_used_bytes bigint,   -- of a GPU, by all its processes; NULL on a CPU
+  device_memory_total_bytes bigint
 );
 
 -- The bell that wakes the worker.
-CREATE FUNCTION embedsync.ring(sync text) RETURNS void
+CREATE FUNCTION freshvec.ring(sync text) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$ SELECT pg_notify('embedsync', sync) $$;
-REVOKE ALL ON FUNCTION embedsync.ring(text) FROM PUBLIC;
+AS $$ SELECT pg_notify('freshvec', sync) $$;
+REVOKE ALL ON FUNCTION freshvec.ring(text) FROM PUBLIC;
 
 -- Rows of a table: counted where that is quick, else estimated from the statistics.
-CREATE FUNCTION embedsync.count_rows(relation regclass, condition text DEFAULT 'true') RETURNS bigint
+CREATE FUNCTION freshvec.count_rows(relation regclass, condition text DEFAULT 'true') RETURNS bigint
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   estimate float8;
@@ -61,21 +64,21 @@ BEGIN
   RETURN counted;
 END $$;
 
-CREATE FUNCTION embedsync.sync_status() RETURNS TABLE (
+CREATE FUNCTION freshvec.sync_status() RETURNS TABLE (
   sync text, source text, target text, model text, rows_total bigint, rows_fresh bigint, rows_failed bigint,
   coverage float8, backlog bigint, oldest_unfresh_seconds float8, rescan_waiting boolean, backfill_done boolean,
   owner_pid int, device text, rows_per_second float8, eta_seconds float8, lag_p50_ms float8, lag_p99_ms float8,
   texts_truncated bigint, last_error text
 ) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  s embedsync.sync;
-  a embedsync.activity;
+  s freshvec.sync;
+  a freshvec.activity;
   source_table regclass;
   target_table regclass;
   queued bigint;
 BEGIN
-  FOR s IN SELECT * FROM embedsync.sync ORDER BY name LOOP
-    SELECT * INTO a FROM embedsync.activity act WHERE act.sync = s.name;
+  FOR s IN SELECT * FROM freshvec.sync ORDER BY name LOOP
+    SELECT * INTO a FROM freshvec.activity act WHERE act.sync = s.name;
     sync := s.name;
     source := format('%I.%I', s.source_schema, s.source_table);
     target := format('%I.%I', s.target_schema, s.target_table);
@@ -84,21 +87,21 @@ BEGIN
     target_table := to_regclass(target);
     rows_total := NULL; rows_fresh := NULL; rows_failed := NULL; queued := NULL; oldest_unfresh_seconds := NULL;
     IF source_table IS NOT NULL AND target_table IS NOT NULL THEN
-      rows_total := embedsync.count_rows(source_table);
-      rows_fresh := embedsync.count_rows(target_table, format('fingerprint = %L AND encode_error IS NULL', s.fingerprint));
-      rows_failed := embedsync.count_rows(target_table, 'encode_error IS NOT NULL');
+      rows_total := freshvec.count_rows(source_table);
+      rows_fresh := freshvec.count_rows(target_table, format('fingerprint = %L AND encode_error IS NULL', s.fingerprint));
+      rows_failed := freshvec.count_rows(target_table, 'encode_error IS NOT NULL');
     END IF;
-    IF to_regclass('embedsync.queue_' || s.name) IS NOT NULL THEN
-      EXECUTE format('SELECT count(*), extract(epoch FROM clock_timestamp() - min(changed_at))::float8 FROM embedsync.%I', 'queue_' || s.name)
+    IF to_regclass('freshvec.queue_' || s.name) IS NOT NULL THEN
+      EXECUTE format('SELECT count(*), extract(epoch FROM clock_timestamp() - min(changed_at))::float8 FROM freshvec.%I', 'queue_' || s.name)
         INTO queued, oldest_unfresh_seconds;
     END IF;
     backlog := queued + CASE WHEN s.backfill_done THEN 0 ELSE greatest(rows_total - rows_fresh - rows_failed, 0) END;
     coverage := CASE WHEN rows_total > 0
                      THEN least(1, greatest(0, rows_fresh - queued)::float8 / rows_total) ELSE 1 END;
-    rescan_waiting := EXISTS (SELECT FROM embedsync.rescan r WHERE r.sync = s.name);
+    rescan_waiting := EXISTS (SELECT FROM freshvec.rescan r WHERE r.sync = s.name);
     backfill_done := s.backfill_done;
     owner_pid := (SELECT l.pid FROM pg_locks l
-                   WHERE l.locktype = 'advisory' AND l.classid = 1701667428 AND l.objid = s.id AND l.granted
+                   WHERE l.locktype = 'advisory' AND l.classid = 1719035235 AND l.objid = s.id AND l.granted
                      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1);
     device := a.device;
     rows_per_second := CASE WHEN a.measured_at > now() - interval '30 seconds' THEN a.rows_per_second END;
@@ -111,4 +114,24 @@ BEGIN
   END LOOP;
 END $$;
 
-CREATE VIEW embedsync.status AS SELECT * FROM embedsync.sync_status();
+CREATE VIEW freshvec.status AS
+  SELECT s.*, a.batch_tokens, a.device_memory_used_bytes, a.device_memory_total_bytes
+    FROM freshvec.sync_status() AS s LEFT JOIN freshvec.activity AS a USING (sync);
+
+-- Rows whose text could not be encoded, with the error: what `freshvec status` lists and `freshvec retry` tries again.
+
+CREATE FUNCTION freshvec.failures(most int DEFAULT 10) RETURNS TABLE (sync text, key jsonb, error text, failed_at timestamptz)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  s freshvec.sync;
+BEGIN
+  FOR s IN SELECT * FROM freshvec.sync ORDER BY name LOOP
+    IF to_regclass(format('%I.%I', s.target_schema, s.target_table)) IS NOT NULL THEN
+      RETURN QUERY EXECUTE format(
+        'SELECT %L::text, to_jsonb(t) - %L::text[], t.encode_error, t.embedded_at FROM %I.%I AS t
+          WHERE t.encode_error IS NOT NULL ORDER BY t.embedded_at DESC LIMIT %L',
+        s.name, '{embedding,content_hash,fingerprint,fence,encode_error,embedded_at}',
+        s.target_schema, s.target_table, most);
+    END IF;
+  END LOOP;
+END $$;

@@ -8,10 +8,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from embedsync.embedded import EmbeddedPostgres
-from embedsync.encoding import catalogue
-from embedsync.encoding.model import OnnxEncoder, load
-from tests.support import MODEL, Connection, Worker, exported
+from freshvec.embedded import EmbeddedPostgres
+from freshvec.encoding.encoder import OnnxEncoder, load
+from freshvec.models import catalogue
+from tests.support import MODEL, Connection, WorkerProcess, exported
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 _numbers = itertools.count(1)
@@ -83,12 +83,14 @@ def encoder(models_dir: Path) -> OnnxEncoder:
 
 
 @pytest.fixture
-def workers(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+def workers(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
     """Starts worker processes; whatever still runs at the end is killed, and nothing else."""
-    started: list[Worker] = []
+    started: list[WorkerProcess] = []
 
-    def start(config: Path, *arguments: str, env: dict[str, str] | None = None) -> Worker:
-        started.append(Worker(config, *arguments, log=tmp_path / f"worker-{len(started)}.log", env=env))
+    def start(config: Path, *arguments: str, env: dict[str, str] | None = None) -> WorkerProcess:
+        started.append(
+            WorkerProcess(config, *arguments, log=tmp_path / f"worker-{len(started)}.log", env=env)
+        )
         return started[-1]
 
     yield start

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import psycopg
 
-from embedsync.config import Settings
-from embedsync.encoding import catalogue
-from embedsync.encoding.artefact import Artefact
-from embedsync.encoding.export import PRECISIONS, export
-from embedsync.errors import ModelError
-from embedsync.records import Encoder, Tokens, Vector
-from embedsync.service import Service
+from freshvec.config import Settings
+from freshvec.errors import ModelError
+from freshvec.export.export import PRECISIONS, export
+from freshvec.models import catalogue
+from freshvec.models.artefact import Artefact
+from freshvec.records import Encoder, Tokens, Vector
+from freshvec.worker.worker import Worker
 
 REPOSITORY = Path(__file__).parents[1]
 MODEL = "all-MiniLM-L6-v2"
@@ -85,7 +85,9 @@ class NullEncoder:
     def encode(self, batch: list[Tokens]) -> Vector:
         if self.seconds_a_batch:
             time.sleep(self.seconds_a_batch)
-        if self.refuse is not None and any(self.refuse in self._texts.get(t.ids.tobytes(), "") for t in batch):
+        if self.refuse is not None and any(
+            self.refuse in self._texts.get(t.ids.tobytes(), "") for t in batch
+        ):
             raise RuntimeError("the null encoder refuses this text")
         self.encoded += len(batch)
         raw = np.stack([np.frombuffer(text.ids.tobytes(), dtype=np.uint8)[:8] for text in batch])
@@ -95,7 +97,9 @@ class NullEncoder:
 
 def settings_for(url: str, *syncs: dict[str, Any], **daemon: Any) -> Settings:
     """Settings with the test's database; `daemon` overrides the daemon's defaults."""
-    return Settings.model_validate({"database": {"url": url}, "daemon": {"sweep_seconds": 5.0, **daemon}, "sync": list(syncs)})
+    return Settings.model_validate(
+        {"database": {"url": url}, "daemon": {"sweep_seconds": 5.0, **daemon}, "sync": list(syncs)}
+    )
 
 
 def sync_of(table: str, name: str = "docs", **more: Any) -> dict[str, Any]:
@@ -105,9 +109,9 @@ def sync_of(table: str, name: str = "docs", **more: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(settings: Settings, encoder: Encoder, *, once: bool = False) -> Iterator[Service]:
+def serving(settings: Settings, encoder: Encoder, *, once: bool = False) -> Iterator[Worker]:
     """A service in a thread of this process with the given encoder; stopped at the end."""
-    service = Service(settings, settings.sync, once=once, load=lambda _, __: encoder, tick_seconds=0.2)
+    service = Worker(settings, settings.sync, once=once, load=lambda _: encoder, tick_seconds=0.2)
     raised: list[BaseException] = []
 
     def run() -> None:
@@ -128,14 +132,14 @@ def serving(settings: Settings, encoder: Encoder, *, once: bool = False) -> Iter
         raise raised[0]
 
 
-def wait_fresh(service: Service, seconds: float = 60.0) -> None:
+def wait_fresh(service: Worker, seconds: float = 60.0) -> None:
     """Until every sync of the service has nothing left to do."""
     until("every row is fresh", lambda: all(keeper.is_fresh for keeper in service.keepers), seconds)
 
 
-def backfill(settings: Settings, encoder: Encoder) -> Service:
+def backfill(settings: Settings, encoder: Encoder) -> Worker:
     """Run a one-time backfill in this process until it is done."""
-    service = Service(settings, settings.sync, once=True, load=lambda _, __: encoder, tick_seconds=0.1)
+    service = Worker(settings, settings.sync, once=True, load=lambda _: encoder, tick_seconds=0.1)
     service.run()
     return service
 
@@ -146,7 +150,7 @@ def write_config(path: Path, settings_toml: str) -> Path:
 
 
 def config_toml(url: str, models_dir: Path, syncs: str, daemon: str = "") -> str:
-    """An embedsync.toml for worker processes."""
+    """An freshvec.toml for worker processes."""
     return (
         f'[database]\nurl = "{url}"\n[daemon]\nmodels_dir = "{models_dir}"\nsweep_seconds = 5.0\n'
         f"commit_every_seconds = 0.5\n{daemon}\n{syncs}\n"
@@ -156,16 +160,18 @@ def config_toml(url: str, models_dir: Path, syncs: str, daemon: str = "") -> str
 DOCS_SYNC = f'[[sync]]\nname = "docs"\ntable = "docs"\ncolumns = ["body"]\nmodel = "{MODEL}"\n'
 
 
-class Worker:
-    """An `embedsync` process of the real program, its output kept in a file."""
+class WorkerProcess:
+    """An `freshvec` process of the real program, its output kept in a file."""
 
     def __init__(self, config: Path, *arguments: str, log: Path, env: dict[str, str] | None = None) -> None:
         self.log = log
         self._file = log.open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "embedsync", *(arguments or ("run",)), "--config", str(config)],
-            stdout=self._file, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})},
-        )  # fmt: skip
+            [sys.executable, "-m", "freshvec", *(arguments or ("run",)), "--config", str(config)],
+            stdout=self._file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
+        )
 
     @property
     def output(self) -> str:
@@ -188,9 +194,15 @@ class Worker:
         self._file.close()
 
 
-def embedsync(*arguments: str, env: dict[str, str] | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def freshvec(
+    *arguments: str, env: dict[str, str] | None = None, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
     """Run the real command line to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "embedsync", *arguments], capture_output=True, text=True, timeout=timeout,
-        env={**os.environ, **(env or {})}, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "freshvec", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **(env or {})},
+        check=False,
+    )

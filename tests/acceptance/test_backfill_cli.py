@@ -6,17 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import DOCS_SYNC, Connection, Worker, config_toml, embedsync, until, write_config
+from tests.support import DOCS_SYNC, Connection, WorkerProcess, config_toml, freshvec, until, write_config
 
 ROWS, LONG = 1500, 400
-CHECKPOINT = "SELECT backfill_after[1]::bigint FROM embedsync.sync WHERE name = 'docs'"
-LINE = re.compile(rf"docs: ([\d,]+) of {ROWS:,} rows, (\d+) rows/s, ETA (\S+ \S+|–), ([\d,]+) truncated, \d+ MiB")
-SUMMARY = re.compile(r"docs: every row is fresh; ([\d,]+) rows in .+, ([\d,]+) encoded, \d+ rows/s, [\d,]+ truncated, 0 failed")
+CHECKPOINT = "SELECT backfill_after[1]::bigint FROM freshvec.sync WHERE name = 'docs'"
+LINE = re.compile(
+    rf"docs: ([\d,]+) of {ROWS:,} rows, (\d+) rows/s, ETA (\S+ \S+|–), ([\d,]+) truncated, \d+ MiB"
+)
+SUMMARY = re.compile(
+    r"docs: every row is fresh; ([\d,]+) rows in .+, ([\d,]+) encoded, \d+ rows/s, [\d,]+ truncated, 0 failed"
+)
 
 
 @pytest.mark.timeout(240)
 def test_plain_lines_then_killed_then_on_from_the_checkpoint(
-    url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., Worker]
+    url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., WorkerProcess]
 ) -> None:
     docs.execute(
         "INSERT INTO docs SELECT g, g || repeat(' words', CASE WHEN g > %s THEN 1 ELSE 300 END) FROM generate_series(1, %s) g",
@@ -42,8 +46,10 @@ def test_plain_lines_then_killed_then_on_from_the_checkpoint(
     behind = "SELECT count(*) FROM docs_embedding WHERE id <= %s AND embedding IS NOT NULL"
     assert docs.execute(behind, reached).fetchone() == reached, "every row up to the checkpoint is written"
 
-    config = write_config(tmp_path / "embedsync.toml", config_toml(url, models_dir, DOCS_SYNC, "page_rows = 100"))
-    again = embedsync("backfill", "--config", str(config))
+    config = write_config(
+        tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC, "page_rows = 100")
+    )
+    again = freshvec("backfill", "--config", str(config))
     assert again.returncode == 0, again.stderr
     summary = SUMMARY.search(again.stderr)
     assert summary is not None, again.stderr
@@ -57,30 +63,37 @@ def test_plain_lines_then_killed_then_on_from_the_checkpoint(
 
 
 def test_stopped_by_a_signal_it_says_so_and_the_next_goes_on(
-    url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., Worker]
+    url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., WorkerProcess]
 ) -> None:
-    docs.execute("INSERT INTO docs SELECT g, 'some text or other, number ' || g FROM generate_series(1, %s) g", (ROWS,))
-    config = write_config(tmp_path / "embedsync.toml", config_toml(url, models_dir, DOCS_SYNC, "page_rows = 100"))
+    docs.execute(
+        "INSERT INTO docs SELECT g, 'some text or other, number ' || g FROM generate_series(1, %s) g", (ROWS,)
+    )
+    config = write_config(
+        tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC, "page_rows = 100")
+    )
     worker = workers(config, "backfill")
     until("it has begun", lambda: "owned by this worker" in worker.output)
     assert worker.stop() == 1, "not every row is fresh"
     assert "stopped before the end; run it again to go on" in worker.output
     assert "Traceback" not in worker.output
-    assert embedsync("backfill", "--config", str(config)).returncode == 0
+    assert freshvec("backfill", "--config", str(config)).returncode == 0
 
 
 def test_it_refuses_while_a_daemon_owns_the_sync_and_disturbs_nothing(
-    url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., Worker]
+    url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., WorkerProcess]
 ) -> None:
-    config = write_config(tmp_path / "embedsync.toml", config_toml(url, models_dir, DOCS_SYNC))
+    config = write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC))
     daemon = workers(config)
     until("the daemon owns it", lambda: "owned by this worker" in daemon.output)
-    refused = embedsync("backfill", "--config", str(config))
+    refused = freshvec("backfill", "--config", str(config))
     assert refused.returncode == 1
     assert "cannot backfill sync 'docs': a running worker keeps it fresh" in refused.stderr
-    assert "See `embedsync status`" in refused.stderr, "the remedy"
+    assert "See `freshvec status`" in refused.stderr, "the remedy"
     assert "Traceback" not in refused.stderr
     docs.execute("INSERT INTO docs VALUES (1, 'still kept fresh')")
-    until("the daemon works on", lambda: docs.execute("SELECT FROM docs_embedding WHERE id = 1").fetchone() is not None)
+    until(
+        "the daemon works on",
+        lambda: docs.execute("SELECT FROM docs_embedding WHERE id = 1").fetchone() is not None,
+    )
     assert daemon.stop() == 0
-    assert embedsync("backfill", "--config", str(config)).returncode == 0, "now it may"
+    assert freshvec("backfill", "--config", str(config)).returncode == 0, "now it may"

@@ -1,4 +1,4 @@
-"""`embedsync bench`, the real program on the real model: from a sync, a file, without anything; never how fast."""
+"""`freshvec bench`, the real program on the real model: from a sync, a file, without anything; never how fast."""
 
 import json
 import shutil
@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from embedsync.encoding.artefact import MANIFEST
-from tests.support import DOCS_SYNC, MODEL, Connection, config_toml, embedsync, until, write_config
+from freshvec.models.artefact import MANIFEST
+from tests.support import DOCS_SYNC, MODEL, Connection, config_toml, freshvec, until, write_config
 
 FLOPS = 21_233_664
 # A `sitecustomize` that hides packages from the program, as on a machine without them.
@@ -48,7 +48,10 @@ def lines(tmp_path: Path) -> Path:
 
 def bench(*arguments: str, cwd: Path, hidden: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """The command in a folder with no configuration file, some packages hidden."""
-    begin = MISSING.format(names=hidden) + "import sys\nfrom embedsync.cli import main\nsys.argv[0] = 'embedsync'\nmain()\n"
+    begin = (
+        MISSING.format(names=hidden)
+        + "import sys\nfrom freshvec.cli.main import main\nsys.argv[0] = 'freshvec'\nmain()\n"
+    )
     program = [sys.executable, "-c", begin, "bench", *arguments]
     return subprocess.run(program, capture_output=True, text=True, timeout=200, cwd=cwd, check=False)
 
@@ -60,24 +63,45 @@ def found(done: subprocess.CompletedProcess[str]) -> Any:
 
 @pytest.mark.timeout(240)
 def test_json_from_a_file_without_configuration(models: Path, lines: Path, tmp_path: Path) -> None:
-    given = [MODEL, "--models-dir", str(models), "--texts", str(lines), "--rows", "60", "--rounds", "2", "--device", "cpu"]
-    report = found(bench(*given, "--json", "--against", "sentence-transformers", "--against", "fastembed", cwd=tmp_path))
+    given = [
+        MODEL,
+        "--models-dir",
+        str(models),
+        "--texts",
+        str(lines),
+        "--rows",
+        "60",
+        "--rounds",
+        "2",
+        "--device",
+        "cpu",
+    ]
+    report = found(
+        bench(*given, "--json", "--against", "sentence-transformers", "--against", "fastembed", cwd=tmp_path)
+    )
     assert report["texts"]["count"] == 60
     assert report["texts"]["tokens"] > 60 * 5
     ours, theirs = report["results"]
     assert (ours["name"], ours["device"]) == ("fp32", "cpu")
     assert theirs["name"] == "sentence-transformers"
     assert len(ours["rounds"]) == len(theirs["rounds"]) == 2
-    assert {one["tokens"] for one in ours["rounds"] + theirs["rounds"]} == {report["texts"]["tokens"]}, "real tokens alone"
+    assert {one["tokens"] for one in ours["rounds"] + theirs["rounds"]} == {report["texts"]["tokens"]}, (
+        "real tokens alone"
+    )
     assert all(0 < one["tokenizing"] < one["seconds"] for one in ours["rounds"])
     assert ours["times_as_fast_as"]["sentence-transformers"] > 0
     assert ours["batch_tokens"] > 0
     assert 0 <= ours["padding"] < 1
     assert report["flops_per_token"] == FLOPS
     (limit,) = report["limits"]
-    assert (limit["precision"], limit["device"], len(limit["rounds"])) == ("fp32", "cpu", 3), "before, between and after"
+    assert (limit["precision"], limit["device"], len(limit["rounds"])) == ("fp32", "cpu", 3), (
+        "before, between and after"
+    )
     best = max(rate["flops"] for rate in limit["rounds"])
-    assert ours["share_of_limit"] >= 0.999 * min(one["tokens"] / one["seconds"] for one in ours["rounds"]) * FLOPS / best
+    assert (
+        ours["share_of_limit"]
+        >= 0.999 * min(one["tokens"] / one["seconds"] for one in ours["rounds"]) * FLOPS / best
+    )
     assert report["tokenizing"][0]["processes"] == 1
     assert any(note.startswith("fastembed on cpu is left out: ") for note in report["notes"])
     assert report["machine"]["packages"]["onnxruntime"]
@@ -85,22 +109,31 @@ def test_json_from_a_file_without_configuration(models: Path, lines: Path, tmp_p
 
 @pytest.mark.timeout(240)
 def test_a_table_from_a_sync_of_a_database(url: str, docs: Connection, models: Path, tmp_path: Path) -> None:
-    docs.execute("INSERT INTO docs SELECT g, 'A text of some words, number ' || g FROM generate_series(1, 500) g")
+    docs.execute(
+        "INSERT INTO docs SELECT g, 'A text of some words, number ' || g FROM generate_series(1, 500) g"
+    )
     config = write_config(tmp_path / "bench.toml", config_toml(url, models, DOCS_SYNC, "batch_tokens = 512"))
-    done = embedsync("bench", "--sync", "docs", "--rows", "60", "--rounds", "1", "--device", "cpu", "--config", str(config))
+    done = freshvec(
+        "bench", "--sync", "docs", "--rows", "60", "--rounds", "1", "--device", "cpu", "--config", str(config)
+    )
     assert done.returncode == 0, done.stderr
     assert "60 rows of sync docs" in done.stdout
     row = next(line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["fp32"])
     assert row[1] == "cpu"
     assert row[4].endswith("%"), "share of the limit"
     assert "512" in row, "as configured"
-    for words in ("limit of fp32 on cpu:", "a token costs 21.2 MFLOP", "tokenising alone, one process:", "onnxruntime 1"):
+    for words in (
+        "limit of fp32 on cpu:",
+        "a token costs 21.2 MFLOP",
+        "tokenising alone, one process:",
+        "onnxruntime 1",
+    ):
         assert words in done.stdout
     assert "round 1 of 1: fp32 on cpu" in done.stderr, "plain lines where there is no terminal"
     for output in (done.stdout, done.stderr):
         assert "\x1b" not in output
         assert "…" not in output, "nothing is cut"
-    assert docs.execute("SELECT to_regnamespace('embedsync')").fetchone() == (None,), "nothing is written"
+    assert docs.execute("SELECT to_regnamespace('freshvec')").fetchone() == (None,), "nothing is written"
 
 
 @pytest.mark.timeout(240)
@@ -117,11 +150,25 @@ def test_docstrings_without_torch_and_onnx(models: Path, tmp_path: Path) -> None
 
 def test_an_old_export_says_what_shares_need(models: Path, lines: Path, tmp_path: Path) -> None:
     manifest = models / MODEL / MANIFEST
-    manifest.write_text(json.dumps({k: v for k, v in json.loads(manifest.read_text()).items() if k != "flops_per_token"}))
-    given = (MODEL, "--models-dir", str(models), "--texts", str(lines), "--rows", "60", "--rounds", "1", "--device", "cpu")
+    manifest.write_text(
+        json.dumps({k: v for k, v in json.loads(manifest.read_text()).items() if k != "flops_per_token"})
+    )
+    given = (
+        MODEL,
+        "--models-dir",
+        str(models),
+        "--texts",
+        str(lines),
+        "--rows",
+        "60",
+        "--rounds",
+        "1",
+        "--device",
+        "cpu",
+    )
     done = bench(*given, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"run `embedsync export {MODEL}` again" in done.stdout
+    assert f"run `freshvec export {MODEL}` again" in done.stdout
 
 
 def test_wrong_usage_is_said_before_anything_is_measured(models: Path, lines: Path, tmp_path: Path) -> None:
@@ -136,26 +183,39 @@ def test_wrong_usage_is_said_before_anything_is_measured(models: Path, lines: Pa
     empty.write_text("\n \n", encoding="utf-8")
     at = ("--models-dir", str(models))
     assert "it is not in the catalogue" in refused(1, "no-such-model", *at)
-    assert "embedsync export bge-m3" in refused(1, "bge-m3", *at)
+    assert "freshvec export bge-m3" in refused(1, "bge-m3", *at)
     assert "there is none. Give one text a line." in refused(1, MODEL, *at, "--texts", str(empty))
     assert "does not exist" in refused(2, MODEL, *at, "--texts", str(tmp_path / "nothing.txt"))
     assert "either --sync or --texts" in refused(2, MODEL, *at, "--texts", str(lines), "--sync", "docs")
     assert "there is no device 'tpu'" in refused(2, MODEL, *at, "--device", "tpu")
     assert "write sentence-transformers or fastembed" in refused(2, MODEL, *at, "--against", "pgai")
-    assert "embedsync.toml" in refused(2, "--rows", "3"), "without a model, a configuration is needed"
+    assert "freshvec.toml" in refused(2, "--rows", "3"), "without a model, a configuration is needed"
     shutil.rmtree(models / MODEL)
     assert "it is not exported" in refused(1, MODEL, *at)
 
 
 def test_ctrl_c_ends_it_without_a_word_too_many(models: Path, lines: Path, tmp_path: Path) -> None:
-    program = [sys.executable, "-m", "embedsync", "bench", MODEL, "--models-dir", str(models), "--texts", str(lines)]
+    program = [
+        sys.executable,
+        "-m",
+        "freshvec",
+        "bench",
+        MODEL,
+        "--models-dir",
+        str(models),
+        "--texts",
+        str(lines),
+    ]
     log = tmp_path / "log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [*program, "--device", "cpu", "--rounds", "1000"], stderr=output, stdout=output, cwd=tmp_path,
+            [*program, "--device", "cpu", "--rounds", "1000"],
+            stderr=output,
+            stdout=output,
+            cwd=tmp_path,
             # A shell's background jobs, and so perhaps this test, have it ignored, which a process inherits.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )  # fmt: skip
+        )
         try:
             until("it measures", lambda: "round 1 of 1000" in log.read_text(), 120)
             process.send_signal(signal.SIGINT)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support import REPOSITORY, until
 
-PREFIX = "/tmp/embedsync-pg-"
+PREFIX = "/tmp/freshvec-pg-"
 
 
 class Demo:
@@ -24,10 +24,14 @@ class Demo:
 
     def __init__(self, models_dir: Path, log: Path, python: str = sys.executable, **options: Any) -> None:
         self._log = log
-        command = [python, "-m", "embedsync", "demo", "--rows", "300", "--models-dir", str(models_dir)]
+        command = [python, "-m", "freshvec", "demo", "--rows", "300", "--models-dir", str(models_dir)]
         with log.open("wb") as file:
             self.process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, **options)
-        until("its server is being made", lambda: self.folder() is not None or self.process.poll() is not None, 60)
+        until(
+            "its server is being made",
+            lambda: self.folder() is not None or self.process.poll() is not None,
+            60,
+        )
         folder = self.folder()
         assert folder is not None, self.output
         self._folder = folder
@@ -96,9 +100,11 @@ def test_it_shows_the_whole_job_and_cleans_up(models_dir: Path, tmp_path: Path, 
     assert demo.process.wait(120) == 0, demo.output
     assert "300 docstrings" in demo.output
     assert "every row is fresh; 300 rows" in demo.output
-    assert demo.output.count(" ms ") == 7, "three inserts, three edits and a delete, each with its milliseconds"
+    assert demo.output.count(" ms ") == 7, (
+        "three inserts, three edits and a delete, each with its milliseconds"
+    )
     assert demo.output.count("0.") >= 6, "three searches with two rows each, with their similarity"
-    assert "embedsync run" in demo.output
+    assert "freshvec run" in demo.output
     assert demo.leftovers() == []
 
 
@@ -122,27 +128,42 @@ def test_interrupted_it_cleans_up_too(
     assert demo.leftovers() == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="this run is by an ordinary user, so the test above was the test for one")
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="this run is by an ordinary user, so the test above was the test for one"
+)
 def test_an_ordinary_user_can_run_it_as_well(models_dir: Path, tmp_path: Path, demos: list[Demo]) -> None:
-    home = Path("/tmp") / f"embedsync-test-{os.getpid()}"
+    home = Path("/tmp") / f"freshvec-test-{os.getpid()}"
     home.mkdir(mode=0o755)
     user = pwd.getpwnam("nobody")
     packages = sysconfig.get_paths()["purelib"]
     python = readable_python(user.pw_uid)
-    if python is None or subprocess.run(["ls", packages], user=user.pw_uid, capture_output=True, check=False).returncode:
+    if (
+        python is None
+        or subprocess.run(["ls", packages], user=user.pw_uid, capture_output=True, check=False).returncode
+    ):
         pytest.skip("Python lies where an ordinary user may not look: run the tests as one to cover this")
     try:
         shutil.copytree(models_dir, home / "models")
         shutil.copytree(REPOSITORY / "daemon", home / "daemon")
         for folder in ("migrations", "models"):
-            shutil.copytree(REPOSITORY / folder, home / "daemon/embedsync/_data" / folder)
+            shutil.copytree(REPOSITORY / folder, home / "daemon/freshvec/_data" / folder)
         for path in (home, *home.rglob("*")):
             os.chown(path, user.pw_uid, user.pw_gid)
-        environment = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": f"{home / 'daemon'}:{packages}"}
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "PYTHONPATH": f"{home / 'daemon'}:{packages}",
+        }
         demo = Demo(
-            home / "models", tmp_path / "log", python, user=user.pw_uid, group=user.pw_gid, extra_groups=[], cwd=str(home),
+            home / "models",
+            tmp_path / "log",
+            python,
+            user=user.pw_uid,
+            group=user.pw_gid,
+            extra_groups=[],
+            cwd=str(home),
             env=environment,
-        )  # fmt: skip
+        )
         demos.append(demo)
         assert demo.process.wait(120) == 0, demo.output
         assert "every row is fresh; 300 rows" in demo.output

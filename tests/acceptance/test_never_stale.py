@@ -13,13 +13,14 @@ import numpy as np
 import psycopg
 import pytest
 
-from embedsync import listener, target
-from embedsync.encoding.model import OnnxEncoder
+from freshvec.encoding.encoder import OnnxEncoder
+from freshvec.target import upsert as target
+from freshvec.worker import ownership
 from tests.support import (
     DOCS_SYNC,
     Connection,
     NullEncoder,
-    Worker,
+    WorkerProcess,
     config_toml,
     serving,
     settings_for,
@@ -60,12 +61,15 @@ def hammer(url: str, seed: int, is_over: Callable[[], bool], rows: int = ROWS) -
             if kind < 0.65:
                 connection.execute("UPDATE docs SET body = %s WHERE id = %s", (text, row))
             elif kind < 0.75:
-                connection.execute("UPDATE docs SET body = %s WHERE id = %s", (choose.choice([None, "", "the usual"]), row))
+                connection.execute(
+                    "UPDATE docs SET body = %s WHERE id = %s", (choose.choice([None, "", "the usual"]), row)
+                )
             elif kind < 0.82:
                 connection.execute("DELETE FROM docs WHERE id = %s", (row,))
             elif kind < 0.94:
                 connection.execute(
-                    "INSERT INTO docs VALUES (%s, %s) ON CONFLICT (id) DO UPDATE SET body = excluded.body", (row, text)
+                    "INSERT INTO docs VALUES (%s, %s) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
+                    (row, text),
                 )
             elif kind < 0.97:
                 with connection.transaction():
@@ -102,7 +106,11 @@ def stale(connection: Connection, encode: Callable[[list[str]], np.ndarray]) -> 
             wrong.append(f"{source}: missing")
         elif text is None and vector is not None:
             wrong.append(f"{source}: kept the vector of a text that is gone")
-    have = [(row[0], row[2], np.array(row[3].strip("[]").split(","), dtype=np.float32)) for row in found if row[2] and row[3]]
+    have = [
+        (row[0], row[2], np.array(row[3].strip("[]").split(","), dtype=np.float32))
+        for row in found
+        if row[2] and row[3]
+    ]
     fresh = encode([text for _, text, _ in have])
     for (row, _, vector), wanted in zip(have, fresh, strict=True):
         cosine = float(vector @ wanted / np.linalg.norm(vector) / np.linalg.norm(wanted))
@@ -118,19 +126,28 @@ def has_changed(connection: Connection, query: str, before: object) -> bool:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("version", ["18", "16"])
 def test_nothing_is_stale_after_three_kills(
-    request: pytest.FixtureRequest, version: str, models_dir: Path, encoder: OnnxEncoder, tmp_path: Path,
-    workers: Callable[..., Worker],
-) -> None:  # fmt: skip
+    request: pytest.FixtureRequest,
+    version: str,
+    models_dir: Path,
+    encoder: OnnxEncoder,
+    tmp_path: Path,
+    workers: Callable[..., WorkerProcess],
+) -> None:
     url: str = request.getfixturevalue("url" if version == "18" else "url16")
-    config = write_config(tmp_path / "embedsync.toml", config_toml(url, models_dir, DOCS_SYNC))
+    config = write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC))
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE TABLE docs (id int PRIMARY KEY, body text)")
-        connection.execute("INSERT INTO docs SELECT g, 'row ' || g FROM generate_series(0, %s) g", (ROWS - 1,))
+        connection.execute(
+            "INSERT INTO docs SELECT g, 'row ' || g FROM generate_series(0, %s) g", (ROWS - 1,)
+        )
         worker = workers(config)
-        until("the worker has begun", lambda: connection.execute("SELECT to_regclass('docs_embedding')").fetchone() != (None,))
+        until(
+            "the worker has begun",
+            lambda: connection.execute("SELECT to_regclass('docs_embedding')").fetchone() != (None,),
+        )
         is_time_over, killed = passed(20), threading.Event()
         threads = writers(url, lambda: killed.is_set() and is_time_over())
-        written = "SELECT count(*), max(write_token) FROM docs_embedding"
+        written = "SELECT count(*), max(fence) FROM docs_embedding"
         try:
             for kill in range(3):
                 before = connection.execute(written).fetchone()
@@ -143,7 +160,7 @@ def test_nothing_is_stale_after_three_kills(
             killed.set()
             for thread in threads:
                 thread.join()
-        at_rest = "SELECT backlog = 0 AND coverage = 1 AND backfill_done AND NOT rescan_waiting FROM embedsync.status"
+        at_rest = "SELECT backlog = 0 AND coverage = 1 AND backfill_done AND NOT rescan_waiting FROM freshvec.status"
         until("everything is fresh", lambda: connection.execute(at_rest).fetchone() == (True,), 90)
         assert stale(connection, lambda texts: encoder.encode(encoder.tokenize(texts))) == []
         assert worker.stop() == 0
@@ -158,7 +175,10 @@ def two_workers(url: str, application: Connection, seconds: float) -> list[str]:
         for thread in writers(url, passed(seconds), rows=20):
             thread.join()
         slow.seconds_a_batch = 0
-        until("the queue is empty", lambda: application.execute("SELECT FROM embedsync.queue_docs").fetchone() is None)
+        until(
+            "the queue is empty",
+            lambda: application.execute("SELECT FROM freshvec.queue_docs").fetchone() is None,
+        )
         for service in (first, second):  # whatever they read before that must be written as well
             if service.keepers[0].pipeline is not None:
                 service.keepers[0].pipeline.wake()
@@ -170,17 +190,21 @@ def two_workers(url: str, application: Connection, seconds: float) -> list[str]:
 
 @pytest.fixture
 def no_owner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener.Listener, "own", lambda self, sync_id: True)
+    monkeypatch.setattr(ownership, "own", lambda connection, sync_id: True)
 
 
-def test_two_workers_at_once_leave_nothing_stale_because_of_the_fence(url: str, docs: Connection, no_owner: None) -> None:
+def test_two_workers_at_once_leave_nothing_stale_because_of_the_fence(
+    url: str, docs: Connection, no_owner: None
+) -> None:
     assert two_workers(url, docs, 6) == []
 
 
 def test_without_the_fence_this_very_test_finds_stale_rows(
     url: str, docs: Connection, no_owner: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unfenced: dict[str, Any] = {name: text.replace("t.write_token < ", "0 < ") for name, text in target._SQL.items()}
+    unfenced: dict[str, Any] = {
+        name: text.replace("t.fence < ", "0 < ") for name, text in target._SQL.items()
+    }
     monkeypatch.setattr(target, "_SQL", unfenced)
     found: list[str] = []
     deadline = time.monotonic() + 60

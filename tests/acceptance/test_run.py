@@ -7,19 +7,28 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import DOCS_SYNC, MODEL, Connection, Worker, config_toml, embedsync, until, write_config
+from tests.support import (
+    DOCS_SYNC,
+    MODEL,
+    Connection,
+    WorkerProcess,
+    config_toml,
+    freshvec,
+    until,
+    write_config,
+)
 
-FRESH = "SELECT backlog = 0 AND coverage = 1 AND backfill_done FROM embedsync.status WHERE sync = 'docs'"
+FRESH = "SELECT backlog = 0 AND coverage = 1 AND backfill_done FROM freshvec.status WHERE sync = 'docs'"
 
 
 @pytest.fixture
 def config(url: str, docs: Connection, models_dir: Path, tmp_path: Path) -> Path:
     docs.execute("INSERT INTO docs SELECT g, 'text number ' || g FROM generate_series(1, 50) g")
-    return write_config(tmp_path / "embedsync.toml", config_toml(url, models_dir, DOCS_SYNC))
+    return write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC))
 
 
 def is_fresh(docs: Connection) -> bool:
-    exists = docs.execute("SELECT to_regclass('embedsync.status')").fetchone() != (None,)
+    exists = docs.execute("SELECT to_regclass('freshvec.status')").fetchone() != (None,)
     return exists and docs.execute(FRESH).fetchone() == (True,)
 
 
@@ -28,7 +37,9 @@ def has(docs: Connection, row: int, text: str) -> bool:
     return docs.execute(query, (text.encode(), row)).fetchone() == (True,)
 
 
-def test_backfill_then_live_then_a_clean_end(config: Path, docs: Connection, workers: Callable[..., Worker]) -> None:
+def test_backfill_then_live_then_a_clean_end(
+    config: Path, docs: Connection, workers: Callable[..., WorkerProcess]
+) -> None:
     worker = workers(config)
     until("the backfill is done", lambda: is_fresh(docs))
     docs.execute("UPDATE docs SET body = 'live' WHERE id = 7")
@@ -40,15 +51,20 @@ def test_backfill_then_live_then_a_clean_end(config: Path, docs: Connection, wor
 
 
 def test_a_second_signal_ends_at_once_and_nothing_is_lost(
-    url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., Worker]
+    url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., WorkerProcess]
 ) -> None:
     docs.execute("INSERT INTO docs SELECT g, 'text number ' || g FROM generate_series(1, 50) g")
-    patient = write_config(tmp_path / "patient.toml", config_toml(url, models_dir, DOCS_SYNC, "shutdown_seconds = 300.0"))
+    patient = write_config(
+        tmp_path / "patient.toml", config_toml(url, models_dir, DOCS_SYNC, "shutdown_seconds = 300.0")
+    )
     worker = workers(patient)
     until("the backfill is done", lambda: is_fresh(docs))
-    for part in range(36):  # small statements, so live changes, which the first signal waits for; many seconds of them
+    for part in range(
+        36
+    ):  # small statements, so live changes, which the first signal waits for; many seconds of them
         docs.execute(
-            "INSERT INTO docs SELECT 1000 + 60 * %s + g, g || repeat(' long text', 250) FROM generate_series(1, 60) g", (part,)
+            "INSERT INTO docs SELECT 1000 + 60 * %s + g, g || repeat(' long text', 250) FROM generate_series(1, 60) g",
+            (part,),
         )
     worker.process.send_signal(signal.SIGTERM)
     until("the first signal is heard", lambda: "finishing what is under way" in worker.output)
@@ -60,7 +76,9 @@ def test_a_second_signal_ends_at_once_and_nothing_is_lost(
     until("everything is fresh", lambda: is_fresh(docs), 90)
 
 
-def test_the_second_takes_over_when_the_first_is_killed(config: Path, docs: Connection, workers: Callable[..., Worker]) -> None:
+def test_the_second_takes_over_when_the_first_is_killed(
+    config: Path, docs: Connection, workers: Callable[..., WorkerProcess]
+) -> None:
     first = workers(config)
     until("the first has done its work", lambda: is_fresh(docs))
     second = workers(config)
@@ -70,7 +88,9 @@ def test_the_second_takes_over_when_the_first_is_killed(config: Path, docs: Conn
     until("the second keeps it fresh", lambda: has(docs, 1, "orphaned for a moment"), 10)
 
 
-def test_two_starting_together_apply_once(config: Path, docs: Connection, workers: Callable[..., Worker]) -> None:
+def test_two_starting_together_apply_once(
+    config: Path, docs: Connection, workers: Callable[..., WorkerProcess]
+) -> None:
     both = [workers(config), workers(config)]
     until("the backfill is done", lambda: is_fresh(docs))
     until("one of them stands by", lambda: any("standing by" in worker.output for worker in both))
@@ -80,7 +100,7 @@ def test_two_starting_together_apply_once(config: Path, docs: Connection, worker
 
 
 def test_a_missing_model_does_not_keep_the_other_table_from_being_fresh(
-    url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., Worker]
+    url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., WorkerProcess]
 ) -> None:
     docs.execute("CREATE TABLE other (id int PRIMARY KEY, body text)")
     docs.execute("INSERT INTO docs VALUES (1, 'one')")
@@ -90,7 +110,9 @@ def test_a_missing_model_does_not_keep_the_other_table_from_being_fresh(
     assert "sync other: cannot find model 'no-such-model'" in worker.output
 
 
-def test_a_server_that_is_away_is_waited_for(models_dir: Path, tmp_path: Path, workers: Callable[..., Worker]) -> None:
+def test_a_server_that_is_away_is_waited_for(
+    models_dir: Path, tmp_path: Path, workers: Callable[..., WorkerProcess]
+) -> None:
     toml = config_toml("postgresql://postgres@/x?host=/nowhere", models_dir, DOCS_SYNC)
     worker = workers(write_config(tmp_path / "away.toml", toml))
     until("it says so", lambda: "cannot connect to the database" in worker.output)
@@ -108,7 +130,13 @@ def test_a_server_that_is_away_is_waited_for(models_dir: Path, tmp_path: Path, w
     ids=["without a key", "without the column", "without the table"],
 )
 def test_a_broken_sync_keeps_no_other_from_being_fresh_and_is_tried_again(
-    url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., Worker], broken: str, said: str
+    url: str,
+    docs: Connection,
+    models_dir: Path,
+    tmp_path: Path,
+    workers: Callable[..., WorkerProcess],
+    broken: str,
+    said: str,
 ) -> None:
     docs.execute(broken)
     docs.execute("INSERT INTO docs VALUES (1, 'one')")
@@ -123,28 +151,30 @@ def test_a_broken_sync_keeps_no_other_from_being_fresh_and_is_tried_again(
     docs.execute("DROP TABLE IF EXISTS other")
     docs.execute("CREATE TABLE other (id int PRIMARY KEY, body text)")
     docs.execute("INSERT INTO other VALUES (1, 'mended')")
-    mended = "SELECT coverage = 1 AND backfill_done FROM embedsync.status WHERE sync = 'other'"
+    mended = "SELECT coverage = 1 AND backfill_done FROM freshvec.status WHERE sync = 'other'"
     until("the other is mended without a restart", lambda: docs.execute(mended).fetchone() == (True,), 60)
     assert worker.stop() == 0
 
 
-def test_what_nobody_but_its_user_can_cure_ends_it_with_its_exit_code(url: str, models_dir: Path, tmp_path: Path) -> None:
+def test_what_nobody_but_its_user_can_cure_ends_it_with_its_exit_code(
+    url: str, models_dir: Path, tmp_path: Path
+) -> None:
     good = config_toml(url, models_dir, DOCS_SYNC)
-    path = tmp_path / "embedsync.toml"
+    path = tmp_path / "freshvec.toml"
     cases: list[tuple[str | None, list[str], int, str]] = [
         (good, ["nosuch"], 2, "there is no sync 'nosuch'; declared are: docs"),
         (config_toml(url, models_dir, ""), [], 2, "none is declared"),
         (good.replace("columns", "colums"), [], 2, "did you mean columns?"),
         (good, ["--no-such-option"], 2, "No such option"),
         (good.replace(MODEL, "no-such-model"), [], 1, "cannot find model 'no-such-model'"),
-        (config_toml(url, tmp_path / "empty", DOCS_SYNC), [], 1, f"embedsync export {MODEL}"),
+        (config_toml(url, tmp_path / "empty", DOCS_SYNC), [], 1, f"freshvec export {MODEL}"),
         (None, [], 2, "cannot be read"),
     ]
     for toml, arguments, code, said in cases:
         path.unlink(missing_ok=True)
         if toml is not None:
             write_config(path, toml)
-        done = embedsync("run", *arguments, "--config", str(path))
+        done = freshvec("run", *arguments, "--config", str(path))
         assert done.returncode == code, done.stderr
         assert said in done.stderr
         assert "Traceback" not in done.stderr

@@ -9,13 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import DOCS_SYNC, MODEL, Connection, Worker, config_toml, embedsync, until, write_config
+from tests.support import (
+    DOCS_SYNC,
+    MODEL,
+    Connection,
+    WorkerProcess,
+    config_toml,
+    freshvec,
+    until,
+    write_config,
+)
 
 
 @pytest.fixture
 def config(url: str, docs: Connection, models_dir: Path, tmp_path: Path) -> Path:
     docs.execute("INSERT INTO docs VALUES (1, 'How to bake bread'), (2, 'Tuning a guitar')")
-    return write_config(tmp_path / "embedsync.toml", config_toml(url, models_dir, DOCS_SYNC))
+    return write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC))
 
 
 @pytest.fixture
@@ -27,18 +36,24 @@ def address() -> str:
 
 def embedding(address: str, text: str) -> list[float]:
     body = json.dumps({"input": text, "model": MODEL}).encode()
-    request = urllib.request.Request(f"http://{address}/v1/embeddings", body, {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        f"http://{address}/v1/embeddings", body, {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=30) as answer:
         vector: list[float] = json.load(answer)["data"][0]["embedding"]
         return vector
 
 
-def test_serve_needs_no_database(models_dir: Path, tmp_path: Path, address: str, workers: Callable[..., Worker]) -> None:
-    config = write_config(tmp_path / "embedsync.toml", config_toml("postgresql:///nowhere", models_dir, DOCS_SYNC))
+def test_serve_needs_no_database(
+    models_dir: Path, tmp_path: Path, address: str, workers: Callable[..., WorkerProcess]
+) -> None:
+    config = write_config(
+        tmp_path / "freshvec.toml", config_toml("postgresql:///nowhere", models_dir, DOCS_SYNC)
+    )
     server = workers(config, "serve", "--address", address)
     until("it serves", lambda: "serving embeddings on" in server.output)
     assert len(embedding(address, "making a loaf")) == 384
-    again = embedsync("serve", "--address", address, "--config", str(config))
+    again = freshvec("serve", "--address", address, "--config", str(config))
     assert again.returncode == 1
     assert address in again.stderr
     assert "another port" in again.stderr
@@ -46,11 +61,13 @@ def test_serve_needs_no_database(models_dir: Path, tmp_path: Path, address: str,
 
 
 def test_an_application_searches_what_the_same_worker_keeps_fresh(
-    config: Path, docs: Connection, address: str, workers: Callable[..., Worker]
+    config: Path, docs: Connection, address: str, workers: Callable[..., WorkerProcess]
 ) -> None:
     worker = workers(config, "run", "--serve", address)
     fresh = "SELECT count(*) FROM docs_embedded"
-    until("there is a target", lambda: docs.execute("SELECT to_regclass('docs_embedded')").fetchone() != (None,))
+    until(
+        "there is a target", lambda: docs.execute("SELECT to_regclass('docs_embedded')").fetchone() != (None,)
+    )
     until("the rows are embedded", lambda: docs.execute(fresh).fetchone() == (2,))
     nearest = "SELECT id FROM docs_embedded ORDER BY embedding <=> %s::vector LIMIT 1"
     assert docs.execute(nearest, (str(embedding(address, "making a loaf")),)).fetchone() == (1,)
@@ -61,19 +78,23 @@ def test_an_application_searches_what_the_same_worker_keeps_fresh(
 
 @pytest.mark.parametrize(
     ("given", "said", "code"),
-    [("0.0.0.0:1", "no key is set", 1), ("8377", "write host:port", 2), ("localhost:x", "write host:port", 2)],
+    [
+        ("0.0.0.0:1", "no key is set", 1),
+        ("8377", "write host:port", 2),
+        ("localhost:x", "write host:port", 2),
+    ],
 )
 def test_bad_addresses_are_refused(config: Path, given: str, said: str, code: int) -> None:
-    done = embedsync("serve", "--address", given, "--config", str(config))
+    done = freshvec("serve", "--address", given, "--config", str(config))
     assert done.returncode == code
     assert said in done.stderr
-    assert embedsync("run", "--serve", given, "--config", str(config)).returncode == code
+    assert freshvec("run", "--serve", given, "--config", str(config)).returncode == code
 
 
 def test_the_worker_does_without_the_packages_of_a_server(config: Path, tmp_path: Path) -> None:
     (tmp_path / "starlette.py").write_text("raise ImportError('not there', name='starlette')")
     without = {"PYTHONPATH": str(tmp_path)}
-    assert embedsync("backfill", "--config", str(config), env=without).returncode == 0
-    done = embedsync("serve", "--config", str(config), env=without)
+    assert freshvec("backfill", "--config", str(config), env=without).returncode == 0
+    done = freshvec("serve", "--config", str(config), env=without)
     assert done.returncode == 1
-    assert "pip install 'embedsync[serve]'" in done.stderr
+    assert "pip install 'freshvec[serve]'" in done.stderr

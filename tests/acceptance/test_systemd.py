@@ -8,18 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from embedsync import config, data
-from tests.support import DOCS_SYNC, Connection, Worker, config_toml, until, write_config
+from freshvec import config, data
+from tests.support import DOCS_SYNC, Connection, WorkerProcess, config_toml, until, write_config
 
-UNITS = ("embedsync.service", "embedsync-backfill.service")
-needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine")
+UNITS = ("freshvec.service", "freshvec-backfill.service")
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine"
+)
 
 
 @needs_systemd
 @pytest.mark.parametrize("unit", UNITS)
 def test_systemd_finds_nothing_to_complain_about(unit: str, tmp_path: Path) -> None:
     text = (
-        (data.folder("systemd") / unit).read_text().replace("/opt/embedsync/bin/embedsync", shutil.which("true") or "/bin/true")
+        (data.folder("systemd") / unit)
+        .read_text()
+        .replace("/opt/freshvec/bin/freshvec", shutil.which("true") or "/bin/true")
     )
     (tmp_path / unit).write_text(text)
     dropin = tmp_path / f"{unit}.d"
@@ -27,7 +31,10 @@ def test_systemd_finds_nothing_to_complain_about(unit: str, tmp_path: Path) -> N
     for name in ("gpu.conf", "serve.conf"):
         shutil.copy(data.folder("systemd") / name, dropin)
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit)], capture_output=True, text=True, check=False
+        ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -38,13 +45,15 @@ def test_a_unit_is_hardened(unit: str) -> None:
     path = data.folder("systemd") / unit
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=30", "--no-pager", str(path)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-300:]
 
 
 def test_the_example_configuration_is_valid() -> None:
-    assert config.load(data.folder("systemd") / "embedsync.toml.example", {}).sync[0].name == "articles"
+    assert config.load(data.folder("systemd") / "freshvec.toml.example", {}).sync[0].name == "articles"
 
 
 @pytest.fixture
@@ -56,21 +65,30 @@ def supervisor(tmp_path: Path) -> Iterator[socket.socket]:
 
 
 def test_ready_means_listening_and_the_url_stays_secret(
-    url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., Worker], supervisor: socket.socket
+    url: str,
+    docs: Connection,
+    models_dir: Path,
+    tmp_path: Path,
+    workers: Callable[..., WorkerProcess],
+    supervisor: socket.socket,
 ) -> None:
     docs.execute("INSERT INTO docs VALUES (1, 'one')")
     secret = url.replace("postgres:@", "postgres:geheimnis@")
     (tmp_path / "database_url").write_text(secret + "\n")
-    toml = "\n".join(line for line in config_toml("x", models_dir, DOCS_SYNC).splitlines() if not line.startswith("url"))
+    toml = "\n".join(
+        line for line in config_toml("x", models_dir, DOCS_SYNC).splitlines() if not line.startswith("url")
+    )
     environment = {
         "NOTIFY_SOCKET": str(tmp_path / "notify"),
         "WATCHDOG_USEC": "1000000",
         "CREDENTIALS_DIRECTORY": str(tmp_path),
-        "EMBEDSYNC_DAEMON_LOG_LEVEL": "DEBUG",
+        "FRESHVEC_DAEMON_LOG_LEVEL": "DEBUG",
     }
-    worker = workers(write_config(tmp_path / "embedsync.toml", toml), env=environment)
+    worker = workers(write_config(tmp_path / "freshvec.toml", toml), env=environment)
     assert supervisor.recv(1000).startswith(b"READY=1")
-    seen = docs.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'embedsync listener'").fetchone()
+    seen = docs.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'freshvec listener'"
+    ).fetchone()
     assert seen == (1,)
     assert supervisor.recv(1000) == b"WATCHDOG=1"
     assert supervisor.recv(1000) == b"WATCHDOG=1"
@@ -87,14 +105,25 @@ def test_ready_means_listening_and_the_url_stays_secret(
 
 
 def test_not_ready_while_the_database_is_away_but_alive(
-    url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., Worker], supervisor: socket.socket
+    url: str,
+    docs: Connection,
+    models_dir: Path,
+    tmp_path: Path,
+    workers: Callable[..., WorkerProcess],
+    supervisor: socket.socket,
 ) -> None:
     """It waits for the server: no READY, but signs of life, or the watchdog would kill it for an outage not its own."""
     folder = tmp_path / "socket"
     (tmp_path / "database_url").write_text(url.split("?")[0] + f"?host={folder}")
-    toml = "\n".join(line for line in config_toml("x", models_dir, DOCS_SYNC).splitlines() if not line.startswith("url"))
-    environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "60000000", "CREDENTIALS_DIRECTORY": str(tmp_path)}
-    worker = workers(write_config(tmp_path / "embedsync.toml", toml), env=environment)
+    toml = "\n".join(
+        line for line in config_toml("x", models_dir, DOCS_SYNC).splitlines() if not line.startswith("url")
+    )
+    environment = {
+        "NOTIFY_SOCKET": str(tmp_path / "notify"),
+        "WATCHDOG_USEC": "60000000",
+        "CREDENTIALS_DIRECTORY": str(tmp_path),
+    }
+    worker = workers(write_config(tmp_path / "freshvec.toml", toml), env=environment)
     assert [supervisor.recv(1000), supervisor.recv(1000)] == [b"WATCHDOG=1"] * 2
     assert "next attempt in" in worker.output
     folder.symlink_to(url.split("host=")[1])  # now the server is there
@@ -111,8 +140,8 @@ def test_the_units_say_what_operations_ask_for() -> None:
     service, once = ((data.folder("systemd") / unit).read_text().splitlines() for unit in UNITS)
     both = (
         "DynamicUser=yes",
-        "StateDirectory=embedsync",
-        "LoadCredential=database_url:/etc/embedsync/database_url",
+        "StateDirectory=freshvec",
+        "LoadCredential=database_url:/etc/freshvec/database_url",
         "MemoryDenyWriteExecute=yes",
         "ProcSubset=all",
     )
@@ -132,12 +161,12 @@ def test_the_units_say_what_operations_ask_for() -> None:
 def test_a_stuck_pipeline_withholds_the_watchdog(
     monkeypatch: pytest.MonkeyPatch, supervisor: socket.socket, tmp_path: Path
 ) -> None:
-    from embedsync import service
+    from freshvec.worker import worker as service
     from tests.support import NullEncoder, settings_for, sync_of
 
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     settings = settings_for("postgresql://nowhere", sync_of("docs"))
-    made = service.Service(settings, settings.sync, load=lambda _, __: NullEncoder())
+    made = service.Worker(settings, settings.sync, load=lambda _: NullEncoder())
 
     class Stuck:
         failure = None
@@ -145,10 +174,10 @@ def test_a_stuck_pipeline_withholds_the_watchdog(
         def beat(self) -> float:
             return 10_000.0
 
-    made._ping()
+    made.ping()
     assert supervisor.recv(100) == b"WATCHDOG=1"
     made.keepers[0].pipeline = Stuck()  # type: ignore[assignment]
-    made._ping()
+    made.ping()
     supervisor.settimeout(0.2)
     with pytest.raises(TimeoutError):
         supervisor.recv(100)

@@ -15,17 +15,40 @@ from tests.support import DOCS_SYNC, REPOSITORY, Connection, config_toml, write_
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `bin` of an environment with only the wheel in it; its dependencies come from this one by path."""
     folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(REPOSITORY)]
+    build = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(folder),
+        str(REPOSITORY),
+    ]
     subprocess.run(build, check=True, capture_output=True)
     venv.create(folder / "venv", with_pip=False)
     (wheel,) = folder.glob("*.whl")
     python = folder / "venv/bin/python"
     paths = subprocess.run(
-        [python, "-c", "import site; print(site.getsitepackages()[0])"], check=True, capture_output=True, text=True
+        [python, "-c", "import site; print(site.getsitepackages()[0])"],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     site = Path(paths.stdout.strip())
     subprocess.run(
-        [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)], check=True
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            str(python),
+            "install",
+            "--no-deps",
+            "--no-index",
+            str(wheel),
+        ],
+        check=True,
     )
     # A path entry brings the dependencies along, but not the editable install of this checkout.
     (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
@@ -37,10 +60,10 @@ def run(binary: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess
 
 
 def test_the_command_works_and_the_data_is_inside(installed: Path, tmp_path: Path) -> None:
-    assert "embedsync demo" in run(installed / "embedsync", "--help", cwd=tmp_path).stdout
-    listed = run(installed / "embedsync", "models", "--json", cwd=tmp_path)
+    assert "freshvec demo" in run(installed / "freshvec", "--help", cwd=tmp_path).stdout
+    listed = run(installed / "freshvec", "models", "--json", cwd=tmp_path)
     assert "all-MiniLM-L6-v2" in listed.stdout, listed.stderr
-    code = "import embedsync.data as d; print(*(d.folder(n) for n in ('migrations', 'models', 'systemd')))"
+    code = "import freshvec.data as d; print(*(d.folder(n) for n in ('migrations', 'models', 'systemd')))"
     where = run(installed / "python", "-c", code, cwd=tmp_path).stdout.split()
     assert len(where) == 3
     for folder in map(Path, where):
@@ -48,15 +71,17 @@ def test_the_command_works_and_the_data_is_inside(installed: Path, tmp_path: Pat
         assert any(folder.iterdir())
 
 
-def test_the_migrations_apply_from_there(installed: Path, url: str, docs: Connection, models_dir: Path, tmp_path: Path) -> None:
-    config = write_config(tmp_path / "embedsync.toml", config_toml(url, models_dir, DOCS_SYNC))
-    done = run(installed / "embedsync", "apply", "--config", str(config), cwd=tmp_path)
+def test_the_migrations_apply_from_there(
+    installed: Path, url: str, docs: Connection, models_dir: Path, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC))
+    done = run(installed / "freshvec", "apply", "--config", str(config), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "migrated: 0001_schema.sql" in done.stdout
     assert docs.execute("SELECT to_regclass('docs_embedding')").fetchone() != (None,)
 
 
 def test_an_editable_install_finds_them_in_the_checkout() -> None:
-    from embedsync import data
+    from freshvec import data
 
     assert data.folder("migrations") == REPOSITORY / "migrations"

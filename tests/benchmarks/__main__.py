@@ -26,14 +26,18 @@ BENCHMARKS = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHMARKS)}; default all")
-    parser.add_argument("--quick", action="store_true", help="small sizes: to see that it runs, not for figures")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes: to see that it runs, not for figures"
+    )
     parser.add_argument("--json", type=Path, help="write the figures there too")
     arguments = parser.parse_args()
     logger.remove()
     logger.add(sys.stderr, level="WARNING")  # of workers in this process
     report = Report()
     machine = Machine.here()
-    print(f"{machine.date}, {machine.cores} cores of {machine.processor}, Python {machine.python}, {machine.packages}\n")
+    print(
+        f"{machine.date}, {machine.cores} cores of {machine.processor}, Python {machine.python}, {machine.packages}\n"
+    )
     print("| figure | measured | bar | |\n|---|---|---|---|")
     for name in arguments.names or BENCHMARKS:
         BENCHMARKS[name](report, arguments.quick)

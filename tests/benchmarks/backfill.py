@@ -2,12 +2,12 @@
 
 import time
 
-from embedsync import source
-from embedsync.backfill import Backfill
-from embedsync.db import connect
-from embedsync.encoding.batching import plan_batches
-from embedsync.encoding.model import OnnxEncoder
-from embedsync.source import Model
+from freshvec.db import connect
+from freshvec.encoding.batching import plan_batches
+from freshvec.encoding.encoder import OnnxEncoder
+from freshvec.records import Model
+from freshvec.scans.backfill import Backfill
+from freshvec.source.bind import bind
 from tests.benchmarks.harness import Report, WideNullEncoder, database, fill, median, real_encoder, texts
 from tests.support import backfill, settings_for, sync_of
 
@@ -38,28 +38,36 @@ def overhead(report: Report, quick: bool) -> None:
             whole.append(time.perf_counter() - began)
     report.add("encoding alone", len(rows) / median(alone), "texts/s")
     report.add("backfill", len(rows) / median(whole), "rows/s")
-    report.at_most("backfill / encoding alone, wall", median([w / a for w, a in zip(whole, alone, strict=True)]), 1.10)
+    report.at_most(
+        "backfill / encoding alone, wall", median([w / a for w, a in zip(whole, alone, strict=True)]), 1.10
+    )
 
 
 def pages(report: Report, quick: bool) -> None:
     """Page time late in a large table against early, and the rate without a model."""
     rows = 20_000 if quick else 500_000
     with database() as (url, connection):
-        connection.execute("INSERT INTO docs SELECT g, 'text number ' || g FROM generate_series(1, %s) g", (rows,))
+        connection.execute(
+            "INSERT INTO docs SELECT g, 'text number ' || g FROM generate_series(1, %s) g", (rows,)
+        )
         connection.execute("ANALYZE docs")
         settings = settings_for(url, sync_of("docs"), batch_tokens=65536)
         encoder = WideNullEncoder()
         began = time.perf_counter()
         backfill(settings, encoder)
-        report.add(f"backfill of {rows:,} rows, 384 dimensions, no model", rows / (time.perf_counter() - began), "rows/s")
+        report.add(
+            f"backfill of {rows:,} rows, 384 dimensions, no model",
+            rows / (time.perf_counter() - began),
+            "rows/s",
+        )
         with connect(settings.database.url, "benchmark") as reading:
-            bound = source.bind(reading, settings.sync[0], Model("null", 384, 256, b"other"))
+            bound = bind(reading, settings.sync[0], Model("null", 384, 256, b"other"))
             walk = Backfill(reading, bound)
-            walk._after = None
+            walk.restart([])
             seconds = []
             while True:
                 began = time.perf_counter()
-                _, page = walk.read_page(PAGE, b"other")
+                _, page = walk.read_page(PAGE)
                 if len(page) < PAGE:
                     break
                 seconds.append(time.perf_counter() - began)

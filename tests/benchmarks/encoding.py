@@ -1,26 +1,26 @@
-"""Our encoder beside sentence-transformers' own, and beside what the processor can multiply: `embedsync bench` held to bars."""
+"""Our encoder beside sentence-transformers' own, and beside what the processor can multiply: `freshvec bench` held to bars."""
 
 from loguru import logger
 
-from embedsync.bench import measure
-from embedsync.bench.report import ratio
-from embedsync.bench.texts import Texts
-from embedsync.encoding import catalogue
-from embedsync.encoding.artefact import Artefact
-from embedsync.encoding.machine import cpu_limit
-from embedsync.encoding.rivals import Rival
-from embedsync.encoding.throughput import tokenizing_rates
-from embedsync.encoding.tokenizer import pool_processes
+from freshvec.bench import measure
+from freshvec.bench.baselines import Baseline
+from freshvec.bench.report import ratio
+from freshvec.bench.texts import Texts
+from freshvec.bench.throughput import tokenizing_rates
+from freshvec.encoding.machine import cpu_limit
+from freshvec.encoding.tokenizer import pool_processes
+from freshvec.models import catalogue
+from freshvec.models.artefact import Artefact
 from tests.benchmarks.harness import Report, median, one_line_texts, texts
 from tests.support import MODEL, exported
 
-RIVAL: Rival = "sentence-transformers"
+BASELINE: Baseline = "sentence-transformers"
 
 
 def reference(report: Report, quick: bool) -> None:
     """Everything in turns in one run, median of three, sentence-transformers with its defaults."""
     artefact = Artefact.open(exported(), catalogue.find(MODEL))
-    options = measure.Options(devices=("cpu",), rivals=(RIVAL,), rounds=1 if quick else 3)
+    options = measure.Options(devices=("cpu",), baselines=(BASELINE,), rounds=1 if quick else 3)
     count = 200 if quick else 1000
     for name, rows, least_ratio, least_share in (
         ("docstrings", texts(count), 1.9, 0.85),
@@ -30,12 +30,18 @@ def reference(report: Report, quick: bool) -> None:
         graphs = {contender.name: contender for contender in found.contenders}
         fp32 = graphs["fp32"]
         report.add(f"{name}: our encoder", fp32.median(lambda one: one.texts_per_second), "texts/s")
-        report.add(f"{name}: batch", fp32.batch_tokens or 0, "padded tokens" if fp32.settled else "padded tokens, not settled")
-        report.at_least(f"{name}: against {RIVAL}", found.ratios(fp32)[RIVAL], least_ratio, "×")
+        report.add(
+            f"{name}: batch",
+            fp32.batch_tokens or 0,
+            "padded tokens" if fp32.settled else "padded tokens, not settled",
+        )
+        report.at_least(f"{name}: against {BASELINE}", found.ratios(fp32)[BASELINE], least_ratio, "×")
         report.at_least(f"{name}: share of the fp32 matrix rate", found.share(fp32) or 0.0, least_share)
         report.at_most(f"{name}: padding", fp32.median(lambda one: one.waste) * 100, 3.0, "%")
         if "int8" in graphs:
-            report.at_least(f"{name}: int8 against fp32", ratio(graphs["int8"].passes, fp32.passes), 1.25, "×")
+            report.at_least(
+                f"{name}: int8 against fp32", ratio(graphs["int8"].passes, fp32.passes), 1.25, "×"
+            )
     # On few cores the daemon has no pool; a small one shows what its way to another process costs.
     rates = tokenizing_rates(artefact, texts(count), options.rounds, pool_processes(cpu_limit()) or 2)
     for processes, measured in rates.items():

@@ -31,13 +31,18 @@ def idle(report: Report, quick: bool) -> None:
         connection.execute("INSERT INTO docs VALUES (1, 'one')")
         began = time.perf_counter()
         with worker_process(url) as worker:
-            until("there is a target", lambda: connection.execute("SELECT to_regclass('docs_embedding')").fetchone() != (None,))
+            until(
+                "there is a target",
+                lambda: connection.execute("SELECT to_regclass('docs_embedding')").fetchone() != (None,),
+            )
             until("the row is embedded", lambda: connection.execute(EMBEDDED).fetchone() == (1,))
             report.at_most("start of the process to its first embedding", time.perf_counter() - began, 2, "s")
             time.sleep(6)  # the last figures of its activity are written
             before = cpu_seconds(worker.pid)
             time.sleep(seconds)
-            report.at_most("CPU of an idle worker in 10 s", (cpu_seconds(worker.pid) - before) * 10 / seconds, 0.02, "s")
+            report.at_most(
+                "CPU of an idle worker in 10 s", (cpu_seconds(worker.pid) - before) * 10 / seconds, 0.02, "s"
+            )
             report.at_most("resident memory with MiniLM", resident_mib(worker.pid), 350, "MiB")
             report.at_most("it has loaded torch", has_mapped(worker.pid, "torch"), 0)
     with database() as (url, connection):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import psycopg
 
-from embedsync.encoding.batching import plan_batches
+from freshvec.encoding.batching import plan_batches
 from tests.benchmarks.harness import (
     Report,
     await_fresh,
@@ -42,7 +42,9 @@ def edits(url: str, first: int, count: int, label: str) -> list[float]:
         return [edit(writing, reading, first + n, f"{label} number {n}, a short text") for n in range(count)]
 
 
-def edits_while(url: str, first: int, count: int, label: str, going: Callable[[Connection], bool]) -> list[float]:
+def edits_while(
+    url: str, first: int, count: int, label: str, going: Callable[[Connection], bool]
+) -> list[float]:
     """At most so many edits, one after the other, as long as something else goes on, and each begun while it does."""
     made: list[float] = []
     with psycopg.connect(url, autocommit=True) as writing, psycopg.connect(url, autocommit=True) as reading:
@@ -74,7 +76,8 @@ def freshness(report: Report, quick: bool) -> None:
         fill(connection, rows)
         first = len(rows) + 1000
         connection.execute(
-            "INSERT INTO docs SELECT g, 'a row to edit' FROM generate_series(%s::int, %s::int) g", (first, first + count)
+            "INSERT INTO docs SELECT g, 'a row to edit' FROM generate_series(%s::int, %s::int) g",
+            (first, first + count),
         )
         with worker_process(url):
             await_fresh(connection)
@@ -90,18 +93,25 @@ def _idle(report: Report, url: str, first: int, count: int) -> None:
     report.at_most("commit to visible, idle, p99", percentile(idle, 0.99), 35, "ms")
 
 
-def _burst(report: Report, connection: Connection, url: str, first: int, count: int, burst: int, quick: bool) -> None:
+def _burst(
+    report: Report, connection: Connection, url: str, first: int, count: int, burst: int, quick: bool
+) -> None:
     """One statement changes many rows; single edits go on meanwhile. Then a burst alone, against its encoding."""
     connection.execute("UPDATE docs SET body = body || ' in a burst, row ' || id WHERE id <= %s", (burst,))
-    going = holds("SELECT EXISTS (SELECT FROM embedsync.queue_docs WHERE bulk)")
+    going = holds("SELECT EXISTS (SELECT FROM freshvec.queue_docs WHERE bulk)")
     during = edits_while(url, first, count, "burst", going)
     await_queue(connection)
     report.add("edits made during the burst", len(during), "")
-    report.at_most(f"commit to visible while {burst:,} rows changed, p99", percentile(during, 0.99), 500, "ms")
+    report.at_most(
+        f"commit to visible while {burst:,} rows changed, p99", percentile(during, 0.99), 500, "ms"
+    )
     encoder = real_encoder()
     ratios = []
     for turn in range(1 if quick else 3):
-        changed = [row[0] for row in connection.execute("SELECT body || %s FROM docs WHERE id <= %s", (f" {turn}", burst))]
+        changed = [
+            row[0]
+            for row in connection.execute("SELECT body || %s FROM docs WHERE id <= %s", (f" {turn}", burst))
+        ]
         began = time.perf_counter()
         for start in range(0, len(changed), 1000):
             tokens = encoder.tokenize(changed[start : start + 1000])
@@ -121,11 +131,14 @@ def _backfill(report: Report, connection: Connection, url: str, first: int, coun
     fill(connection, texts(300 if quick else 3000), first + 10_000)
     connection.execute("ALTER TABLE docs ENABLE TRIGGER ALL")
     for event in ("insert", "update", "delete", "truncate"):
-        connection.execute(f"ALTER TABLE docs ENABLE ALWAYS TRIGGER embedsync_docs_{event}".encode())
-    connection.execute("INSERT INTO embedsync.rescan (sync, reason) VALUES ('docs', 'benchmark')")
-    connection.execute("SELECT embedsync.ring('docs')")
-    until("the walk has begun", lambda: connection.execute("SELECT NOT backfill_done FROM embedsync.sync").fetchone() == (True,))
-    during = edits_while(url, first, count, "backfill", holds("SELECT NOT backfill_done FROM embedsync.sync"))
+        connection.execute(f"ALTER TABLE docs ENABLE ALWAYS TRIGGER freshvec_docs_{event}".encode())
+    connection.execute("INSERT INTO freshvec.rescan (sync, reason) VALUES ('docs', 'benchmark')")
+    connection.execute("SELECT freshvec.ring('docs')")
+    until(
+        "the walk has begun",
+        lambda: connection.execute("SELECT NOT backfill_done FROM freshvec.sync").fetchone() == (True,),
+    )
+    during = edits_while(url, first, count, "backfill", holds("SELECT NOT backfill_done FROM freshvec.sync"))
     report.add("edits made during the backfill", len(during), "")
     report.at_most("commit to visible while a backfill runs, p99", percentile(during, 0.99), 500, "ms")
 

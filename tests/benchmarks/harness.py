@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import psycopg
 
-from embedsync.embedded import EmbeddedPostgres
-from embedsync.encoding import catalogue
-from embedsync.encoding.artefact import Precision
-from embedsync.encoding.model import OnnxEncoder, load
-from embedsync.records import Tokens, Vector
-from embedsync.stdlib_texts import docstrings
+from freshvec.embedded import EmbeddedPostgres
+from freshvec.encoding.encoder import OnnxEncoder, load
+from freshvec.models import catalogue
+from freshvec.models.artefact import Precision
+from freshvec.records import Tokens, Vector
+from freshvec.stdlib_texts import docstrings
 from tests.support import DOCS_SYNC, MODEL, REPOSITORY, Connection, NullEncoder, config_toml, exported, until
 
 MODELS = REPOSITORY / ".cache" / "models"
@@ -60,10 +60,20 @@ class Machine:
     @classmethod
     def here(cls) -> "Machine":
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-        packages = {name: version(name) for name in ("onnxruntime", "torch", "sentence-transformers", "psycopg", "tokenizers")}
+        processor = next(
+            (line.split(":")[1].strip() for line in lines if line.startswith("model name")),
+            platform.machine(),
+        )
+        packages = {
+            name: version(name)
+            for name in ("onnxruntime", "torch", "sentence-transformers", "psycopg", "tokenizers")
+        }
         return cls(
-            datetime.now(UTC).strftime("%Y-%m-%d"), processor, len(os.sched_getaffinity(0)), platform.python_version(), packages
+            datetime.now(UTC).strftime("%Y-%m-%d"),
+            processor,
+            len(os.sched_getaffinity(0)),
+            platform.python_version(),
+            packages,
         )
 
     def json(self) -> dict[str, object]:
@@ -117,15 +127,15 @@ def fill(connection: Connection, rows: list[str], first: int = 1) -> None:
 
 @contextmanager
 def worker_process(url: str, *command: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """`embedsync run`, or another command of this interpreter, as a process of its own. Raises if it ended by itself."""
+    """`freshvec run`, or another command of this interpreter, as a process of its own. Raises if it ended by itself."""
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+b") as log:
         # The model, and not what earlier runs have learnt of its speed: every run begins alike.
         models = Path(folder, "models")
         models.mkdir()
         (models / MODEL).symlink_to(MODELS / MODEL)
-        config = Path(folder, "embedsync.toml")
+        config = Path(folder, "freshvec.toml")
         config.write_text(config_toml(url, models, DOCS_SYNC))
-        arguments = list(command) or ["-m", "embedsync", "run", "--config", str(config)]
+        arguments = list(command) or ["-m", "freshvec", "run", "--config", str(config)]
         process = subprocess.Popen([sys.executable, *arguments], stderr=log, cwd=REPOSITORY)
         try:
             yield process
@@ -142,15 +152,15 @@ def worker_process(url: str, *command: str) -> Iterator["subprocess.Popen[bytes]
 
 def await_fresh(connection: Connection, seconds: float = 300) -> None:
     """Until the worker has made its tables and every row is embedded."""
-    status = "SELECT to_regclass('embedsync.status') IS NOT NULL AND to_regclass('docs_embedding') IS NOT NULL"
+    status = "SELECT to_regclass('freshvec.status') IS NOT NULL AND to_regclass('docs_embedding') IS NOT NULL"
     until("there is a target", lambda: connection.execute(status).fetchone() == (True,), seconds)
-    fresh = "SELECT backlog = 0 AND backfill_done FROM embedsync.status"
+    fresh = "SELECT backlog = 0 AND backfill_done FROM freshvec.status"
     until("every row is fresh", lambda: connection.execute(fresh).fetchone() == (True,), seconds)
 
 
 def await_queue(connection: Connection, seconds: float = 300) -> None:
     """Until every change is written: its entry leaves the queue in the same transaction."""
-    waiting = "SELECT EXISTS (SELECT FROM embedsync.queue_docs)"
+    waiting = "SELECT EXISTS (SELECT FROM freshvec.queue_docs)"
     until("the queue is empty", lambda: connection.execute(waiting).fetchone() == (False,), seconds)
 
 
@@ -172,4 +182,6 @@ def cpu_seconds(pid: int) -> float:
 
 
 def write_json(path: Path, report: Report) -> None:
-    path.write_text(json.dumps({"machine": Machine.here().json(), "figures": report.figures}, indent=2) + "\n")
+    path.write_text(
+        json.dumps({"machine": Machine.here().json(), "figures": report.figures}, indent=2) + "\n"
+    )

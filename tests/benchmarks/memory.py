@@ -103,8 +103,12 @@ def _one_long(report: Report) -> None:
         fill(connection, [prose], 10_001)
         await_queue(connection)
         time.sleep(1)
-        report.at_most("resident memory after a text of 10 MB / before it", resident_mib(worker.pid) / before, 1.05)
-        fill(connection, [" " * 10 * MEGABYTE + "end"], 10_002)  # says nothing at its beginning, so it is read whole
+        report.at_most(
+            "resident memory after a text of 10 MB / before it", resident_mib(worker.pid) / before, 1.05
+        )
+        fill(
+            connection, [" " * 10 * MEGABYTE + "end"], 10_002
+        )  # says nothing at its beginning, so it is read whole
         await_queue(connection)
         time.sleep(1)
         report.add("the same after one of 10 MB of blanks", resident_mib(worker.pid) / before, "x")

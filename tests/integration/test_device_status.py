@@ -1,7 +1,6 @@
-"""Device memory and batch size in `embedsync.status`, on both versions of Postgres, and in what people read."""
+"""Device memory and batch size in `freshvec.status`, on both versions of Postgres, and in what people read."""
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,11 @@ import psycopg
 import pytest
 from rich.console import Console
 
-from embedsync import data, migrations, status
-from embedsync.backfill_view import BackfillView
-from embedsync.db import connect
-from embedsync.service import Service
+from freshvec.cli import status_view
+from freshvec.cli.backfill_view import BackfillView
+from freshvec.db import connect
+from freshvec.health import status
+from freshvec.worker.worker import Worker
 from tests.support import Connection, NullEncoder, settings_for, sync_of
 
 USED, TOTAL = 5436, 81559  # MiB, as nvidia-smi says it
@@ -36,12 +36,12 @@ def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NullEncoder:
     return encoder
 
 
-def backfilled(url: str, encoder: NullEncoder, models_dir: Path) -> tuple[Service, dict[str, Any]]:
+def backfilled(url: str, encoder: NullEncoder, models_dir: Path) -> tuple[Worker, dict[str, Any]]:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE TABLE docs (id int PRIMARY KEY, body text)")
         connection.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 20) g")
     settings = settings_for(url, sync_of("docs"), models_dir=models_dir, batch_tokens=4096)
-    service = Service(settings, settings.sync, once=True, load=lambda _, __: encoder, tick_seconds=0.1)
+    service = Worker(settings, settings.sync, once=True, load=lambda _: encoder, tick_seconds=0.1)
     service.run()
     with connect(settings.database.url, "test") as connection:
         (row,) = status.read(connection)
@@ -56,7 +56,7 @@ def test_a_gpu_s_memory_and_the_batch_size_are_shown(database: str, gpu: NullEnc
     assert row["device_memory_total_bytes"] == pytest.approx(TOTAL * 2**20, abs=2)
     console = Console(width=200)
     with console.capture() as capture:
-        console.print(status.table([row]))
+        console.print(status_view.table([row]))
     said = "batches of 4,096 tokens, 5.7 of 85.5 GB in use"
     assert f"docs: cuda, {said}" in capture.get()
     view = BackfillView(console, service._settings)
@@ -66,42 +66,22 @@ def test_a_gpu_s_memory_and_the_batch_size_are_shown(database: str, gpu: NullEnc
 
 def test_a_cpu_has_a_batch_size_and_no_memory_of_its_own(database: str, tmp_path: Path) -> None:
     _, row = backfilled(database, NullEncoder(), tmp_path)
-    assert (row["batch_tokens"], row["device_memory_used_bytes"], row["device_memory_total_bytes"]) == (4096, None, None)
-    assert status.device(row) == "cpu, batches of 4,096 tokens"
-
-
-def test_a_database_of_before_keeps_what_was_granted_and_measured(database: str, tmp_path: Path) -> None:
-    first = tmp_path / "migrations"
-    first.mkdir()
-    shutil.copy(data.folder("migrations") / "0001_schema.sql", first)
-    with psycopg.connect(database, autocommit=True) as connection:
-        assert migrations.migrate(connection, first) == ["0001_schema.sql"]
-        connection.execute("CREATE ROLE reader_of_status")
-        try:
-            connection.execute("GRANT USAGE ON SCHEMA embedsync TO reader_of_status")
-            connection.execute("GRANT SELECT ON embedsync.status TO reader_of_status")
-            measured(connection)
-            (row,) = status.read(connection)
-            assert status.device(row) == "cpu"
-            assert "0002_device_memory.sql" in migrations.migrate(connection)
-            (row,) = status.read(connection)
-            assert (row["device"], row["batch_tokens"]) == ("cpu", None)
-            assert status.device(row) == "cpu"
-            granted = "SELECT has_table_privilege('reader_of_status', 'embedsync.status', 'SELECT')"
-            assert connection.execute(granted).fetchone() == (True,)
-        finally:
-            connection.execute("DROP OWNED BY reader_of_status")
-            connection.execute("DROP ROLE reader_of_status")
+    assert (row["batch_tokens"], row["device_memory_used_bytes"], row["device_memory_total_bytes"]) == (
+        4096,
+        None,
+        None,
+    )
+    assert status_view.device(row) == "cpu, batches of 4,096 tokens"
 
 
 def measured(connection: Connection) -> None:
     """A sync and what a worker of before wrote about it."""
     connection.execute(
-        """INSERT INTO embedsync.sync
+        """INSERT INTO freshvec.sync
            (name, source_schema, source_table, target_schema, target_table, model, fingerprint, definition)
            VALUES ('old', 'public', 'old', 'public', 'old_embedding', 'm', 'f', 'd')"""
     )
     connection.execute(
-        """INSERT INTO embedsync.activity (sync, worker, device, rows_per_second, rows_written, texts_truncated)
+        """INSERT INTO freshvec.activity (sync, worker, device, rows_per_second, rows_written, texts_truncated)
            VALUES ('old', 'w', 'cpu', 1, 1, 0)"""
     )

@@ -9,15 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from embedsync.encoding import catalogue, gate, graph, int8
-from embedsync.encoding.artefact import MANIFEST, Artefact, Precision, data_of
-from embedsync.encoding.batching import plan_batches
-from embedsync.encoding.export import PRECISIONS, export
-from embedsync.encoding.model import OnnxEncoder, load
-from embedsync.encoding.onnx import OnnxSession
-from embedsync.encoding.tokenizer import Tokenizer
-from embedsync.errors import ModelError
-from tests.support import MODEL, embedsync
+from freshvec.encoding.batching import plan_batches
+from freshvec.encoding.encoder import OnnxEncoder, load
+from freshvec.encoding.session import OnnxSession
+from freshvec.encoding.tokenizer import Tokenizer
+from freshvec.errors import ModelError
+from freshvec.export import gate, graph, int8
+from freshvec.export.export import PRECISIONS, export
+from freshvec.models import catalogue
+from freshvec.models.artefact import MANIFEST, Artefact, Precision, data_of
+from tests.support import MODEL, freshvec
 
 CARD = catalogue.find(MODEL)
 
@@ -41,9 +42,18 @@ def test_every_graph_of_the_real_model_passes_its_gate(artefact: Artefact) -> No
     assert artefact.graphs["int8"].megabytes < artefact.graphs["fp32"].megabytes / 3.5
 
 
-def test_int8_is_near_fp32_on_texts_the_gate_has_not_seen(encoder: OnnxEncoder, int8_encoder: OnnxEncoder) -> None:
+def test_int8_is_near_fp32_on_texts_the_gate_has_not_seen(
+    encoder: OnnxEncoder, int8_encoder: OnnxEncoder
+) -> None:
     unseen = [text[20:] for text in gate.texts(200)]
-    texts = ["a", "!", "word " * 400, "\U0001f642 emoji", "SELECT 1", *(text for text in unseen if text.strip())]
+    texts = [
+        "a",
+        "!",
+        "word " * 400,
+        "\U0001f642 emoji",
+        "SELECT 1",
+        *(text for text in unseen if text.strip()),
+    ]
     tokens = encoder.tokenize(texts)
     exact, near = np.empty((len(texts), 384), "f4"), np.empty((len(texts), 384), "f4")
     for batch in plan_batches([len(text) for text in tokens], lambda: 2048):
@@ -54,7 +64,9 @@ def test_int8_is_near_fp32_on_texts_the_gate_has_not_seen(encoder: OnnxEncoder, 
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.text(min_size=1, max_size=120), min_size=1, max_size=12))
-def test_a_batch_gives_the_vectors_of_single_texts(encoder: OnnxEncoder, int8_encoder: OnnxEncoder, texts: list[str]) -> None:
+def test_a_batch_gives_the_vectors_of_single_texts(
+    encoder: OnnxEncoder, int8_encoder: OnnxEncoder, texts: list[str]
+) -> None:
     for each in (encoder, int8_encoder):
         tokens = each.tokenize(texts)
         batched = each.encode(tokens)
@@ -63,7 +75,9 @@ def test_a_batch_gives_the_vectors_of_single_texts(encoder: OnnxEncoder, int8_en
             assert np.abs(row - each.encode([text])[0]).max() <= 1e-5
 
 
-def test_int8_vectors_are_a_class_of_their_own(encoder: OnnxEncoder, int8_encoder: OnnxEncoder, artefact: Artefact) -> None:
+def test_int8_vectors_are_a_class_of_their_own(
+    encoder: OnnxEncoder, int8_encoder: OnnxEncoder, artefact: Artefact
+) -> None:
     assert int8_encoder.precision == "int8"
     assert int8_encoder.fingerprint != encoder.fingerprint == artefact.fingerprint("fp16")
 
@@ -72,7 +86,9 @@ def test_int8_vectors_are_a_class_of_their_own(encoder: OnnxEncoder, int8_encode
 def test_rows_are_rounded_to_the_nearest_of_their_own_levels(rows: list[list[float]]) -> None:
     matrix: NDArray[np.float32] = np.array(rows, dtype=np.float32)
     levels, scale = int8.by_row(matrix, 64)
-    assert np.abs(levels).max() <= 64, "a pair of products with more does not fit in the 16 bits of older processors"
+    assert np.abs(levels).max() <= 64, (
+        "a pair of products with more does not fit in the 16 bits of older processors"
+    )
     assert (np.abs(levels * scale[:, None] - matrix) <= scale[:, None] * 0.5001).all()
 
 
@@ -118,22 +134,30 @@ def test_a_graph_too_large_for_one_file_has_its_weights_beside_it(artefact: Arte
 
 
 def test_the_command_exports_reports_and_fails_with_a_graph_that_was_asked_for(tmp_path: Path) -> None:
-    done = embedsync("export", MODEL, "--models-dir", str(tmp_path), "--precision", "int8")
+    done = freshvec("export", MODEL, "--models-dir", str(tmp_path), "--precision", "int8")
     assert done.returncode == 0, done.stderr
     assert "int8" in done.stdout
     assert "fp16" not in done.stdout
     assert (tmp_path / MODEL / MANIFEST).exists()
-    failed = embedsync("export", MODEL, "--models-dir", str(tmp_path), "--precision", "int8", "--gate", "int8=0.99999")
+    failed = freshvec(
+        "export", MODEL, "--models-dir", str(tmp_path), "--precision", "int8", "--gate", "int8=0.99999"
+    )
     assert failed.returncode == 1
-    assert "int8 is not installed: its worst cosine against torch fp32 is 0.99" in " ".join(failed.stdout.split())
+    assert "int8 is not installed: its worst cosine against torch fp32 is 0.99" in " ".join(
+        failed.stdout.split()
+    )
 
 
 @pytest.mark.parametrize(
     ("option", "value", "said"),
-    [("--precision", "fp8", "--precision fp8"), ("--gate", "int8=2", "--gate int8=2"), ("--gate", "int4=0.5", "--gate int4=0.5")],
+    [
+        ("--precision", "fp8", "--precision fp8"),
+        ("--gate", "int8=2", "--gate int8=2"),
+        ("--gate", "int4=0.5", "--gate int4=0.5"),
+    ],
 )
 def test_wrong_options_are_named(tmp_path: Path, option: str, value: str, said: str) -> None:
-    done = embedsync("export", MODEL, "--models-dir", str(tmp_path), option, value)
+    done = freshvec("export", MODEL, "--models-dir", str(tmp_path), option, value)
     assert done.returncode == 2
     assert said in done.stderr
 

@@ -3,20 +3,36 @@
 import pytest
 from psycopg import sql
 
-from embedsync import backfill as walking
-from embedsync import schema, source, verify
-from embedsync.db import connect, queries
-from embedsync.source import Model
+from freshvec.db import connect, queries
+from freshvec.records import Model
+from freshvec.scans import backfill as walking
+from freshvec.scans import verify
+from freshvec.schema import plan as schema
+from freshvec.source.bind import bind
 from tests.support import Connection, NullEncoder, serving, settings_for, sync_of, until, wait_fresh
 
-ODD = ["a:b", "it's", 'say "hi"', "back\\slash", "new\nline", "{brace,comma}", "100%", "emoji 🎉", "ünïcödé", " "]
+ODD = [
+    "a:b",
+    "it's",
+    'say "hi"',
+    "back\\slash",
+    "new\nline",
+    "{brace,comma}",
+    "100%",
+    "emoji 🎉",
+    "ünïcödé",
+    " ",
+]
 
 KEYS: dict[str, tuple[str, list[tuple[object, ...]]]] = {
     "bigint": ("k bigint PRIMARY KEY", [(-(2**62),), (0,), (2**62,)]),
     "smallint": ("k smallint PRIMARY KEY", [(1,), (2,), (3,)]),
     "uuid": ("k uuid PRIMARY KEY", [(f"00000000-0000-0000-0000-{n:012d}",) for n in range(3)]),
     "text": ("k text PRIMARY KEY", [(key,) for key in ODD]),
-    "timestamptz": ("k timestamptz PRIMARY KEY", [("2026-01-01 00:00:00.000001+05",), ("infinity",), ("1999-12-31",)]),
+    "timestamptz": (
+        "k timestamptz PRIMARY KEY",
+        [("2026-01-01 00:00:00.000001+05",), ("infinity",), ("1999-12-31",)],
+    ),
     "timestamp": ("k timestamp PRIMARY KEY", [("2026-01-01 00:00:00.123456",), ("2026-01-01",)]),
     "numeric": ("k numeric PRIMARY KEY", [("1.10",), ("123456789012345678901234567890.5",)]),
     "enum": ("k mood PRIMARY KEY", [("sad",), ("happy",)]),
@@ -31,7 +47,9 @@ KEYS: dict[str, tuple[str, list[tuple[object, ...]]]] = {
 
 
 @pytest.mark.parametrize(("columns", "keys"), KEYS.values(), ids=KEYS.keys())
-def test_every_kind_of_key(url: str, application: Connection, columns: str, keys: list[tuple[object, ...]]) -> None:
+def test_every_kind_of_key(
+    url: str, application: Connection, columns: str, keys: list[tuple[object, ...]]
+) -> None:
     application.execute("CREATE TYPE mood AS ENUM ('happy', 'sad')")
     application.execute(f"CREATE TABLE docs ({columns}, body text)")
     marks = ", ".join(["%s"] * len(keys[0]))
@@ -45,10 +63,12 @@ def test_every_kind_of_key(url: str, application: Connection, columns: str, keys
         application.execute(f"INSERT INTO docs ({names}, body) VALUES ({marks}, 'live')", keys[-1])
         application.execute("UPDATE docs SET body = body || k::text")
         application.execute("DELETE FROM docs WHERE ctid = (SELECT min(ctid) FROM docs)")
-        wait = "SELECT count(*) FROM embedsync.queue_docs"
+        wait = "SELECT count(*) FROM freshvec.queue_docs"
         until("the queue is empty", lambda: application.execute(wait).fetchone() == (0,))
         with connect(settings.database.url, "test") as connection:
-            bound = schema.plan(connection, settings.sync[0], Model("null", 8, 256, encoder.fingerprint)).bound
+            bound = schema.plan(
+                connection, settings.sync[0], Model("null", 8, 256, encoder.fingerprint)
+            ).bound
             report = verify.verify(connection, bound)
     assert report.is_fresh, report
     assert report.rows == len(keys) - 1
@@ -57,7 +77,7 @@ def test_every_kind_of_key(url: str, application: Connection, columns: str, keys
 NAMES = [
     ("Order", "User", "select", "group"),
     ("public", 'quote"d', "a%b", "tex t"),
-    ("public", "docs", "k1", "embedsync_text"),
+    ("public", "docs", "k1", "freshvec_text"),
     ("public", "Ünï", "seq", "bulk"),
 ]
 
@@ -74,21 +94,31 @@ def test_any_name(url: str, application: Connection, names: tuple[str, str, str,
     with serving(settings_for(url, declared), NullEncoder()) as service:
         wait_fresh(service)
         application.execute(
-            sql.SQL("UPDATE {} SET {} = 'edited' WHERE {} = 1").format(relation, t, k).as_string().replace("%", "%%"), ()
+            sql.SQL("UPDATE {} SET {} = 'edited' WHERE {} = 1")
+            .format(relation, t, k)
+            .as_string()
+            .replace("%", "%%"),
+            (),
         )
         query = f"SELECT count(*) FROM {target} WHERE content_hash = substring(sha256(%s) FROM 1 FOR 16)"
         until("the edit is fresh", lambda: application.execute(query, (b"edited",)).fetchone() == (1,))
 
 
-def test_a_page_is_found_through_the_key_and_is_as_quick_late_as_early(url: str, application: Connection) -> None:
+def test_a_page_is_found_through_the_key_and_is_as_quick_late_as_early(
+    url: str, application: Connection
+) -> None:
     application.execute("CREATE TABLE docs (a int, b text, body text, PRIMARY KEY (a, b))")
-    application.execute("INSERT INTO docs SELECT g % 50, g::text, 'text ' || g FROM generate_series(1, 20000) g")
+    application.execute(
+        "INSERT INTO docs SELECT g % 50, g::text, 'text ' || g FROM generate_series(1, 20000) g"
+    )
     settings = settings_for(url, sync_of("docs"))
     with serving(settings, NullEncoder()) as service:
         wait_fresh(service)
     with connect(settings.database.url, "test") as connection:
-        bound = source.bind(connection, settings.sync[0], Model("null", 8, 256, b"x" * 16))
-        page = bound.compose(queries("backfill")["page"], beyond=bound.compose("WHERE ({keys}) > ({after})"))
+        bound = bind(connection, settings.sync[0], Model("null", 8, 256, b"x" * 16))
+        page = bound.compose(
+            queries("scans/backfill")["page"], beyond=bound.compose("WHERE ({keys}) > ({after})")
+        )
         for after in (("0", "1"), ("49", "99")):
             params = {"limit": 100, "fingerprint": b"x" * 16} | bound.key_values(after)
             explain = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT TEXT) ") + page

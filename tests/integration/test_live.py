@@ -6,9 +6,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from embedsync import schema, status, verify
-from embedsync.db import connect
-from embedsync.source import Model
+from freshvec.db import connect
+from freshvec.health import status
+from freshvec.records import Model
+from freshvec.scans import verify
+from freshvec.schema import plan as schema
 from tests.support import Connection, NullEncoder, serving, settings_for, sync_of, until, wait_fresh
 
 HASH = "SELECT content_hash = substring(sha256(%s) FROM 1 FOR 16) FROM docs_embedding WHERE id = %s"
@@ -33,13 +35,15 @@ def test_a_live_change_overtakes_the_backfill(url: str, docs: Connection) -> Non
     with serving(settings_for(url, sync_of("docs"), batch_tokens=64), NullEncoder(0.02)) as service:
         until(
             "the backfill has begun",
-            lambda: docs.execute("SELECT to_regclass('docs_embedding')").fetchone() != (None,) and embedded(docs),
+            lambda: (
+                docs.execute("SELECT to_regclass('docs_embedding')").fetchone() != (None,) and embedded(docs)
+            ),
         )
         docs.execute("UPDATE docs SET body = 'urgent' WHERE id = 2999")
         until("the edit is fresh", lambda: is_fresh(docs, 2999, "urgent"))
         assert embedded(docs) < 2500, "the edit came only after the backfill"
         assert service.keepers[0].pipeline is not None
-        assert service.keepers[0].pipeline.reader.is_backfilling
+        assert not service.keepers[0].is_fresh
 
 
 def test_a_small_change_overtakes_a_bulk_one(url: str, docs: Connection) -> None:
@@ -66,7 +70,10 @@ def test_a_change_committed_late_with_a_lower_number_is_found(url: str, docs: Co
         until("the early one is fresh", lambda: is_fresh(docs, 2, "early 49"))
         slow.commit()
         until("the late one is fresh", lambda: is_fresh(docs, 1, "late"))
-        until("the queue is empty", lambda: docs.execute("SELECT count(*) FROM embedsync.queue_docs").fetchone() == (0,))
+        until(
+            "the queue is empty",
+            lambda: docs.execute("SELECT count(*) FROM freshvec.queue_docs").fetchone() == (0,),
+        )
 
 
 def test_equal_texts_are_encoded_once(url: str, docs: Connection) -> None:
@@ -89,13 +96,13 @@ def test_a_text_that_changed_back_costs_nothing_but_raises_the_fence(url: str, d
     settings = settings_for(url, sync_of("docs"))
     with serving(settings, encoder) as service:
         wait_fresh(service)
-    before = docs.execute("SELECT write_token FROM docs_embedding WHERE id = 1").fetchone()
+    before = docs.execute("SELECT fence FROM docs_embedding WHERE id = 1").fetchone()
     docs.execute("UPDATE docs SET body = 'detour' WHERE id = 1")
     docs.execute("UPDATE docs SET body = 'text 1' WHERE id = 1")
     with serving(settings, encoder) as service:
         wait_fresh(service)
     assert encoder.encoded == 3
-    after = docs.execute("SELECT write_token FROM docs_embedding WHERE id = 1").fetchone()
+    after = docs.execute("SELECT fence FROM docs_embedding WHERE id = 1").fetchone()
     assert before is not None
     assert after is not None
     assert after[0] > before[0]
@@ -106,9 +113,12 @@ def test_a_backfill_goes_on_where_it_stopped(url: str, docs: Connection) -> None
     settings = settings_for(url, sync_of("docs"), batch_tokens=400, page_rows=100, commit_every_seconds=0.05)
     slow = NullEncoder(0.02)
     with serving(settings, slow):
-        checkpoint = "SELECT backfill_after[1]::int FROM embedsync.sync"
-        until("some pages are written", lambda: slow.encoded > 500 and docs.execute(checkpoint).fetchone() != (None,))
-    reached = docs.execute("SELECT backfill_after[1]::int, backfill_done FROM embedsync.sync").fetchone()
+        checkpoint = "SELECT backfill_after[1]::int FROM freshvec.sync"
+        until(
+            "some pages are written",
+            lambda: slow.encoded > 500 and docs.execute(checkpoint).fetchone() != (None,),
+        )
+    reached = docs.execute("SELECT backfill_after[1]::int, backfill_done FROM freshvec.sync").fetchone()
     assert reached is not None
     assert 0 < reached[0] < 2000
     assert not reached[1]
@@ -127,10 +137,16 @@ def test_status_says_what_is(url: str, docs: Connection) -> None:
         wait_fresh(service)
         docs.execute("UPDATE docs SET body = 'new' WHERE id = 1")
         until("the edit is fresh", lambda: is_fresh(docs, 1, "new"))
-        service._keep_activity()
+        service.housekeep()
         row = read_status(settings)
         assert row["owner_pid"] is not None
-    assert (row["coverage"], row["backlog"], row["rows_total"], row["rows_fresh"], row["rows_failed"]) == (1, 0, 100, 100, 0)
+    assert (row["coverage"], row["backlog"], row["rows_total"], row["rows_fresh"], row["rows_failed"]) == (
+        1,
+        0,
+        100,
+        100,
+        0,
+    )
     assert row["oldest_unfresh_seconds"] is None
     assert row["eta_seconds"] == 0
     assert 0 < row["lag_p50_ms"] <= row["lag_p99_ms"] < 60_000
@@ -190,7 +206,7 @@ def test_two_workers_share_nothing_and_the_second_takes_over(url: str, docs: Con
     with serving(settings, NullEncoder()) as first:
         wait_fresh(first)
         with serving(settings, NullEncoder()) as second:
-            until("the second stands by", lambda: second.keepers[0]._due > 0)
+            until("the second stands by", lambda: second.keepers[0].seconds_until_due() > 0)
             assert second.keepers[0].pipeline is None
             threading.Thread(target=first.stop).start()
             wait_fresh(second)

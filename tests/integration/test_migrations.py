@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from embedsync import data, migrations
-from embedsync.db import Connection, connect
-from embedsync.errors import DatabaseError, SchemaError
+from freshvec import data
+from freshvec.db import Connection, connect
+from freshvec.errors import DatabaseError, SchemaError
+from freshvec.schema import migrations
 from tests.support import settings_for
 
 
@@ -24,12 +25,12 @@ def open_(url: str) -> Connection:
 
 
 def test_applied_once_and_in_order(url: str, folder: Path) -> None:
-    (folder / "0900_more.sql").write_text("CREATE TABLE embedsync.more (x int)")
-    (folder / "0901_fill.sql").write_text("INSERT INTO embedsync.more VALUES (1)")
+    (folder / "0900_more.sql").write_text("CREATE TABLE freshvec.more (x int)")
+    (folder / "0901_fill.sql").write_text("INSERT INTO freshvec.more VALUES (1)")
     with open_(url) as connection:
         assert migrations.migrate(connection, folder)[-2:] == ["0900_more.sql", "0901_fill.sql"]
         assert migrations.migrate(connection, folder) == []
-        assert connection.execute("SELECT count(*) FROM embedsync.more").fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM freshvec.more").fetchone() == (1,)
 
 
 def test_many_starting_together_apply_once(url: str) -> None:
@@ -67,19 +68,19 @@ def test_a_missing_file_is_refused(url: str, folder: Path) -> None:
 
 def test_one_that_needs_no_transaction_says_so(url: str, folder: Path) -> None:
     (folder / "0900_index.sql").write_text(
-        "-- embedsync: no-transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS extra ON embedsync.rescan (sync);\nSELECT 1;\n"
+        "-- freshvec: no-transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS extra ON freshvec.rescan (sync);\nSELECT 1;\n"
     )
     with open_(url) as connection:
         assert "0900_index.sql" in migrations.migrate(connection, folder)
-        assert connection.execute("SELECT to_regclass('embedsync.extra') IS NOT NULL").fetchone() == (True,)
+        assert connection.execute("SELECT to_regclass('freshvec.extra') IS NOT NULL").fetchone() == (True,)
 
 
 def test_a_failing_one_leaves_nothing_and_can_be_tried_again(url: str, folder: Path) -> None:
     broken = folder / "0900_broken.sql"
-    broken.write_text("CREATE TABLE embedsync.half (x int); SELECT 1 / 0;")
+    broken.write_text("CREATE TABLE freshvec.half (x int); SELECT 1 / 0;")
     with open_(url) as connection:
         with pytest.raises(DatabaseError, match=r"0900_broken\.sql.*division by zero"):
             migrations.migrate(connection, folder)
-        assert connection.execute("SELECT to_regclass('embedsync.half')").fetchone() == (None,)
-        broken.write_text("CREATE TABLE embedsync.half (x int)")
+        assert connection.execute("SELECT to_regclass('freshvec.half')").fetchone() == (None,)
+        broken.write_text("CREATE TABLE freshvec.half (x int)")
         assert migrations.migrate(connection, folder) == ["0900_broken.sql"]

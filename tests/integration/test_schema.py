@@ -6,9 +6,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from embedsync import migrations, schema
-from embedsync.db import connect
-from embedsync.source import Model
+from freshvec.db import connect
+from freshvec.records import Model
+from freshvec.schema import migrations
+from freshvec.schema import plan as schema
+from freshvec.schema.apply import apply as apply_sync
+from freshvec.schema.apply import remove
 from tests.support import MODEL as NAME
 from tests.support import Connection, NullEncoder, backfill, serving, settings_for, sync_of, until, wait_fresh
 
@@ -17,7 +20,7 @@ CATALOGUE = """
 SELECT 'class', c.oid::regclass::text, c.relacl::text FROM pg_class c
  WHERE c.relnamespace::regnamespace::text NOT LIKE 'pg\\_%'
 UNION ALL SELECT 'function', oid::regprocedure::text, proacl::text FROM pg_proc
- WHERE pronamespace::regnamespace::text = 'embedsync'
+ WHERE pronamespace::regnamespace::text = 'freshvec'
 UNION ALL SELECT 'trigger', tgname::text, tgenabled::text FROM pg_trigger
 UNION ALL SELECT 'namespace', nspname::text, nspacl::text FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%'
 UNION ALL SELECT 'constraint', conname::text, conrelid::regclass::text FROM pg_constraint WHERE conrelid <> 0 ORDER BY 1, 2, 3
@@ -32,7 +35,7 @@ def apply(url: str, **more: Any) -> bool:
     settings = settings_for(url, sync_of("docs", **more))
     with connect(settings.database.direct, "test") as connection:
         migrations.migrate(connection)
-        return schema.apply(connection, settings.sync[0], MODEL, settings.database.worker_role)[1]
+        return apply_sync(connection, settings.sync[0], MODEL, settings.database.worker_role)[1]
 
 
 def test_plan_prints_the_ddl_and_changes_nothing(url: str, docs: Connection) -> None:
@@ -44,7 +47,13 @@ def test_plan_prints_the_ddl_and_changes_nothing(url: str, docs: Connection) -> 
     assert catalogue(docs) == before
     ddl = [*planned.shape, *planned.grants]
     text = "\n".join(ddl)
-    for part in ('"embedsync"."queue_docs"', '"public"."docs_embedding"', "vector", "ENABLE ALWAYS TRIGGER", "%"):
+    for part in (
+        '"freshvec"."queue_docs"',
+        '"public"."docs_embedding"',
+        "vector",
+        "ENABLE ALWAYS TRIGGER",
+        "%",
+    ):
         assert part in text
     assert "%%" not in text
     # The printed text is what is run: a database made by hand from it is the one `apply` makes.
@@ -60,8 +69,8 @@ def test_apply_twice_changes_nothing_and_a_lost_trigger_comes_back(url: str, doc
     assert apply(url)
     made = catalogue(docs)
     assert not apply(url)
-    docs.execute("ALTER TABLE docs DISABLE TRIGGER embedsync_docs_update")
-    docs.execute("DROP TRIGGER embedsync_docs_delete ON docs")
+    docs.execute("ALTER TABLE docs DISABLE TRIGGER freshvec_docs_update")
+    docs.execute("DROP TRIGGER freshvec_docs_delete ON docs")
     assert apply(url)
     assert catalogue(docs) == made
 
@@ -75,7 +84,9 @@ def test_another_text_is_walked_from_the_beginning(url: str, docs: Connection) -
     assert encoder.encoded == 40
     encoder.fingerprint = b"another model 00"
     backfill(settings_for(url, sync_of("docs", expression="upper(body)")), encoder)
-    assert docs.execute("SELECT count(*) FROM docs_embedding WHERE fingerprint = %s", (encoder.fingerprint,)).fetchone() == (20,)
+    assert docs.execute(
+        "SELECT count(*) FROM docs_embedding WHERE fingerprint = %s", (encoder.fingerprint,)
+    ).fetchone() == (20,)
 
 
 def test_remove_leaves_the_source_as_it_was(url: str, docs: Connection) -> None:
@@ -84,8 +95,8 @@ def test_remove_leaves_the_source_as_it_was(url: str, docs: Connection) -> None:
     before = catalogue(docs)
     assert apply(url)
     with connect(settings_for(url).database.direct, "test") as connection:
-        assert schema.remove(connection, "docs")
-        assert not schema.remove(connection, "docs")
+        assert remove(connection, "docs")
+        assert not remove(connection, "docs")
     assert catalogue(docs) == before
 
 
@@ -125,7 +136,7 @@ def test_the_worker_needs_no_right_to_write_the_source(url: str, docs: Connectio
     settings = settings_for(url, sync_of("docs"))
     with connect(settings.database.direct, "test") as connection:
         migrations.migrate(connection)
-        schema.apply(connection, settings.sync[0], MODEL, "worker")
+        apply_sync(connection, settings.sync[0], MODEL, "worker")
     restricted = {"url": url.replace("postgres:@", "worker@"), "worker_role": "worker"}
     settings = settings.model_validate({**settings.model_dump(exclude={"database"}), "database": restricted})
     with serving(settings, NullEncoder()) as service:
@@ -134,7 +145,10 @@ def test_the_worker_needs_no_right_to_write_the_source(url: str, docs: Connectio
         docs.execute("DELETE FROM docs WHERE id = 2")
         docs.execute("TRUNCATE docs")
         docs.execute("INSERT INTO docs VALUES (3, 'three')")
-        until("it is fresh", lambda: docs.execute("SELECT array_agg(id) FROM docs_embedding").fetchone() == ([3],))
+        until(
+            "it is fresh",
+            lambda: docs.execute("SELECT array_agg(id) FROM docs_embedding").fetchone() == ([3],),
+        )
     rights = "SELECT has_table_privilege('worker', 'docs', 'INSERT, UPDATE, DELETE, TRUNCATE')"
     assert docs.execute(rights).fetchone() == (False,)
     docs.execute("DROP OWNED BY worker")

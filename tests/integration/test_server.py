@@ -16,18 +16,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from embedsync.encoding import catalogue
-from embedsync.encoding.artefact import MANIFEST, Artefact
-from embedsync.encoding.budget import BatchBudget
-from embedsync.encoding.dispatch import Dispatcher
-from embedsync.encoding.model import OnnxEncoder
-from embedsync.errors import ServerError
-from embedsync.records import Tokens, Vector
-from embedsync.server import MAX_BYTES, MAX_REQUESTS, MAX_TEXTS, EmbeddingServer, Served
+from freshvec.encoding.budget import BatchBudget
+from freshvec.encoding.dispatch import Dispatcher
+from freshvec.encoding.encoder import OnnxEncoder
+from freshvec.errors import ServerError
+from freshvec.models import catalogue
+from freshvec.models.artefact import MANIFEST, Artefact
+from freshvec.records import Tokens, Vector
+from freshvec.web.embeddings import MAX_BYTES, MAX_REQUESTS, MAX_TEXTS, Served
+from freshvec.web.server import EmbeddingServer
 from tests.support import MODEL, Connection, NullEncoder, backfill, settings_for, sync_of, until
 
 PREFIXED = catalogue.find(MODEL).model_copy(
-    update={"name": "prefixed", "query_prefix": "query: ", "document_prefix": "passage: ", "matryoshka": (128, 64)}
+    update={
+        "name": "prefixed",
+        "query_prefix": "query: ",
+        "document_prefix": "passage: ",
+        "matryoshka": (128, 64),
+    }
 )
 JSON = {"Content-Type": "application/json"}
 
@@ -38,17 +44,25 @@ class Client:
     def __init__(self, port: int) -> None:
         self.port = port
 
-    def send(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = JSON) -> tuple[int, Any, Any]:
+    def send(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = JSON
+    ) -> tuple[int, Any, Any]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request(method, path, body, dict(headers))
             answer = connection.getresponse()
             text = answer.read()
-            return answer.status, json.loads(text) if text[:1] in b"{[" and text else text.decode(), answer.headers
+            return (
+                answer.status,
+                json.loads(text) if text[:1] in b"{[" and text else text.decode(),
+                answer.headers,
+            )
         finally:
             connection.close()
 
-    def embed(self, given: object, model: str = "prefixed", headers: Mapping[str, str] = JSON, **more: object) -> tuple[int, Any]:
+    def embed(
+        self, given: object, model: str = "prefixed", headers: Mapping[str, str] = JSON, **more: object
+    ) -> tuple[int, Any]:
         body = json.dumps({"input": given, "model": model, **more}).encode()
         return self.send("POST", "/v1/embeddings", body, headers)[:2]
 
@@ -93,12 +107,14 @@ def plain(encoder: OnnxEncoder, text: str) -> Vector:
     return vector
 
 
-def test_a_search_and_a_row_get_the_prefix_the_model_wants(client: Client, encoder: OnnxEncoder, prefixed: OnnxEncoder) -> None:
+def test_a_search_and_a_row_get_the_prefix_the_model_wants(
+    client: Client, encoder: OnnxEncoder, prefixed: OnnxEncoder
+) -> None:
     (query,) = client.vectors("bread")
     (document,) = client.vectors("bread", input_type="document")
     assert np.abs(query - plain(encoder, "query: bread")).max() <= 1e-5
     assert np.abs(document - plain(encoder, "passage: bread")).max() <= 1e-5
-    assert np.abs(query - prefixed.encode_query("bread")).max() <= 1e-5, "embedsync search asks the same"
+    assert np.abs(query - prefixed.encode_query("bread")).max() <= 1e-5, "freshvec search asks the same"
 
 
 def test_a_document_is_embedded_as_the_daemon_embeds_the_row(
@@ -140,7 +156,7 @@ def test_dimensions_are_those_of_the_card(client: Client) -> None:
 def test_a_cut_text_is_said(client: Client) -> None:
     body = json.dumps({"input": ["short", "long " * 1000], "model": "prefixed"}).encode()
     status, found, headers = client.send("POST", "/v1/embeddings", body)
-    assert (status, headers["X-Embedsync-Truncated"]) == (200, "1")
+    assert (status, headers["X-Freshvec-Truncated"]) == (200, "1")
     assert found["usage"]["prompt_tokens"] < 2 * 256
     assert "Server" not in headers
 
@@ -157,13 +173,21 @@ def test_many_clients_at_once_each_get_their_own(client: Client, prefixed: OnnxE
     for thread in threads:
         thread.join(60)
     for number in range(16):
-        assert np.abs(found[number][0] - prefixed.encode_query(f"the question of client {number}")).max() <= 1e-5
+        assert (
+            np.abs(found[number][0] - prefixed.encode_query(f"the question of client {number}")).max() <= 1e-5
+        )
 
 
-@pytest.mark.parametrize("given", ["", [], [""], ["a", ""], [1, 2], [[1, 2]], ["a", 1], None, {"a": 1}, ["a"] * (MAX_TEXTS + 1)])
+@pytest.mark.parametrize(
+    "given", ["", [], [""], ["a", ""], [1, 2], [[1, 2]], ["a", 1], None, {"a": 1}, ["a"] * (MAX_TEXTS + 1)]
+)
 def test_impossible_inputs_are_refused_with_the_remedy(client: Client, given: object) -> None:
     status, found = client.embed(given)
-    assert (status, found["error"]["param"], found["error"]["type"]) == (400, "input", "invalid_request_error")
+    assert (status, found["error"]["param"], found["error"]["type"]) == (
+        400,
+        "input",
+        "invalid_request_error",
+    )
     assert "Token ids are refused" in found["error"]["message"]
 
 
@@ -220,7 +244,8 @@ def test_web_pages_cannot_reach_it(client: Client, headers: dict[str, str], stat
         st.recursive(
             st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=20),
             lambda inner: (
-                st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["input", "model", "dimensions", "x"]), inner)
+                st.lists(inner, max_size=4)
+                | st.dictionaries(st.sampled_from(["input", "model", "dimensions", "x"]), inner)
             ),
             max_leaves=8,
         ).map(lambda value: json.dumps(value).encode()),
@@ -233,10 +258,14 @@ def test_no_body_breaks_it(client: Client, body: bytes) -> None:
     assert client.send("GET", "/health")[0] == 200
 
 
-def test_connections_that_say_nothing_do_not_lock_others_out(prefixed: OnnxEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedsync.server._HEAD_SECONDS", 0.5)
+def test_connections_that_say_nothing_do_not_lock_others_out(
+    prefixed: OnnxEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("freshvec.web.server.HEAD_SECONDS", 0.5)
     with served(prefixed) as asked:
-        idle = [socket.create_connection(("127.0.0.1", asked.port), timeout=30) for _ in range(5 * MAX_REQUESTS)]
+        idle = [
+            socket.create_connection(("127.0.0.1", asked.port), timeout=30) for _ in range(5 * MAX_REQUESTS)
+        ]
         for each in idle[::2]:
             each.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: loc")
         until("a request is answered", lambda: asked.embed("text")[0] == 200)
@@ -255,7 +284,9 @@ def _is_closed(connection: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/", 404), ("GET", "/v1/embeddings", 405)])
-def test_other_paths_and_methods_get_an_error_of_the_same_shape(client: Client, method: str, path: str, status: int) -> None:
+def test_other_paths_and_methods_get_an_error_of_the_same_shape(
+    client: Client, method: str, path: str, status: int
+) -> None:
     found = client.send(method, path)
     assert (found[0], found[1]["error"]["type"]) == (status, "invalid_request_error")
 
@@ -263,7 +294,7 @@ def test_other_paths_and_methods_get_an_error_of_the_same_shape(client: Client, 
 def test_a_key_is_asked_for_where_one_is_set(prefixed: OnnxEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ServerError, match="no key is set"):
         EmbeddingServer("0.0.0.0:0", {})
-    monkeypatch.setenv("EMBEDSYNC_API_KEY", "a-secret-key")
+    monkeypatch.setenv("FRESHVEC_API_KEY", "a-secret-key")
     with served(prefixed) as asked:
         assert asked.embed("text")[0] == 401
         assert asked.embed("text", headers=JSON | {"Authorization": "Bearer wrong"})[0] == 401
@@ -287,7 +318,10 @@ def test_more_requests_than_it_bears_are_told_to_come_again() -> None:
     encoder = HeldUp()
     with served(encoder) as asked:
         answers: list[int] = []
-        threads = [threading.Thread(target=lambda: answers.append(asked.embed("text")[0])) for _ in range(MAX_REQUESTS + 4)]
+        threads = [
+            threading.Thread(target=lambda: answers.append(asked.embed("text")[0]))
+            for _ in range(MAX_REQUESTS + 4)
+        ]
         for thread in threads:
             thread.start()
         until("the surplus is turned away", lambda: len(answers) == 4)
@@ -314,7 +348,7 @@ def test_stopping_answers_what_is_under_way() -> None:
     answers: list[int] = []
     request = threading.Thread(target=lambda: answers.append(asked.embed("text")[0]))
     request.start()
-    until("the request is under way", lambda: server._busy == 1)
+    until("the request is under way", lambda: server.busy == 1)
     stopping = threading.Thread(target=server.stop)
     stopping.start()
     encoder.gate.set()

@@ -6,11 +6,10 @@ import numpy as np
 import psycopg
 import pytest
 
-from embedsync import schema
-from embedsync.db import connect
-from embedsync.records import Fate, Outcome
-from embedsync.source import Model
-from embedsync.target import TargetWriter
+from freshvec.db import connect
+from freshvec.records import Fate, Model, Outcome
+from freshvec.schema import plan as schema
+from freshvec.target.upsert import TargetWriter
 from tests.support import MODEL, Connection, NullEncoder, backfill, settings_for, sync_of
 
 FINGERPRINT = NullEncoder.fingerprint
@@ -22,23 +21,25 @@ def writer(url: str, docs: Connection) -> Iterator[TargetWriter]:
     docs.execute("INSERT INTO docs VALUES (1, 'A')")
     settings = settings_for(url, sync_of("docs"))
     backfill(settings, NullEncoder())
-    docs.execute("UPDATE docs_embedding SET write_token = 3, content_hash = 'A'")
+    docs.execute("UPDATE docs_embedding SET fence = 3, content_hash = 'A'")
     with connect(settings.database.url, "test") as connection:
-        yield TargetWriter(connection, schema.plan(connection, settings.sync[0], Model(MODEL, 8, 256, FINGERPRINT)).bound)
+        yield TargetWriter(
+            connection, schema.plan(connection, settings.sync[0], Model(MODEL, 8, 256, FINGERPRINT)).bound
+        )
 
 
 def write(writer: TargetWriter, token: int, fate: Fate, text: bytes | None = None) -> None:
     vector = np.full(8, token, dtype=np.float32) if fate is Fate.STORE and text else None
-    with writer._connection.transaction():
-        writer.write([Outcome(KEY, token, fate, vector, text)], FINGERPRINT)
+    with writer.connection.transaction():
+        writer.write([Outcome(KEY, token, fate, vector, text)])
 
 
 def stored(docs: Connection) -> tuple[object, ...] | None:
-    return docs.execute("SELECT content_hash, write_token FROM docs_embedding").fetchone()
+    return docs.execute("SELECT content_hash, fence FROM docs_embedding").fetchone()
 
 
 def queued(docs: Connection) -> int:
-    found = docs.execute("SELECT count(*) FROM embedsync.queue_docs").fetchone()
+    found = docs.execute("SELECT count(*) FROM freshvec.queue_docs").fetchone()
     return int(found[0]) if found else -1
 
 
@@ -48,14 +49,18 @@ def test_an_older_read_does_not_overwrite_a_newer_one(writer: TargetWriter, docs
     assert stored(docs) == (b"newer", 6)
 
 
-def test_an_unchanged_row_raises_the_fence_against_an_older_read(writer: TargetWriter, docs: Connection) -> None:
+def test_an_unchanged_row_raises_the_fence_against_an_older_read(
+    writer: TargetWriter, docs: Connection
+) -> None:
     write(writer, 6, Fate.TOUCH, b"A")
     write(writer, 5, Fate.STORE, b"older")
     assert stored(docs) == (b"A", 6)
     assert queued(docs) == 0
 
 
-def test_an_older_read_written_before_the_touch_is_not_fenced_in(writer: TargetWriter, docs: Connection) -> None:
+def test_an_older_read_written_before_the_touch_is_not_fenced_in(
+    writer: TargetWriter, docs: Connection
+) -> None:
     write(writer, 5, Fate.STORE, b"older")
     write(writer, 6, Fate.TOUCH, b"A")
     assert stored(docs) == (b"older", 5)
@@ -77,19 +82,23 @@ def test_a_deleted_row_does_not_come_back(writer: TargetWriter, docs: Connection
     assert stored(docs) is None
 
 
-def test_a_removal_waits_for_writers_under_way_and_sees_what_they_wrote(writer: TargetWriter, docs: Connection) -> None:
+def test_a_removal_waits_for_writers_under_way_and_sees_what_they_wrote(
+    writer: TargetWriter, docs: Connection
+) -> None:
     with psycopg.connect(docs.info.dsn) as other:
-        lock = "SELECT pg_try_advisory_xact_lock(1701667428, -id) FROM embedsync.sync"
-        with writer._connection.transaction():
-            writer.write([Outcome(KEY, 9, Fate.STORE, np.ones(8, dtype=np.float32), b"under way")], FINGERPRINT)
+        lock = "SELECT pg_try_advisory_xact_lock(1719035235, -id) FROM freshvec.sync"
+        with writer.connection.transaction():
+            writer.write([Outcome(KEY, 9, Fate.STORE, np.ones(8, dtype=np.float32), b"under way")])
             assert other.execute(lock).fetchone() == (False,)
         assert other.execute(lock).fetchone() == (True,)
 
 
 def test_of_several_outcomes_of_a_row_the_last_read_counts(writer: TargetWriter, docs: Connection) -> None:
-    with writer._connection.transaction():
+    with writer.connection.transaction():
         writer.write(
-            [Outcome(KEY, token, Fate.STORE, np.ones(8, dtype=np.float32), str(token).encode()) for token in (5, 9, 7)],
-            FINGERPRINT,
+            [
+                Outcome(KEY, token, Fate.STORE, np.ones(8, dtype=np.float32), str(token).encode())
+                for token in (5, 9, 7)
+            ]
         )
     assert stored(docs) == (b"9", 9)

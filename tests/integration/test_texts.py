@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedsync.encoding.batching import plan_batches
-from embedsync.encoding.model import OnnxEncoder
+from freshvec.encoding.batching import plan_batches
+from freshvec.encoding.encoder import OnnxEncoder
 from tests.support import (
     DOCS_SYNC,
     Connection,
     NullEncoder,
     config_toml,
-    embedsync,
+    freshvec,
     serving,
     settings_for,
     sync_of,
@@ -51,7 +51,9 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("kind", "least"), [("vector", 0.99999), ("halfvec", 0.9999), ("real[]", 0.99999)])
-def test_what_is_stored_is_a_fresh_encoding(url: str, docs: Connection, encoder: OnnxEncoder, kind: str, least: float) -> None:
+def test_what_is_stored_is_a_fresh_encoding(
+    url: str, docs: Connection, encoder: OnnxEncoder, kind: str, least: float
+) -> None:
     for row, text in TEXTS.items():
         docs.execute("INSERT INTO docs VALUES (%s, %s)", (row, text))
     with serving(settings_for(url, sync_of("docs", target={"type": kind})), encoder) as service:
@@ -59,13 +61,18 @@ def test_what_is_stored_is_a_fresh_encoding(url: str, docs: Connection, encoder:
         docs.execute("UPDATE docs SET body = NULL WHERE id = 1")
         query = "SELECT id, embedding::text FROM docs_embedded ORDER BY id"
         until("the emptied row lost its vector", lambda: 1 not in [row[0] for row in docs.execute(query)])
-        stored = {row: np.array(text.strip("[]{}").split(","), dtype=np.float32) for row, text in docs.execute(query)}
+        stored = {
+            row: np.array(text.strip("[]{}").split(","), dtype=np.float32)
+            for row, text in docs.execute(query)
+        }
         truncated = service.keepers[0].progress.snapshot().truncated
     assert set(stored) == set(TEXTS) - BLANK - {1}
     fresh = encoder.encode(encoder.tokenize([TEXTS[row] or "" for row in stored]))
     assert cosines(np.stack(list(stored.values())), fresh).min() > least
     assert truncated == 3
-    empty = docs.execute("SELECT id, embedding, content_hash FROM docs_embedding WHERE embedding IS NULL ORDER BY id")
+    empty = docs.execute(
+        "SELECT id, embedding, content_hash FROM docs_embedding WHERE embedding IS NULL ORDER BY id"
+    )
     assert empty.fetchall() == [(row, None, None) for row in sorted({1} | BLANK)]
 
 
@@ -74,7 +81,10 @@ def test_equal_texts_are_encoded_once_and_each_has_its_vector(url: str, docs: Co
     encoder = NullEncoder()
     with serving(settings_for(url, sync_of("docs")), encoder) as service:
         wait_fresh(service)
-    assert docs.execute("SELECT count(*), count(DISTINCT embedding::text) FROM docs_embedded").fetchone() == (60, 1)
+    assert docs.execute("SELECT count(*), count(DISTINCT embedding::text) FROM docs_embedded").fetchone() == (
+        60,
+        1,
+    )
     assert encoder.encoded == 1
 
 
@@ -96,7 +106,7 @@ def test_one_text_the_model_refuses_costs_no_other_row(url: str, docs: Connectio
     docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 100) g")
     docs.execute("UPDATE docs SET body = 'a cursed text' WHERE id = 42")
     encoder = NullEncoder(refuse="cursed")
-    failed = "SELECT rows_failed, rows_fresh, backlog FROM embedsync.status"
+    failed = "SELECT rows_failed, rows_fresh, backlog FROM freshvec.status"
     with serving(settings_for(url, sync_of("docs")), encoder) as service:
         wait_fresh(service)
         assert docs.execute("SELECT count(*) FROM docs_embedded").fetchone() == (99,)
@@ -107,28 +117,32 @@ def test_one_text_the_model_refuses_costs_no_other_row(url: str, docs: Connectio
         until("the edit released it", lambda: docs.execute(failed).fetchone() == (0, 100, 0))
 
 
-def test_retry_gives_a_refused_text_another_chance(url: str, docs: Connection, models_dir: Path, tmp_path: Path) -> None:
+def test_retry_gives_a_refused_text_another_chance(
+    url: str, docs: Connection, models_dir: Path, tmp_path: Path
+) -> None:
     docs.execute("INSERT INTO docs VALUES (1, 'a cursed text'), (2, 'a plain text')")
     encoder = NullEncoder(refuse="cursed")
-    config = write_config(tmp_path / "embedsync.toml", config_toml(url, models_dir, DOCS_SYNC))
+    config = write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC))
     with serving(settings_for(url, sync_of("docs"), sweep_seconds=600.0), encoder) as service:
         wait_fresh(service)
-        assert docs.execute("SELECT rows_failed FROM embedsync.status").fetchone() == (1,)
-        shown = embedsync("status", "--config", str(config)).stdout
+        assert docs.execute("SELECT rows_failed FROM freshvec.status").fetchone() == (1,)
+        shown = freshvec("status", "--config", str(config)).stdout
         assert "docs: could not encode these" in shown
         assert "  1: the null encoder refuses this text" in shown
-        (row,) = json.loads(embedsync("status", "--json", "--config", str(config)).stdout)
+        (row,) = json.loads(freshvec("status", "--json", "--config", str(config)).stdout)
         assert row["failures"] == [{"key": {"id": 1}, "error": "the null encoder refuses this text"}]
         encoder.refuse = None
-        assert "docs: 1 rows queued" in embedsync("retry", "--config", str(config)).stdout
+        assert "docs: 1 rows queued" in freshvec("retry", "--config", str(config)).stdout
         until("it is embedded", lambda: docs.execute("SELECT count(*) FROM docs_embedded").fetchone() == (2,))
-        assert docs.execute("SELECT rows_failed FROM embedsync.status").fetchone() == (0,)
-        assert "could not encode" not in embedsync("status", "--config", str(config)).stdout
+        assert docs.execute("SELECT rows_failed FROM freshvec.status").fetchone() == (0,)
+        assert "could not encode" not in freshvec("status", "--config", str(config)).stdout
 
 
 @settings(deadline=None, max_examples=15)
 @given(
-    st.lists(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=400), min_size=1, max_size=30),
+    st.lists(
+        st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=400), min_size=1, max_size=30
+    ),
     st.sampled_from([64, 500]),
 )
 def test_a_batch_gives_what_single_texts_give(encoder: OnnxEncoder, texts: list[str], size: int) -> None:
@@ -142,8 +156,12 @@ def test_a_batch_gives_what_single_texts_give(encoder: OnnxEncoder, texts: list[
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.text(max_size=60), st.integers(0, 3000), st.sampled_from(["word ", "x", "\n", "é ", "🎉", "a-b/c "]))
-def test_a_long_text_has_the_tokens_of_the_whole(encoder: OnnxEncoder, start: str, count: int, unit: str) -> None:
+@given(
+    st.text(max_size=60), st.integers(0, 3000), st.sampled_from(["word ", "x", "\n", "é ", "🎉", "a-b/c "])
+)
+def test_a_long_text_has_the_tokens_of_the_whole(
+    encoder: OnnxEncoder, start: str, count: int, unit: str
+) -> None:
     from tokenizers import Tokenizer
 
     plain = Tokenizer.from_file(str(encoder._artefact.tokenizer_path))
@@ -161,7 +179,12 @@ def test_the_server_refuses_a_null_character_before_we_see_it(docs: Connection) 
         docs.execute("INSERT INTO docs VALUES (1, %s)", ("a\0b",))
 
 
-LONG_STARTS = {"blanks": " " * 26_000, "hex": "0f" * 13_000, "emoji": "🎉" * 26_000, "control": "\x01" * 26_000}
+LONG_STARTS = {
+    "blanks": " " * 26_000,
+    "hex": "0f" * 13_000,
+    "emoji": "🎉" * 26_000,
+    "control": "\x01" * 26_000,
+}
 
 
 @pytest.mark.parametrize("live", [False, True], ids=["backfill", "live"])
@@ -181,7 +204,9 @@ def test_what_follows_a_start_that_says_nothing_is_embedded_too(
         query = "SELECT embedding::text FROM docs_embedded ORDER BY id"
 
         def worst() -> float:
-            stored = [np.array(row[0].strip("[]").split(","), dtype=np.float32) for row in docs.execute(query)]
+            stored = [
+                np.array(row[0].strip("[]").split(","), dtype=np.float32) for row in docs.execute(query)
+            ]
             return float(cosines(np.stack(stored), fresh).min())
 
         until("every vector is that of its whole text", lambda: worst() > 0.9999)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedsync.backoff import Backoff
+from freshvec.backoff import Backoff
 
 
 @given(st.floats(0.01, 10), st.floats(0.01, 100), st.integers(0, 2000))

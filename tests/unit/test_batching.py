@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedsync.encoding.batching import Batch, padded, padding_waste, plan_batches
-from embedsync.encoding.tokenizer import Tokenizer
-from embedsync.records import Tokens
-from embedsync.stdlib_texts import docstrings
+from freshvec.encoding.batching import Batch, padded, padding_waste, plan_batches
+from freshvec.encoding.tokenizer import Tokenizer
+from freshvec.records import Tokens
+from freshvec.stdlib_texts import docstrings
 from tests.support import MODEL
 
 LENGTHS = st.lists(st.integers(1, 600), max_size=200)
@@ -37,7 +37,10 @@ def test_a_batch_keeps_the_budget_it_was_given_unless_it_is_a_single_text(
     assert [batch.size for batch in batches] == given_out
     for batch in batches:
         assert len(batch.indices) <= max_rows
-        assert len(batch.indices) == 1 or max(lengths[i] for i in batch.indices) * len(batch.indices) <= batch.size
+        assert (
+            len(batch.indices) == 1
+            or max(lengths[i] for i in batch.indices) * len(batch.indices) <= batch.size
+        )
 
 
 @given(LENGTHS, st.integers(1, 5000))
@@ -54,7 +57,9 @@ def test_equal_lengths_fill_their_batches() -> None:
 def test_a_well_filled_batch_ends_before_shorter_texts() -> None:
     batches = plan_batches([100] * 4 + [93] * 3, lambda: 1000)
     assert [len(batch.indices) for batch in batches] == [4, 3]
-    assert len(plan_batches([100] * 4 + [95] * 3, lambda: 1000)) == 1, "so little padding is cheaper than another batch"
+    assert len(plan_batches([100] * 4 + [95] * 3, lambda: 1000)) == 1, (
+        "so little padding is cheaper than another batch"
+    )
     batches = plan_batches([100] * 3 + [93] * 3, lambda: 1000)
     assert [len(batch.indices) for batch in batches] == [4, 2], "three of ten are too few to send off alone"
 
@@ -86,7 +91,10 @@ def test_waste_of_known_batches() -> None:
     assert padding_waste([], []) == 0
 
 
-@given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=20), min_size=1, max_size=20), st.sampled_from([1, 8, 16]))
+@given(
+    st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=20), min_size=1, max_size=20),
+    st.sampled_from([1, 8, 16]),
+)
 def test_padding_is_on_the_right_masked_and_rounded_up(texts: list[list[int]], step: int) -> None:
     ids, mask = padded([Tokens(np.array(text, dtype=np.int64)) for text in texts], pad_id=0, step=step)
     longest = max(map(len, texts))

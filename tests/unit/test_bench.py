@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedsync.bench import texts
-from embedsync.bench.report import Contender, Report, ratio, shares
-from embedsync.encoding.artefact import Artefact
-from embedsync.encoding.catalogue import find
-from embedsync.encoding.hardware import MatrixRate
-from embedsync.encoding.throughput import Pass
-from embedsync.errors import EmbedsyncError
+from freshvec.bench import texts
+from freshvec.bench.matrix_rate import MatrixRate
+from freshvec.bench.report import Contender, Report, ratio, shares
+from freshvec.bench.throughput import Pass
+from freshvec.errors import FreshvecError
+from freshvec.models.artefact import Artefact
+from freshvec.models.catalogue import find
 from tests.support import MODEL
 
 
@@ -28,7 +28,7 @@ def contender(name: str, *seconds: float, ours: bool = True, settled: bool = Tru
 def a_report(*contenders: Contender, limits: tuple[float, ...] = (), flops: int = 100) -> Report:
     artefact = Artefact(
         card=find(MODEL), weights_sha256="", tokenizer_sha256="", pad_id=0, graphs={}, flops_per_token=flops
-    )  # fmt: skip
+    )
     made = Report(artefact, texts.Texts("texts", ["a"] * 10), 2, 1000, 0, list(contenders))
     if limits:
         made.limits["fp32", "cpu"] = [MatrixRate(limit, "numpy", (1, 1, 1)) for limit in limits]
@@ -76,7 +76,7 @@ def test_what_is_not_known_is_said_and_not_invented() -> None:
     assert any("limit is not known" in note for note in a_report(ours).notes())
     uncounted = a_report(ours, limits=(1.0, 1.0), flops=0)
     assert uncounted.share(ours) is None
-    assert any("embedsync export" in note for note in uncounted.notes())
+    assert any("freshvec export" in note for note in uncounted.notes())
     assert any("had not settled" in note for note in uncounted.notes())
     assert uncounted.json()["flops_per_token"] is None
 
@@ -110,12 +110,12 @@ def test_a_file_of_json_lines(tmp_path: Path) -> None:
 def test_a_line_that_holds_no_text_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "titles.jsonl"
     path.write_text(f'"fine"\n{line}\n', encoding="utf-8")
-    with pytest.raises(EmbedsyncError, match=r"line 2 of .*titles\.jsonl: it holds no text"):
+    with pytest.raises(FreshvecError, match=r"line 2 of .*titles\.jsonl: it holds no text"):
         texts.of_file(path, 10)
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "picture.txt"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(EmbedsyncError, match="UTF-8"):
+    with pytest.raises(FreshvecError, match="UTF-8"):
         texts.of_file(path, 10)

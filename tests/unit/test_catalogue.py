@@ -1,13 +1,13 @@
-"""The model catalogue: what comes with embedsync, what a user adds, and how a faulty file is said."""
+"""The model catalogue: what comes with freshvec, what a user adds, and how a faulty file is said."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from embedsync import data
-from embedsync.encoding import catalogue
-from embedsync.errors import ModelError
+from freshvec import data
+from freshvec.errors import ModelError
+from freshvec.models import catalogue
 
 SHIPPED = sorted(data.folder("models").glob("*.toml"))
 OWN = 'name = "{name}"\nsource = "mine/{name}"\ndimension = 3\nmax_tokens = 9\npooling = "cls"\n'
@@ -48,13 +48,30 @@ def test_of_two_folders_the_later_counts(tmp_path: Path) -> None:
     [
         (b'name = "bad"\n', "source"),
         (OWN.format(name="bad").replace('"cls"', '"max"').encode(), "pooling"),
-        (OWN.format(name="bad").encode() + b"maximum = 3\n", "maximum: there is no such key; possible are name, source"),
-        (OWN.format(name="bad").encode() + b"normalise = true\n", "normalise: there is no such key; did you mean normalize"),
-        (OWN.format(name="bad").replace("= 3", "= -3").encode(), "dimension: input should be greater than 0, but it says -3"),
+        (
+            OWN.format(name="bad").encode() + b"maximum = 3\n",
+            "maximum: there is no such key; possible are name, source",
+        ),
+        (
+            OWN.format(name="bad").encode() + b"normalise = true\n",
+            "normalise: there is no such key; did you mean normalize",
+        ),
+        (
+            OWN.format(name="bad").replace("= 3", "= -3").encode(),
+            "dimension: input should be greater than 0, but it says -3",
+        ),
         (b"name = \n", "line 1"),
         (b'name = "\xff"\n', "utf-8"),
     ],
-    ids=["missing key", "bad value", "unknown key", "mistyped key", "impossible number", "not TOML", "not UTF-8"],
+    ids=[
+        "missing key",
+        "bad value",
+        "unknown key",
+        "mistyped key",
+        "impossible number",
+        "not TOML",
+        "not UTF-8",
+    ],
 )
 def test_a_faulty_file_is_named_with_its_fault(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "bad.toml"

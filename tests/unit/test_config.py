@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedsync import config
-from embedsync.db import connect
-from embedsync.errors import ConfigError
+from freshvec import config
+from freshvec.db import connect
+from freshvec.errors import ConfigError
 
 GOOD = """
 [database]
@@ -24,7 +24,7 @@ model = "all-MiniLM-L6-v2"
 
 
 def load(tmp_path: Path, text: str, **environ: str) -> config.Settings:
-    path = tmp_path / "embedsync.toml"
+    path = tmp_path / "freshvec.toml"
     path.write_text(text)
     return config.load(path, environ)
 
@@ -44,7 +44,11 @@ def test_a_good_file(tmp_path: Path) -> None:
 
 def test_the_environment_wins(tmp_path: Path) -> None:
     settings = load(
-        tmp_path, GOOD, EMBEDSYNC_DATABASE_URL="postgresql://other", EMBEDSYNC_DAEMON_DEVICE="cpu", EMBEDSYNC_DAEMON_PAGE_ROWS="7"
+        tmp_path,
+        GOOD,
+        FRESHVEC_DATABASE_URL="postgresql://other",
+        FRESHVEC_DAEMON_DEVICE="cpu",
+        FRESHVEC_DAEMON_PAGE_ROWS="7",
     )
     assert settings.database.url.get_secret_value() == "postgresql://other"
     assert (settings.daemon.device, settings.daemon.page_rows) == ("cpu", 7)
@@ -58,19 +62,24 @@ def test_a_credential_of_the_service_manager(tmp_path: Path) -> None:
 
 def test_a_variable_wins_over_the_credential(tmp_path: Path) -> None:
     (tmp_path / "database_url").write_text("postgresql://from-credential\n")
-    settings = load(tmp_path, GOOD, CREDENTIALS_DIRECTORY=str(tmp_path), EMBEDSYNC_DATABASE_URL="postgresql://from-variable")
+    settings = load(
+        tmp_path,
+        GOOD,
+        CREDENTIALS_DIRECTORY=str(tmp_path),
+        FRESHVEC_DATABASE_URL="postgresql://from-variable",
+    )
     assert settings.database.url.get_secret_value() == "postgresql://from-variable"
 
 
 def test_every_setting_can_come_from_the_environment(tmp_path: Path) -> None:
     given = {
-        "EMBEDSYNC_DATABASE_DIRECT_URL": "postgresql://direct",
-        "EMBEDSYNC_DATABASE_WORKER_ROLE": "worker",
-        "EMBEDSYNC_DAEMON_THREADS": "3",
-        "EMBEDSYNC_DAEMON_COMMIT_EVERY_SECONDS": "0.25",
-        "EMBEDSYNC_DAEMON_MODELS_DIR": "/models",
-        "EMBEDSYNC_DAEMON_CATALOGUE_DIRS": "/first:/second",
-        "EMBEDSYNC_DAEMON_LOG_FORMAT": "json",
+        "FRESHVEC_DATABASE_DIRECT_URL": "postgresql://direct",
+        "FRESHVEC_DATABASE_WORKER_ROLE": "worker",
+        "FRESHVEC_DAEMON_THREADS": "3",
+        "FRESHVEC_DAEMON_COMMIT_EVERY_SECONDS": "0.25",
+        "FRESHVEC_DAEMON_MODELS_DIR": "/models",
+        "FRESHVEC_DAEMON_CATALOGUE_DIRS": "/first:/second",
+        "FRESHVEC_DAEMON_LOG_FORMAT": "json",
     }
     settings = load(tmp_path, "", **given)
     assert settings.database.direct.get_secret_value() == "postgresql://direct"
@@ -82,20 +91,27 @@ def test_every_setting_can_come_from_the_environment(tmp_path: Path) -> None:
 
 
 def test_a_faulty_variable_is_reported_under_the_settings_name(tmp_path: Path) -> None:
-    assert "daemon.threads" in faults(tmp_path, GOOD, EMBEDSYNC_DAEMON_THREADS="many")[0]
+    assert "daemon.threads" in faults(tmp_path, GOOD, FRESHVEC_DAEMON_THREADS="many")[0]
 
 
 def test_the_files_place_can_come_from_the_environment(tmp_path: Path) -> None:
     path = tmp_path / "elsewhere.toml"
     path.write_text(GOOD)
-    assert config.load(None, {"EMBEDSYNC_CONFIG": str(path)}).sync[0].name == "articles"
+    assert config.load(None, {"FRESHVEC_CONFIG": str(path)}).sync[0].name == "articles"
 
 
-def test_without_a_url_libpqs_own_variables_decide(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_url_libpqs_own_variables_decide(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = load(tmp_path, "")
     assert settings.database.url.get_secret_value() == ""
     params = psycopg.conninfo.conninfo_to_dict(url)
-    for variable, key in {"PGHOST": "host", "PGPORT": "port", "PGUSER": "user", "PGDATABASE": "dbname"}.items():
+    for variable, key in {
+        "PGHOST": "host",
+        "PGPORT": "port",
+        "PGUSER": "user",
+        "PGDATABASE": "dbname",
+    }.items():
         if params.get(key):
             monkeypatch.setenv(variable, str(params[key]))
     with connect(settings.database.url, "test") as connection:
@@ -103,8 +119,13 @@ def test_without_a_url_libpqs_own_variables_decide(tmp_path: Path, url: str, mon
 
 
 def test_settings_do_not_show_their_secrets(tmp_path: Path) -> None:
-    settings = load(tmp_path, GOOD, EMBEDSYNC_DATABASE_DIRECT_URL="postgresql://u:verborgen@h/d")
-    for shown in (repr(settings), str(settings), f"{settings.database!r}", json.dumps(settings.model_dump(mode="json"))):
+    settings = load(tmp_path, GOOD, FRESHVEC_DATABASE_DIRECT_URL="postgresql://u:verborgen@h/d")
+    for shown in (
+        repr(settings),
+        str(settings),
+        f"{settings.database!r}",
+        json.dumps(settings.model_dump(mode="json")),
+    ):
         assert "geheimnis" not in shown
         assert "verborgen" not in shown
 
@@ -158,8 +179,14 @@ def test_five_faults_at_once_each_with_key_problem_and_remedy(tmp_path: Path) ->
     ("text", "said"),
     [
         ('[[sync]]\nname="a"\ntable="t"\nmodel="m"', "sync[0]: it needs a text"),
-        ('[[sync]]\nname="a"\ntable="t"\nmodel="m"\ncolumns=["x"]\nexpression="y"', "sync[0]: it needs a text"),
-        ('[[sync]]\nname="a"\ntable="t; DROP"\nmodel="m"\ncolumns=["x"]', "is not a table name; write schema.table"),
+        (
+            '[[sync]]\nname="a"\ntable="t"\nmodel="m"\ncolumns=["x"]\nexpression="y"',
+            "sync[0]: it needs a text",
+        ),
+        (
+            '[[sync]]\nname="a"\ntable="t; DROP"\nmodel="m"\ncolumns=["x"]',
+            "is not a table name; write schema.table",
+        ),
         ('[[sync]]\nname="a"\nmodel="m"\ncolumns=["x"]', "sync[0].table: it is missing"),
         ('[[sync]]\nname="a"\ntable="t"\nmodel="m"\nexpression="x; y"', "must not contain ';'"),
         ("[databse]\n", "databse: there is no such key; did you mean database?"),
@@ -199,7 +226,12 @@ def test_equal_names_in_two_schemas_are_two_targets(tmp_path: Path) -> None:
 
 def test_faults_between_syncs_are_all_said_at_once(tmp_path: Path) -> None:
     sync = '[[sync]]\nname = "{}"\nmodel = "m"\ncolumns = ["x"]\ntable = "{}"\n'
-    text = sync.format("a", "one") + sync.format("a", "two") + sync.format("b", "two") + sync.format("c", "x" * 60)
+    text = (
+        sync.format("a", "one")
+        + sync.format("a", "two")
+        + sync.format("b", "two")
+        + sync.format("c", "x" * 60)
+    )
     found = faults(tmp_path, text)
     assert len(found) == 3
     assert found[0] == "two syncs are called 'a'; give each a name of its own"
@@ -208,7 +240,7 @@ def test_faults_between_syncs_are_all_said_at_once(tmp_path: Path) -> None:
 
 
 def test_an_unknown_variable_is_named(tmp_path: Path) -> None:
-    assert "EMBEDSYNC_DAEMON_DEVISE (environment)" in faults(tmp_path, GOOD, EMBEDSYNC_DAEMON_DEVISE="cpu")[0]
+    assert "FRESHVEC_DAEMON_DEVISE (environment)" in faults(tmp_path, GOOD, FRESHVEC_DAEMON_DEVISE="cpu")[0]
 
 
 def test_no_file_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

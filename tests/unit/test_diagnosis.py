@@ -2,7 +2,7 @@
 
 import pytest
 
-from embedsync.encoding.diagnosis import explain
+from freshvec.encoding.diagnosis import explain
 
 # Said by onnxruntime-gpu 1.31.1 (CUDA 13), by glibc's linker loading its libraries, and by CUDA's own runtime, each
 # with the libraries named here taken away. The two drivers that are too old and the one without a GPU were stand-ins
@@ -20,59 +20,74 @@ PROVIDER = "/site-packages/onnxruntime/capi/libonnxruntime_providers_cuda.so"
 SAID = {
     "no CUDA at all": (
         "libcublasLt.so.13: cannot open shared object file: No such file or directory",
-        "CUDA 13 is missing: libcublasLt.so.13 is not found", "embedsync[gpu]",
+        "CUDA 13 is missing: libcublasLt.so.13 is not found",
+        "freshvec[gpu]",
     ),
     "no curand": (
         "libcurand.so.10: cannot open shared object file: No such file or directory",
-        "CUDA 13 is missing: libcurand.so.10 is not found", "embedsync[gpu]",
+        "CUDA 13 is missing: libcurand.so.10 is not found",
+        "freshvec[gpu]",
     ),
     "no cuDNN": (
         "libcudnn.so.9: cannot open shared object file: No such file or directory",
-        "cuDNN 9 is missing", "brings CUDA 13 and cuDNN",
+        "cuDNN 9 is missing",
+        "brings CUDA 13 and cuDNN",
     ),
     "no cuDNN, noticed by a kernel": (
         "cuDNN is not available. Install cuDNN, update the system library search path, or set enable_cudnn=0 to force "
         "native CUDA paths where available.",
-        "cuDNN 9 is missing", "brings CUDA 13 and cuDNN",
+        "cuDNN 9 is missing",
+        "brings CUDA 13 and cuDNN",
     ),
     "no driver": (
         "libcuda.so.1: cannot open shared object file: No such file or directory",
-        "there is no NVIDIA driver: libcuda.so.1 is missing", "--gpus all",
+        "there is no NVIDIA driver: libcuda.so.1 is missing",
+        "--gpus all",
     ),
     "a driver of CUDA 11": (
         f"{PROVIDER}: undefined symbol: cuTensorMapEncodeTiled",
-        "the NVIDIA driver is too old: it has no cuTensorMapEncodeTiled", "Install a driver for CUDA 13 or newer",
+        "the NVIDIA driver is too old: it has no cuTensorMapEncodeTiled",
+        "Install a driver for CUDA 13 or newer",
     ),
     "a driver of CUDA 12": (
         CALL.format("CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version"),
-        "the NVIDIA driver is too old for CUDA 13", "Install a driver for CUDA 13 or newer",
+        "the NVIDIA driver is too old for CUDA 13",
+        "Install a driver for CUDA 13 or newer",
     ),
     "no GPU": (
         CALL.format("CUDA failure 100: no CUDA-capable device is detected"),
-        "there is no GPU that CUDA can use", "CUDA_VISIBLE_DEVICES",
+        "there is no GPU that CUDA can use",
+        "CUDA_VISIBLE_DEVICES",
     ),
     "no second GPU": (
-        CALL.format("CUDA failure 101: invalid device ordinal"), "there is no GPU of that number", "nvidia-smi -L",
+        CALL.format("CUDA failure 101: invalid device ordinal"),
+        "there is no GPU of that number",
+        "nvidia-smi -L",
     ),
     "a GPU that others fill": (
-        CALL.format("CUDA failure 2: out of memory"), "its memory is taken", "nvidia-smi shows by whom",
+        CALL.format("CUDA failure 2: out of memory"),
+        "its memory is taken",
+        "nvidia-smi shows by whom",
     ),
     "no TensorRT": (
         "libnvinfer.so.10: cannot open shared object file: No such file or directory",
-        "TensorRT 10 is missing", 'device = "cuda"',
+        "TensorRT 10 is missing",
+        'device = "cuda"',
     ),
     "no TensorRT, as the session says it": (
         "/onnxruntime_src/onnxruntime/python/onnxruntime_pybind_state.cc:729 void onnxruntime::python::"
         "RegisterTensorRTPluginsAsCustomOps(PySessionOptions&, const onnxruntime::ProviderOptions&) Please install "
         "TensorRT libraries as mentioned in the GPU requirements page, make sure they're in the PATH or "
         "LD_LIBRARY_PATH, and that your GPU is supported.\n",
-        "TensorRT 10 is missing", 'device = "cuda"',
+        "TensorRT 10 is missing",
+        'device = "cuda"',
     ),
     "the CPU's build over the GPU's": (
         f"{PROVIDER}: cannot open shared object file: No such file or directory",
-        "the installed onnxruntime is the one for the CPU", "pip uninstall onnxruntime onnxruntime-gpu",
+        "the installed onnxruntime is the one for the CPU",
+        "pip uninstall onnxruntime onnxruntime-gpu",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("said", "problem", "remedy"), SAID.values(), ids=SAID.keys())
@@ -85,9 +100,14 @@ def test_what_was_really_said_is_understood(said: str, problem: str, remedy: str
 
 
 def test_a_cuda_of_another_major_version_is_named() -> None:
-    found = explain("libcublasLt.so.13: cannot open shared object file: No such file or directory", "13", "12")
-    assert found.problem == "CUDA 12 is installed, and this onnxruntime needs CUDA 13: libcublasLt.so.13 is not found"
-    assert "embedsync[gpu]" in found.remedy
+    found = explain(
+        "libcublasLt.so.13: cannot open shared object file: No such file or directory", "13", "12"
+    )
+    assert (
+        found.problem
+        == "CUDA 12 is installed, and this onnxruntime needs CUDA 13: libcublasLt.so.13 is not found"
+    )
+    assert "freshvec[gpu]" in found.remedy
 
 
 def test_where_the_version_is_not_known_none_is_made_up() -> None:

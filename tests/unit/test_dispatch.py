@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedsync.encoding.budget import BatchBudget
-from embedsync.encoding.dispatch import Dispatcher
-from embedsync.errors import EncodingError
-from embedsync.records import OutOfMemoryError, Tokens, Urgency, Vector
+from freshvec.encoding.budget import BatchBudget
+from freshvec.encoding.dispatch import Dispatcher
+from freshvec.errors import EncodingError
+from freshvec.records import OutOfMemoryError, Tokens, Urgency, Vector
 from tests.support import NullEncoder, until
 
 REFUSED = 666
@@ -86,7 +86,9 @@ def order_of(encoder: Recorder, dispatcher: Dispatcher, urgencies: list[Urgency]
     return [batch[0] for batch in encoder.batches[1:]]
 
 
-def test_the_most_urgent_goes_first_and_equals_in_their_order(encoder: Recorder, dispatcher: Dispatcher) -> None:
+def test_the_most_urgent_goes_first_and_equals_in_their_order(
+    encoder: Recorder, dispatcher: Dispatcher
+) -> None:
     backfill, bulk, live = Urgency.BACKFILL, Urgency.BULK, Urgency.LIVE
     assert order_of(encoder, dispatcher, [backfill, bulk, live, live, bulk, backfill]) == [2, 3, 1, 4, 0, 5]
 
@@ -108,7 +110,9 @@ def test_a_refused_text_costs_no_other_its_vector(encoder: Recorder, dispatcher:
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.lists(st.sampled_from([1, 2, 3, REFUSED]), min_size=1, max_size=40), st.sampled_from([4, 12, 10**9]))
+@given(
+    st.lists(st.sampled_from([1, 2, 3, REFUSED]), min_size=1, max_size=40), st.sampled_from([4, 12, 10**9])
+)
 def test_as_many_results_as_texts_in_their_order(numbers: list[int], room: int) -> None:
     encoder = Recorder()
     encoder.gate.set()
@@ -133,7 +137,9 @@ def test_a_broken_runtime_is_not_blamed_on_the_texts(encoder: Recorder, dispatch
         assert result.retryable
         assert "the device has fallen off the bus" in str(result)
     encoder.broken = None
-    assert [float(result[0]) for result in encoded(dispatcher, [1]) if isinstance(result, np.ndarray)] == [1.0]
+    assert [float(result[0]) for result in encoded(dispatcher, [1]) if isinstance(result, np.ndarray)] == [
+        1.0
+    ]
 
 
 def test_out_of_memory_halves_the_batch_and_remembers_the_ceiling(encoder: Recorder) -> None:
@@ -149,7 +155,9 @@ def test_out_of_memory_halves_the_batch_and_remembers_the_ceiling(encoder: Recor
     assert budget.next_size() <= 128
 
 
-def test_a_single_text_without_room_begins_the_runtime_anew_once(encoder: Recorder, dispatcher: Dispatcher) -> None:
+def test_a_single_text_without_room_begins_the_runtime_anew_once(
+    encoder: Recorder, dispatcher: Dispatcher
+) -> None:
     encoder.gate.set()
     encoder.room = 3
     (vector,) = encoded(dispatcher, [5])
@@ -162,7 +170,9 @@ def test_a_single_text_without_room_begins_the_runtime_anew_once(encoder: Record
     assert encoder.rebuilt == 2
 
 
-def test_when_new_sessions_do_not_help_the_process_gives_up(encoder: Recorder, dispatcher: Dispatcher) -> None:
+def test_when_new_sessions_do_not_help_the_process_gives_up(
+    encoder: Recorder, dispatcher: Dispatcher
+) -> None:
     encoder.gate.set()
     encoder.room = encoder.after_rebuild = 3
     for attempt in range(1, 4):
@@ -187,7 +197,9 @@ def test_only_a_gpu_is_given_up_for_an_error_that_stays(
     assert (dispatcher.lost is not None) == gives_up
 
 
-def test_failures_with_a_success_between_them_are_no_reason_to_give_up(encoder: Recorder, dispatcher: Dispatcher) -> None:
+def test_failures_with_a_success_between_them_are_no_reason_to_give_up(
+    encoder: Recorder, dispatcher: Dispatcher
+) -> None:
     encoder.gate.set()
     for broken in ("once", "twice", None, "again", "and again", None):
         encoder.broken = broken
@@ -198,7 +210,9 @@ def test_failures_with_a_success_between_them_are_no_reason_to_give_up(encoder: 
     assert dispatcher.lost is None
 
 
-def test_stop_finishes_the_batch_in_hand_and_forgets_the_rest(encoder: Recorder, dispatcher: Dispatcher) -> None:
+def test_stop_finishes_the_batch_in_hand_and_forgets_the_rest(
+    encoder: Recorder, dispatcher: Dispatcher
+) -> None:
     done: list[Results] = []
     dispatcher.submit(Urgency.BACKFILL, [text(1)], 64, done.append)
     assert encoder.entered.wait(30)

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedsync.encoding.batching import padded, padding_waste, plan_batches
-from embedsync.encoding.budget import BatchBudget, BudgetMemory, first_guess
-from embedsync.encoding.dispatch import Dispatcher
-from embedsync.encoding.recent import RecentVectors
-from embedsync.encoding.tokenizer import Tokenizer, TokenizerPool
-from embedsync.errors import EncodingError
-from embedsync.records import OutOfMemoryError, Tokens, Urgency, Vector
+from freshvec.encoding.batching import padded, padding_waste, plan_batches
+from freshvec.encoding.budget import BatchBudget, BudgetMemory, first_guess
+from freshvec.encoding.dispatch import Dispatcher
+from freshvec.encoding.tokenizer import Tokenizer, TokenizerPool
+from freshvec.encoding.vector_cache import RecentVectors
+from freshvec.errors import EncodingError
+from freshvec.records import OutOfMemoryError, Tokens, Urgency, Vector
 from tests.support import NullEncoder, until
 
 LENGTHS = st.lists(st.integers(1, 600), max_size=200)
@@ -33,7 +33,10 @@ def test_every_text_is_in_one_batch_and_the_budget_is_kept(lengths: list[int], s
     assert 0 <= padding_waste(lengths, batches) < 1
 
 
-@given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=20), min_size=1, max_size=20), st.sampled_from([1, 8, 16]))
+@given(
+    st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=20), min_size=1, max_size=20),
+    st.sampled_from([1, 8, 16]),
+)
 def test_padding_is_on_the_right_and_masked(texts: list[list[int]], step: int) -> None:
     ids, mask = padded([Tokens(np.array(text, dtype=np.int64)) for text in texts], 0, step)
     assert ids.shape == mask.shape
@@ -65,9 +68,18 @@ def simulate(budget: BatchBudget, best: int, peak: float, memory: int | None = N
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(
     ("first", "best", "peak"),
-    [(1024, 512, 9e3), (1024, 1024, 9e3), (64, 512, 9e3), (1024, 65536, 4e6), (81920, 262144, 6e6), (81920, 16384, 6e6)],
+    [
+        (1024, 512, 9e3),
+        (1024, 1024, 9e3),
+        (64, 512, 9e3),
+        (1024, 65536, 4e6),
+        (81920, 262144, 6e6),
+        (81920, 16384, 6e6),
+    ],
 )
-def test_the_search_finds_the_best_size_in_both_directions(first: int, best: int, peak: float, seed: int) -> None:
+def test_the_search_finds_the_best_size_in_both_directions(
+    first: int, best: int, peak: float, seed: int
+) -> None:
     assert simulate(BatchBudget(first), best, peak, seed=seed) >= 0.9
 
 
@@ -127,7 +139,9 @@ def text(number: int) -> Tokens:
     return Tokens(np.array([number, 0, 0, 0], dtype=np.int64))
 
 
-def run(dispatcher: Dispatcher, numbers: list[int], urgency: Urgency = Urgency.LIVE) -> list[Vector | Exception]:
+def run(
+    dispatcher: Dispatcher, numbers: list[int], urgency: Urgency = Urgency.LIVE
+) -> list[Vector | Exception]:
     results: list[list[Vector | Exception]] = []
     dispatcher.submit(urgency, [text(number) for number in numbers], 64, results.append)
     until("the batch is encoded", lambda: results)
@@ -159,7 +173,11 @@ def test_poison_costs_no_other_text_its_vector(numbers: list[int]) -> None:
     dispatcher.stop(5)
     assert len(results) == len(numbers)
     for number, result in zip(numbers, results, strict=True):
-        assert isinstance(result, RuntimeError) if number == 666 else isinstance(result, np.ndarray) and result[0] == number
+        assert (
+            isinstance(result, RuntimeError)
+            if number == 666
+            else isinstance(result, np.ndarray) and result[0] == number
+        )
 
 
 def test_a_broken_runtime_is_not_blamed_on_the_texts() -> None:
@@ -179,7 +197,9 @@ def test_out_of_memory_halves_then_rebuilds_then_gives_up() -> None:
     encoder.limit = 16
     budget = BatchBudget(64)
     dispatcher = Dispatcher(encoder, budget)
-    assert [int(v[0]) for v in run(dispatcher, list(range(16))) if isinstance(v, np.ndarray)] == list(range(16))
+    assert [int(v[0]) for v in run(dispatcher, list(range(16))) if isinstance(v, np.ndarray)] == list(
+        range(16)
+    )
     assert budget.ceiling == 64  # the smallest a budget goes
     encoder.limit = 3
     (vector,) = run(dispatcher, [5])

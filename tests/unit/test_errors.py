@@ -2,12 +2,12 @@
 
 import pytest
 
-from embedsync.errors import (
+from freshvec.errors import (
     ConfigError,
     DatabaseError,
     DeviceError,
-    EmbedsyncError,
     EncodingError,
+    FreshvecError,
     ModelError,
     NotFreshError,
     NotOwnedError,
@@ -16,13 +16,13 @@ from embedsync.errors import (
 
 
 def test_an_error_names_operation_object_problem_and_remedy() -> None:
-    error = EmbedsyncError("write", "sync 'a'", "the disk is full.\n", "Free some space.")
+    error = FreshvecError("write", "sync 'a'", "the disk is full.\n", "Free some space.")
     assert str(error) == "cannot write sync 'a': the disk is full. Free some space."
     assert (error.operation, error.subject, error.remedy) == ("write", "sync 'a'", "Free some space.")
 
 
 def test_without_a_remedy_it_ends_with_the_problem() -> None:
-    assert str(EmbedsyncError("read", "table t", "it is gone")) == "cannot read table t: it is gone."
+    assert str(FreshvecError("read", "table t", "it is gone")) == "cannot read table t: it is gone."
 
 
 def test_only_what_is_said_to_be_retryable_is() -> None:
@@ -52,6 +52,6 @@ def test_a_config_error_lists_every_fault_on_a_line_of_its_own() -> None:
         (NotFreshError, 3),
     ],
 )
-def test_exit_codes(kind: type[EmbedsyncError], code: int) -> None:
+def test_exit_codes(kind: type[FreshvecError], code: int) -> None:
     assert kind("a", "b", "c").exit_code == code
     assert ConfigError("x.toml", ["fault"]).exit_code == 2

@@ -8,7 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from embedsync.encoding.flops import flops_per_token
+from freshvec.export.flops import flops_per_token
 from tests.support import MODEL
 
 

@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = """
 import sys
-from embedsync import logs
+from freshvec import logs
 from loguru import logger
 import logging
 logs.configure("DEBUG", sys.argv[1])
@@ -28,10 +28,10 @@ SECRETS = ("geheim nis!", "ge%20heim", "s3cr3t", "hunter22", "bound-secret")
 
 SETTINGS = """
 import sys
-from embedsync import config, db, logs
+from freshvec import config, db, logs
 from loguru import logger
 logs.configure("DEBUG", sys.argv[1])
-settings = config.load(None, {"EMBEDSYNC_CONFIG": "/dev/null", "EMBEDSYNC_DATABASE_URL": sys.argv[2]})
+settings = config.load(None, {"FRESHVEC_CONFIG": "/dev/null", "FRESHVEC_DATABASE_URL": sys.argv[2]})
 url = settings.database.url.get_secret_value()
 try:
     db.connect(settings.database.url, "test")
@@ -49,7 +49,11 @@ except KeyError:
 def run(form: str, *arguments: str, script: str = SCRIPT, **environ: str) -> str:
     environment = {key: value for key, value in os.environ.items() if key != "JOURNAL_STREAM"}
     done = subprocess.run(
-        [sys.executable, "-c", script, form, *arguments], capture_output=True, text=True, check=True, env=environment | environ
+        [sys.executable, "-c", script, form, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment | environ,
     )
     assert done.stdout == ""
     return done.stderr
@@ -91,10 +95,21 @@ def test_journald_gets_a_priority_on_every_line() -> None:
         ("host=127.0.0.1 port=1 password='with blank' user=u", ["with blank"]),
     ],
 )
-def test_a_password_of_the_configuration_is_hidden_in_every_form(form: str, url: str, passwords: list[str]) -> None:
+def test_a_password_of_the_configuration_is_hidden_in_every_form(
+    form: str, url: str, passwords: list[str]
+) -> None:
     text = run(form, url, *passwords, script=SETTINGS)
-    forms = {shown for password in passwords for shown in (password, repr(password)[1:-1], json.dumps(password)[1:-1])}
+    forms = {
+        shown
+        for password in passwords
+        for shown in (password, repr(password)[1:-1], json.dumps(password)[1:-1])
+    }
     assert [shown for shown in forms if shown in text] == []
     assert "cannot connect to the database" in text
     if form == "json":
-        assert [json.loads(line)["level"] for line in text.splitlines()] == ["ERROR", "ERROR", "INFO", "ERROR"]
+        assert [json.loads(line)["level"] for line in text.splitlines()] == [
+            "ERROR",
+            "ERROR",
+            "INFO",
+            "ERROR",
+        ]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from embedsync.encoding.machine import DeviceMemory, cpu_limit, gpu_memory
+from freshvec.encoding.machine import DeviceMemory, cpu_limit, gpu_memory
 
 CORES = 64
 
@@ -44,11 +44,17 @@ def cgroups(folder: Path, membership: str, files: dict[str, str]) -> int:
         ("1:cpu:/a/b\n", {"cpu/a/cpu.cfs_quota_us": "200000", "cpu/a/cpu.cfs_period_us": "100000"}, 2),
         ("1:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, CORES),
         ("1:cpu:/docker/abc\n", {"cpu/cpu.cfs_quota_us": "600000", "cpu/cpu.cfs_period_us": "100000"}, 6),
-        ("1:cpuset:/a\n", {"cpuset/a/cpu.cfs_quota_us": "100000", "cpuset/a/cpu.cfs_period_us": "100000"}, CORES),
+        (
+            "1:cpuset:/a\n",
+            {"cpuset/a/cpu.cfs_quota_us": "100000", "cpuset/a/cpu.cfs_period_us": "100000"},
+            CORES,
+        ),
         ("0::/\n", {"cpu.max": "what is this"}, CORES),
     ],
 )
-def test_the_smallest_quota_on_the_way_up_counts(tmp_path: Path, membership: str, files: dict[str, str], cores: int) -> None:
+def test_the_smallest_quota_on_the_way_up_counts(
+    tmp_path: Path, membership: str, files: dict[str, str], cores: int
+) -> None:
     assert cgroups(tmp_path, membership, files) == cores
 
 

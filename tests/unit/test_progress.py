@@ -6,8 +6,8 @@ import numpy as np
 import psutil
 import pytest
 
-from embedsync.progress import Progress, Snapshot, resident_mib
-from embedsync.records import Fate, Outcome
+from freshvec.pipeline.progress import Progress, Snapshot, resident_mib
+from freshvec.records import Fate, Outcome
 
 VECTOR = np.ones(3, dtype=np.float32)
 
@@ -17,7 +17,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr("embedsync.progress.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("freshvec.progress.time.monotonic", lambda: self.now)
 
 
 @pytest.fixture
@@ -51,7 +51,9 @@ def test_the_rate_is_that_of_the_last_seconds(clock: Clock) -> None:
     progress.wrote(rows(300), [])
     assert progress.snapshot().rows_per_second == pytest.approx(40)
     clock.now += 2
-    assert progress.snapshot().rows_per_second == pytest.approx(30), "the first hundred are longer ago than the window"
+    assert progress.snapshot().rows_per_second == pytest.approx(30), (
+        "the first hundred are longer ago than the window"
+    )
     clock.now += 60
     assert progress.snapshot().rows_per_second == 0
     assert progress.snapshot().done == 400

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loguru import logger
 
-from embedsync.encoding import catalogue, providers
-from embedsync.encoding.model import OnnxEncoder, load
-from embedsync.encoding.onnx import OnnxSession
-from embedsync.errors import DeviceError, ModelError
-from embedsync.records import OutOfMemoryError, Tokens
+from freshvec.encoding import providers
+from freshvec.encoding.encoder import OnnxEncoder, load
+from freshvec.encoding.session import OnnxSession
+from freshvec.errors import DeviceError, ModelError
+from freshvec.models import catalogue
+from freshvec.records import OutOfMemoryError, Tokens
 from tests.support import MODEL
 
 CARD = catalogue.find(MODEL)
@@ -30,14 +31,20 @@ def session(models_dir: Path) -> OnnxSession:
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "tensorrt"])
-def test_a_gpu_that_is_asked_for_and_not_there_is_an_error_with_a_remedy(models_dir: Path, device: str) -> None:
+def test_a_gpu_that_is_asked_for_and_not_there_is_an_error_with_a_remedy(
+    models_dir: Path, device: str
+) -> None:
     with pytest.raises(ModelError) as raised:
         load(models_dir, CARD, device, None)
-    assert str(raised.value).startswith(f"cannot use device '{device}': the installed onnxruntime is the one for the CPU")
-    assert "pip install 'embedsync[gpu]'" in raised.value.remedy
+    assert str(raised.value).startswith(
+        f"cannot use device '{device}': the installed onnxruntime is the one for the CPU"
+    )
+    assert "pip install 'freshvec[gpu]'" in raised.value.remedy
 
 
-def test_auto_on_a_build_without_cuda_is_the_cpu_without_a_word(models_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_auto_on_a_build_without_cuda_is_the_cpu_without_a_word(
+    models_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert load(models_dir, CARD, "auto", None).device == "cpu"
     assert capfd.readouterr() == ("", "")
 
@@ -45,17 +52,23 @@ def test_auto_on_a_build_without_cuda_is_the_cpu_without_a_word(models_dir: Path
 @pytest.fixture
 def claims_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """A runtime that says it has CUDA, as the GPU's build does on every machine, and cannot start it."""
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
 
 
 @pytest.mark.usefixtures("claims_cuda")
-def test_auto_falls_back_with_one_warning_that_says_why(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_falls_back_with_one_warning_that_says_why(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said = "libcuda.so.1: cannot open shared object file: No such file or directory"
     monkeypatch.setattr(providers, "_load_error", lambda kind: said)
     warnings: list[str] = []
     sink = logger.add(lambda message: warnings.append(message.record["message"]), level="WARNING")
     try:
-        with pytest.warns(UserWarning, match="CUDAExecutionProvider"):  # onnxruntime's, of the build for the CPU
+        with pytest.warns(
+            UserWarning, match="CUDAExecutionProvider"
+        ):  # onnxruntime's, of the build for the CPU
             encoder = load(models_dir, CARD, "auto", None)
     finally:
         logger.remove(sink)
@@ -66,12 +79,17 @@ def test_auto_falls_back_with_one_warning_that_says_why(models_dir: Path, monkey
 
 @pytest.mark.usefixtures("claims_cuda")
 def test_a_demanded_device_that_does_not_start_is_an_error(models_dir: Path) -> None:
-    with pytest.warns(UserWarning, match="CUDAExecutionProvider"), pytest.raises(DeviceError, match="only one may be installed"):
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(DeviceError, match="only one may be installed"),
+    ):
         load(models_dir, CARD, "cuda", None)
 
 
 @pytest.mark.usefixtures("claims_cuda")
-def test_what_the_session_raises_about_a_device_is_explained(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_session_raises_about_a_device_is_explained(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*given: Any, **named: Any) -> None:
         assert named["enable_fallback"] == 0, "else onnxruntime goes on with the CPU by itself"
         raise RuntimeError(
@@ -84,7 +102,9 @@ def test_what_the_session_raises_about_a_device_is_explained(models_dir: Path, m
         load(models_dir, CARD, "cuda", None)
 
 
-def test_an_empty_onnxruntime_folder_is_not_taken_for_an_installed_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_onnxruntime_folder_is_not_taken_for_an_installed_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delattr(onnxruntime, "InferenceSession")
     with pytest.raises(ModelError, match="there in part only"):
         providers.runtime()
@@ -103,7 +123,10 @@ def test_the_device_is_read_back_from_the_session() -> None:
 
 def test_the_providers_are_tried_in_order_and_the_cpu_is_always_last(tmp_path: Path) -> None:
     def names(device: str) -> list[str]:
-        return [name.removesuffix("ExecutionProvider") for name, _ in providers.provider_options(device, None, tmp_path)]
+        return [
+            name.removesuffix("ExecutionProvider")
+            for name, _ in providers.provider_options(device, None, tmp_path)
+        ]
 
     assert names("cpu") == ["CPU"]
     assert names("cuda:1") == ["CUDA", "CPU"]
@@ -114,12 +137,14 @@ def test_the_providers_are_tried_in_order_and_the_cpu_is_always_last(tmp_path: P
 
 def test_telemetry_writes_nothing(models_dir: Path, tmp_path: Path) -> None:
     """In a process of its own, as a daemon is: CI=true would switch it off as well."""
-    code = f"from pathlib import Path; from embedsync.encoding import catalogue, model; model.load(Path({str(models_dir)!r}), "
+    code = f"from pathlib import Path; from freshvec.encoding import encoder; from freshvec.models import catalogue; encoder.load(Path({str(models_dir)!r}), "
     environ = {key: value for key, value in os.environ.items() if key not in ("CI", "ORT_DISABLE_TELEMETRY")}
     subprocess.run(
         [sys.executable, "-c", code + f"catalogue.find({MODEL!r}), 'auto', None).encode_query('x')"],
-        env={**environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}, check=True, timeout=60,
-    )  # fmt: skip
+        env={**environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        check=True,
+        timeout=60,
+    )
     assert list(tmp_path.rglob("*")) == []
 
 
@@ -144,7 +169,8 @@ def test_bound_batches_of_several_threads_do_not_mix(encoder: OnnxEncoder) -> No
     with ThreadPoolExecutor(4) as pool:
         for _ in range(5):
             assert [
-                found.tobytes() for found in pool.map(lambda batch: session.run_bound(session.feed(batch)), batches)
+                found.tobytes()
+                for found in pool.map(lambda batch: session.run_bound(session.feed(batch)), batches)
             ] == wanted
 
 
@@ -177,20 +203,25 @@ ARENA = NODE + (
     [
         ARENA + "Failed to allocate memory for requested buffer of size 939524096",
         ARENA + "Available memory of 19968 is smaller than requested bytes of 1572864",
-        NODE + "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0 ; hostname=egg ; expr=cublasCreate(&cublas_handle_);",
+        NODE
+        + "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0 ; hostname=egg ; expr=cublasCreate(&cublas_handle_);",
         NODE + "CUDNN failure 2: CUDNN_STATUS_ALLOC_FAILED ; GPU=0",
         NODE + "CUDNN failure 4004: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ; GPU=0",
         NODE + "CUDA failure 2: out of memory ; GPU=0 ; hostname=egg ; expr=cudaMalloc((void**)&p, size);",
         NODE + "std::bad_alloc",
     ],
 )
-def test_out_of_memory_is_known_by_its_words(session: OnnxSession, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+def test_out_of_memory_is_known_by_its_words(
+    session: OnnxSession, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
     with pytest.raises(OutOfMemoryError):
         run_failing(session, monkeypatch, RuntimeError(said))
     assert session._shrink
 
 
-def test_memory_that_python_cannot_get_is_out_of_memory_too(session: OnnxSession, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_python_cannot_get_is_out_of_memory_too(
+    session: OnnxSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(OutOfMemoryError):
         run_failing(session, monkeypatch, MemoryError())
 
@@ -208,7 +239,9 @@ def test_memory_that_python_cannot_get_is_out_of_memory_too(session: OnnxSession
         "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Got invalid dimensions for input: input_ids",
     ],
 )
-def test_what_only_looks_like_it_is_not(session: OnnxSession, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+def test_what_only_looks_like_it_is_not(
+    session: OnnxSession, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
     with pytest.raises(RuntimeError, match="ONNXRuntimeError"):
         run_failing(session, monkeypatch, RuntimeError(said))
     assert not session._shrink

@@ -6,21 +6,33 @@ from pathlib import Path
 
 import pytest
 
-import embedsync
-from embedsync.db import queries
+import freshvec
+from freshvec.db import queries
 
-PACKAGE = Path(embedsync.__file__).parent
-SQL = sorted(path.stem for path in (PACKAGE / "sql").glob("*.sql"))
+PACKAGE = Path(freshvec.__file__).parent
+SQL = sorted(
+    str(path.relative_to(PACKAGE).with_suffix(""))
+    for path in PACKAGE.rglob("*.sql")
+    if "_data" not in path.parts
+)
 
 
 def _loads(tree: ast.Module) -> set[str]:
     """The files a module loads by `queries("name")`."""
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "queries"]
+    calls = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "queries"
+    ]
     return {str(call.args[0].value) for call in calls if isinstance(call.args[0], ast.Constant)}
 
 
 def _texts(tree: ast.Module) -> set[str]:
-    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
 
 
 def _asked(tree: ast.Module) -> set[str]:
@@ -31,7 +43,9 @@ def _asked(tree: ast.Module) -> set[str]:
             continue
         loaded = isinstance(node.value, ast.Call) and getattr(node.value.func, "id", "") == "queries"
         if loaded or getattr(node.value, "id", "") == "_SQL":
-            names = [node.slice.body, node.slice.orelse] if isinstance(node.slice, ast.IfExp) else [node.slice]
+            names = (
+                [node.slice.body, node.slice.orelse] if isinstance(node.slice, ast.IfExp) else [node.slice]
+            )
             asked |= {str(name.value) for name in names if isinstance(name, ast.Constant)}
     return asked
 
@@ -61,7 +75,7 @@ def test_every_query_asked_for_is_there(path: Path) -> None:
 @pytest.mark.parametrize("name", SQL)
 def test_no_query_hides_another_and_each_says_what_it_is_for(name: str) -> None:
     seen: dict[str, int] = defaultdict(int)
-    for line in (PACKAGE / "sql" / f"{name}.sql").read_text().splitlines():
+    for line in (PACKAGE / f"{name}.sql").read_text().splitlines():
         head, colon, purpose = line.partition(":")
         if line.startswith("-- ") and colon and head[3:].isidentifier():
             seen[head[3:]] += 1

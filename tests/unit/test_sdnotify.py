@@ -9,13 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from embedsync.sdnotify import notify, watchdog_seconds
+from freshvec.worker.sdnotify import notify, watchdog_seconds
 
 
 @pytest.fixture(params=["path", "abstract"])
-def supervisor(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+def supervisor(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[socket.socket]:
     """A supervisor's socket, at a path or in the abstract namespace, where the leading NUL is written as @."""
-    address = str(tmp_path / "notify") if request.param == "path" else f"\0embedsync-{os.getpid()}-{time.monotonic_ns()}"
+    address = (
+        str(tmp_path / "notify")
+        if request.param == "path"
+        else f"\0freshvec-{os.getpid()}-{time.monotonic_ns()}"
+    )
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
         bound.bind(address)
         bound.settimeout(10)
@@ -63,12 +69,21 @@ def test_a_supervisor_that_does_not_read_holds_nobody_up(supervisor: socket.sock
 
 @pytest.mark.parametrize(
     ("microseconds", "pid", "seconds"),
-    [(None, None, None), ("", None, None), ("180000000", None, 180.0), ("500000", "own", 0.5), ("500000", "1", None)],
+    [
+        (None, None, None),
+        ("", None, None),
+        ("180000000", None, 180.0),
+        ("500000", "own", 0.5),
+        ("500000", "1", None),
+    ],
 )
 def test_the_watchdog_is_this_process_s_own(
     monkeypatch: pytest.MonkeyPatch, microseconds: str | None, pid: str | None, seconds: float | None
 ) -> None:
-    for name, value in (("WATCHDOG_USEC", microseconds), ("WATCHDOG_PID", str(os.getpid()) if pid == "own" else pid)):
+    for name, value in (
+        ("WATCHDOG_USEC", microseconds),
+        ("WATCHDOG_PID", str(os.getpid()) if pid == "own" else pid),
+    ):
         if value is None:
             monkeypatch.delenv(name, raising=False)
         else:

@@ -6,8 +6,8 @@ import numpy as np
 import psycopg
 import pytest
 
-from embedsync.records import Vector
-from embedsync.target import pack
+from freshvec.records import Vector
+from freshvec.target.binary import pack
 
 HEADER, TRAILER = b"PGCOPY\n\xff\r\n\x00" + bytes(8), b"\xff\xff"
 
@@ -42,11 +42,15 @@ def test_half_precision_is_rounded_as_pgvector_rounds(url: str) -> None:
     texts, _ = stored(url, "halfvec(384)", pack([*given, edge], "halfvec"))
     with psycopg.connect(url) as connection:
         literal = [str(vector.astype(float).tolist()) for vector in (*given, edge)]
-        wanted = connection.execute("SELECT v::vector::halfvec::text FROM unnest(%s::text[]) AS v", (literal,)).fetchall()
+        wanted = connection.execute(
+            "SELECT v::vector::halfvec::text FROM unnest(%s::text[]) AS v", (literal,)
+        ).fetchall()
     assert texts == [row[0] for row in wanted]
 
 
-@pytest.mark.parametrize(("element", "column"), [("vector", "vector"), ("halfvec", "halfvec"), ("real[]", "real[]")])
+@pytest.mark.parametrize(
+    ("element", "column"), [("vector", "vector"), ("halfvec", "halfvec"), ("real[]", "real[]")]
+)
 @pytest.mark.parametrize("dimension", [1, 2, 1000])
 def test_other_dimensions(url: str, element: str, column: str, dimension: int) -> None:
     given: list[Vector] = [(np.arange(dimension) / 8 - n).astype(np.float32) for n in range(3)]
@@ -58,7 +62,9 @@ def test_an_array_begins_at_one_and_holds_no_null(url: str) -> None:
     with psycopg.connect(url) as connection:
         connection.execute("CREATE TEMPORARY TABLE t (v real[])")
         with connection.cursor().copy("COPY t FROM STDIN (FORMAT BINARY)") as copy:
-            copy.write(HEADER + struct.pack("!h", 1) + pack([np.ones(3, dtype=np.float32)], "real[]")[0] + TRAILER)
+            copy.write(
+                HEADER + struct.pack("!h", 1) + pack([np.ones(3, dtype=np.float32)], "real[]")[0] + TRAILER
+            )
         found = connection.execute("SELECT array_dims(v), array_position(v, NULL) FROM t").fetchone()
     assert found == ("[1:3]", None)
 

@@ -7,14 +7,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
-from embedsync.encoding.tokenizer import Tokenizer
+from freshvec.encoding.tokenizer import Tokenizer
 from tests.support import MODEL
 
 LIMIT = 32
 # "word" is one token; [CLS] and [SEP] are always there.
 EXACT = "word " * (LIMIT - 2)
 ODD = st.sampled_from(
-    ["🎉", "👩‍👩‍👧‍👦", "\x00", "\x01", "\x7f", "\u200b", "\u202e", "é", "e\u0301", "ß", "漢", "\ufffd", "\U0010ffff"]
+    [
+        "🎉",
+        "👩‍👩‍👧‍👦",
+        "\x00",
+        "\x01",
+        "\x7f",
+        "\u200b",
+        "\u202e",
+        "é",
+        "e\u0301",
+        "ß",
+        "漢",
+        "\ufffd",
+        "\U0010ffff",
+    ]
 )
 TEXT = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=300),
@@ -55,7 +69,9 @@ def test_texts_are_neither_padded_nor_reordered(ours: Tokenizer) -> None:
     assert ours.encode([]) == []
 
 
-@pytest.mark.parametrize(("text", "truncated"), [(EXACT.strip(), False), (EXACT, False), (EXACT + "word", True)])
+@pytest.mark.parametrize(
+    ("text", "truncated"), [(EXACT.strip(), False), (EXACT, False), (EXACT + "word", True)]
+)
 def test_the_limit_is_exact(ours: Tokenizer, text: str, truncated: bool) -> None:
     (tokens,) = ours.encode([text])
     assert len(tokens) == LIMIT
@@ -87,9 +103,21 @@ def test_the_prefix_is_part_of_the_text_and_of_the_limit(path: Path) -> None:
         "\x01" * 1_000_000 + " bread",
         "a" * 5000 + " " + "word " * 200_000,
     ],
-    ids=["words", "lines", "one word", "one word and more", "blanks first", "emoji", "ideographs", "controls", "long word first"],
+    ids=[
+        "words",
+        "lines",
+        "one word",
+        "one word and more",
+        "blanks first",
+        "emoji",
+        "ideographs",
+        "controls",
+        "long word first",
+    ],
 )
-def test_a_megabyte_has_the_tokens_of_the_whole(ours: Tokenizer, plain: HuggingFaceTokenizer, text: str) -> None:
+def test_a_megabyte_has_the_tokens_of_the_whole(
+    ours: Tokenizer, plain: HuggingFaceTokenizer, text: str
+) -> None:
     same(ours, plain, text)
 
 

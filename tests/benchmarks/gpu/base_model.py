@@ -1,7 +1,7 @@
 """A model of BERT-base's shape with seeded random weights: for speed, where no trained base-size model can be had.
 
 `python -m tests.benchmarks.gpu.base_model FOLDER` writes FOLDER/files (weights, tokenizer) and FOLDER/cards (its
-description): then `embedsync export random-bert-base --from FOLDER/files` and `--catalogue FOLDER/cards --source FOLDER/files`.
+description): then `freshvec export random-bert-base --from FOLDER/files` and `--catalogue FOLDER/cards --source FOLDER/files`.
 """
 
 import shutil

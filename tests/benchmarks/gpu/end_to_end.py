@@ -7,8 +7,8 @@ from typing import Any
 
 import psycopg
 
-from embedsync.embedded import EmbeddedPostgres
-from embedsync.service import Service
+from freshvec.embedded import EmbeddedPostgres
+from freshvec.worker.worker import Worker
 from tests.benchmarks.freshness import edits
 from tests.benchmarks.gpu.setting import Setting, median, sampled, seconds_of
 from tests.benchmarks.gpu.speed import encode_all
@@ -34,7 +34,13 @@ def filled(texts: list[str]) -> Iterator[tuple[str, Connection]]:
 
 
 def sync(setting: Setting) -> dict[str, Any]:
-    return {"name": "docs", "table": "docs", "columns": ["body"], "model": setting.card.name, "target": {"type": "halfvec"}}
+    return {
+        "name": "docs",
+        "table": "docs",
+        "columns": ["body"],
+        "model": setting.card.name,
+        "target": {"type": "halfvec"},
+    }
 
 
 def backfill_rows(setting: Setting) -> dict[str, Any]:
@@ -48,12 +54,14 @@ def backfill_rows(setting: Setting) -> dict[str, Any]:
 
     with filled(texts) as (url, connection):
         settings = settings_for(url, sync(setting))
-        service = Service(settings, settings.sync, once=True, load=lambda _, __: setting.encoder, tick_seconds=0.1)
+        service = Worker(settings, settings.sync, once=True, load=lambda _: setting.encoder, tick_seconds=0.1)
         before = seconds_of(alone)
         with sampled() as sampler:
             seconds = seconds_of(service.run)
         after = seconds_of(alone)
-        rows = connection.execute("SELECT count(*) FROM docs_embedding WHERE embedding IS NOT NULL").fetchone()
+        rows = connection.execute(
+            "SELECT count(*) FROM docs_embedding WHERE embedding IS NOT NULL"
+        ).fetchone()
         size = connection.execute("SELECT pg_total_relation_size('docs_embedding')").fetchone()
     (dispatcher,) = service._dispatchers.values()
     encoding_alone = len(part) / median([before, after])
@@ -81,10 +89,15 @@ def live(setting: Setting) -> dict[str, Any]:
             idle = edits(url, 1, 200, "idle")
             connection.execute("UPDATE docs SET body = body || ' again' WHERE id > %s", (setting.count // 5,))
             began, during = time.perf_counter(), []
-            while connection.execute("SELECT EXISTS (SELECT FROM embedsync.queue_docs WHERE bulk)").fetchone() == (True,):
+            while connection.execute(
+                "SELECT EXISTS (SELECT FROM freshvec.queue_docs WHERE bulk)"
+            ).fetchone() == (True,):
                 during += edits(url, 1, 5, f"burst {len(during)}")
             burst = time.perf_counter() - began
-            until("all is fresh", lambda: connection.execute("SELECT count(*) FROM embedsync.queue_docs").fetchone() == (0,))
+            until(
+                "all is fresh",
+                lambda: connection.execute("SELECT count(*) FROM freshvec.queue_docs").fetchone() == (0,),
+            )
     return {
         "idle p50, ms": median(idle),
         "idle p99, ms": percentile(idle, 0.99),

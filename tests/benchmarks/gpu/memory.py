@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from embedsync.encoding.batching import plan_batches
-from embedsync.encoding.budget import BatchBudget
-from embedsync.encoding.dispatch import Dispatcher
-from embedsync.encoding.machine import gpu_memory
-from embedsync.encoding.model import OnnxEncoder
-from embedsync.records import Urgency, Vector
+from freshvec.encoding.batching import plan_batches
+from freshvec.encoding.budget import BatchBudget
+from freshvec.encoding.dispatch import Dispatcher
+from freshvec.encoding.encoder import OnnxEncoder
+from freshvec.encoding.machine import gpu_memory
+from freshvec.records import Urgency, Vector
 from tests.benchmarks.gpu.right import cosines, encode
 from tests.benchmarks.gpu.setting import Setting
 

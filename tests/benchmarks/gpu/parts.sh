@@ -4,7 +4,7 @@
 #   parts.sh collect PART           there, once a piece: keep it
 #   parts.sh install SITE           there, at the end: join, check and install into the folder SITE
 set -euo pipefail
-kept=/opt/embedsync-parts
+kept=/opt/freshvec-parts
 case $1 in
   split)
     mkdir -p "$3"

@@ -13,11 +13,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from embedsync.encoding.artefact import Artefact, checksum
-from embedsync.encoding.batching import padded, plan_batches
-from embedsync.encoding.model import OnnxEncoder
-from embedsync.encoding.providers import provider_options, runtime
-from embedsync.records import Tokens, Vector
+from freshvec.encoding.batching import padded, plan_batches
+from freshvec.encoding.encoder import OnnxEncoder
+from freshvec.encoding.providers import provider_options, runtime
+from freshvec.models.artefact import Artefact, checksum
+from freshvec.records import Tokens, Vector
 from tests.benchmarks.gpu.setting import Setting
 
 
@@ -89,7 +89,10 @@ def nodes(setting: Setting) -> dict[str, Any]:
     options.log_severity_level = 0
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+") as log:
         options.profile_file_prefix = f"{folder}/profile"
-        graph, offered = setting.artefact.path(setting.encoder.precision), provider_options(setting.device, None, Path(folder))
+        graph, offered = (
+            setting.artefact.path(setting.encoder.precision),
+            provider_options(setting.device, None, Path(folder)),
+        )
         with stderr_into(log):
             session = ort.InferenceSession(str(graph), options, providers=offered)
             ids, mask = padded(tokens, setting.artefact.pad_id)
@@ -97,7 +100,11 @@ def nodes(setting: Setting) -> dict[str, Any]:
             session.run(None, {entry.name: feed[entry.name] for entry in session.get_inputs()})
         events = json.loads(Path(session.end_profiling()).read_text())
         log.seek(0)
-        said = [line.split("] ", 1)[-1].strip()[:300] for line in log if "fallback to CPU" in line or "Node(s) placed on" in line]
+        said = [
+            line.split("] ", 1)[-1].strip()[:300]
+            for line in log
+            if "fallback to CPU" in line or "Node(s) placed on" in line
+        ]
     ran = [
         (e["args"]["provider"], e["args"]["op_name"])
         for e in events
@@ -132,7 +139,8 @@ def overflow(setting: Setting) -> dict[str, Any]:
         shutil.copytree(setting.models / setting.card.name, copied)
         graph = onnx.load(str(copied / "fp16.onnx"))
         weights = max(
-            (w for w in graph.graph.initializer if w.data_type == onnx.TensorProto.FLOAT16), key=lambda w: len(w.raw_data)
+            (w for w in graph.graph.initializer if w.data_type == onnx.TensorProto.FLOAT16),
+            key=lambda w: len(w.raw_data),
         )
         matrices = [
             w
@@ -145,6 +153,12 @@ def overflow(setting: Setting) -> dict[str, Any]:
         onnx.save_model(graph, str(copied / "fp16.onnx"))
         manifest = Artefact.open(Path(folder), setting.card)
         fp16 = manifest.graphs["fp16"].model_copy(update={"sha256": checksum(copied / "fp16.onnx")})
-        encoder = OnnxEncoder(manifest.model_copy(update={"graphs": {**manifest.graphs, "fp16": fp16}}), setting.device)
+        encoder = OnnxEncoder(
+            manifest.model_copy(update={"graphs": {**manifest.graphs, "fp16": fp16}}), setting.device
+        )
         vectors = encode(encoder, tokens, 16384)
-        return {"fell back to fp32": encoder.not_finite, "of": len(tokens), "worst cosine": float(cosines(vectors, wanted).min())}
+        return {
+            "fell back to fp32": encoder.not_finite,
+            "of": len(tokens),
+            "worst cosine": float(cosines(vectors, wanted).min()),
+        }

@@ -19,12 +19,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from embedsync.encoding import catalogue
-from embedsync.encoding.artefact import Artefact
-from embedsync.encoding.catalogue import ModelCard
-from embedsync.encoding.model import OnnxEncoder
-from embedsync.records import Tokens
-from embedsync.stdlib_texts import _documented
+from freshvec.encoding.encoder import OnnxEncoder
+from freshvec.models import catalogue
+from freshvec.models.artefact import Artefact
+from freshvec.models.catalogue import ModelCard
+from freshvec.records import Tokens
+from freshvec.stdlib_texts import _documented
 
 
 def machine() -> dict[str, Any]:
@@ -63,7 +63,9 @@ class Setting:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.models: Path = arguments.models
-        self.card: ModelCard = catalogue.find(arguments.model, [arguments.catalogue] if arguments.catalogue else [])
+        self.card: ModelCard = catalogue.find(
+            arguments.model, [arguments.catalogue] if arguments.catalogue else []
+        )
         self.rows: int = arguments.rows
         self.count: int = arguments.texts
         self.device: str = arguments.device
@@ -85,7 +87,9 @@ class Setting:
     def only_fp32(self) -> OnnxEncoder:
         """The same model with its fp32 graph on the GPU."""
         artefact = self.artefact
-        return OnnxEncoder(artefact.model_copy(update={"graphs": {"fp32": artefact.graphs["fp32"]}}), self.device)
+        return OnnxEncoder(
+            artefact.model_copy(update={"graphs": {"fp32": artefact.graphs["fp32"]}}), self.device
+        )
 
     @cached_property
     def texts(self) -> list[str]:
@@ -101,7 +105,9 @@ class Setting:
     def many(self, count: int) -> list[str]:
         """`count` texts; where there are too few, again with a number, so that no two are equal."""
         texts = self.texts
-        return [texts[i % len(texts)] + (f" ({i // len(texts)})" if i >= len(texts) else "") for i in range(count)]
+        return [
+            texts[i % len(texts)] + (f" ({i // len(texts)})" if i >= len(texts) else "") for i in range(count)
+        ]
 
     @cached_property
     def tokens(self) -> list[Tokens]:

@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from embedsync.encoding.batching import plan_batches
-from embedsync.encoding.budget import BatchBudget, first_guess
-from embedsync.encoding.machine import gpu_memory
-from embedsync.encoding.model import OnnxEncoder
-from embedsync.encoding.onnx import OnnxSession
-from embedsync.errors import ModelError
-from embedsync.records import OutOfMemoryError, Tokens
+from freshvec.encoding.batching import plan_batches
+from freshvec.encoding.budget import BatchBudget, first_guess
+from freshvec.encoding.encoder import OnnxEncoder
+from freshvec.encoding.machine import gpu_memory
+from freshvec.encoding.session import OnnxSession
+from freshvec.errors import ModelError
+from freshvec.records import OutOfMemoryError, Tokens
 from tests.benchmarks.gpu.setting import Setting, median, sampled, seconds_of
 
 Way = Callable[[OnnxSession, list[Tokens]], None]  # a batch through a session
@@ -77,7 +77,9 @@ WAYS: dict[str, Way] = {
 def binding(setting: Setting, size: int) -> dict[str, float]:
     """Texts a second by the way inputs come to the device, in turns, median of three."""
     tokens = setting.tokens
-    seconds = {name: [encode_all(setting.encoder, tokens, size, way) for _ in range(3)] for name, way in WAYS.items()}
+    seconds = {
+        name: [encode_all(setting.encoder, tokens, size, way) for _ in range(3)] for name, way in WAYS.items()
+    }
     return {name: len(tokens) / median(found) for name, found in seconds.items()}
 
 
@@ -137,7 +139,9 @@ def tensorrt(setting: Setting) -> dict[str, Any]:
         first = encode_all(encoder, tokens, size)  # builds engines as the shapes grow
     except ModelError as error:
         return {"not used": str(error)}
-    warm, cuda = (min(encode_all(each, tokens, size) for _ in range(3)) for each in (encoder, setting.encoder))
+    warm, cuda = (
+        min(encode_all(each, tokens, size) for _ in range(3)) for each in (encoder, setting.encoder)
+    )
     return {
         "device": encoder.device,
         "seconds to load and see every shape once": time.perf_counter() - began - 3 * (warm + cuda),
@@ -166,12 +170,16 @@ def reference(setting: Setting) -> dict[str, Any]:
 
     transformer = models.Transformer(str(setting.source), max_seq_length=setting.card.max_tokens)
     pooling = models.Pooling(setting.card.dimension, pooling_mode=setting.card.pooling)
-    theirs = SentenceTransformer(modules=[transformer, pooling, models.Normalize()], device=setting.device).half()
+    theirs = SentenceTransformer(
+        modules=[transformer, pooling, models.Normalize()], device=setting.device
+    ).half()
     texts = setting.many(setting.count // 3)
     rates: dict[int, float] = {}
     for size in (128, 512, 2048):
         theirs.encode(texts[:2000], batch_size=size)
-        rates[size] = len(texts[:10_000]) / seconds_of(lambda size=size: theirs.encode(texts[:10_000], batch_size=size))
+        rates[size] = len(texts[:10_000]) / seconds_of(
+            lambda size=size: theirs.encode(texts[:10_000], batch_size=size)
+        )
     best = max(rates, key=lambda size: rates[size])
     size = 131072
 
@@ -196,12 +204,16 @@ def adaptive(setting: Setting) -> dict[str, Any]:
     began, first = time.perf_counter(), budget.settled
     tokens = setting.tokens
     while not budget.is_settled and time.perf_counter() - began < 60:
-        for start in range(0, len(tokens), 8192):  # pages, as a backfill has them: every size meets every length
+        for start in range(
+            0, len(tokens), 8192
+        ):  # pages, as a backfill has them: every size meets every length
             page = tokens[start : start + 8192]
             for batch in plan_batches([len(text) for text in page], budget.next_size):
                 picked = [page[i] for i in batch.indices]
                 real, widest = sum(map(len, picked)), max(map(len, picked)) * len(picked)
-                budget.observe(batch.size, widest, real, seconds_of(lambda picked=picked: setting.encoder.encode(picked)))
+                budget.observe(
+                    batch.size, widest, real, seconds_of(lambda picked=picked: setting.encoder.encode(picked))
+                )
     settled = min(encode_all(setting.encoder, tokens, budget.settled) for _ in range(2))
     return {
         "first guess": first,

@@ -1,6 +1,0 @@
-"""`python -m embedsync`."""
-
-from embedsync.cli import main
-
-if __name__ == "__main__":  # a tokenizer's process imports this module too
-    main()

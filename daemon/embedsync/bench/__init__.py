@@ -1,1 +1,0 @@
-"""Bench: how fast a model's graphs are on this machine, as a share of what the hardware can multiply."""

@@ -1,0 +1,147 @@
+"""Measuring: everything that is compared takes turns in one run, round by round, because machines drift."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from freshvec.bench.baselines import Baseline, open_baseline
+from freshvec.bench.matrix_rate import matrix_rate
+from freshvec.bench.report import Contender, Report
+from freshvec.bench.texts import Texts
+from freshvec.bench.throughput import Pass, one_pass, page_rows, settle, tokenizing_rates
+from freshvec.encoding.budget import BatchBudget, first_guess
+from freshvec.encoding.encoder import OnnxEncoder
+from freshvec.encoding.machine import cpu_limit, gpu_memory
+from freshvec.encoding.providers import choose
+from freshvec.encoding.tokenizer import Tokenizer, pool_processes
+from freshvec.errors import FreshvecError
+from freshvec.models.artefact import Artefact, Precision
+from freshvec.pipeline.progress import resident_mib
+
+_ON_CPU: tuple[Precision, ...] = (
+    "fp32",
+    "int8",
+)  # fp16 is slower there than fp32, so the daemon never runs it
+_ON_GPU: tuple[Precision, ...] = ("fp16", "fp32")
+_SEARCH_SECONDS = 60.0  # for the batch size, unless the texts have passed so many times before
+_SEARCH_PASSES = 20
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to measure."""
+
+    devices: tuple[str, ...] = ()  # empty: the CPU, and CUDA where there is one
+    threads: int | None = None  # CPU threads of each; None: what the cgroup allows
+    batch_tokens: int | None = None  # padded tokens a batch; None: found by the daemon's search
+    baselines: tuple[Baseline, ...] = ()
+    rounds: int = 3
+
+
+def lineup(artefact: Artefact, devices: Sequence[str]) -> list[tuple[Precision, str]]:
+    """Every installed graph with every device that runs it. TensorRT builds engines for minutes, so only if asked for.
+
+    Raises ModelError when this onnxruntime cannot use a device, or no graph is for it.
+    """
+    chosen = [choose(device) for device in devices or dict.fromkeys(("cpu", choose("auto")))]
+    return [
+        (precision, device)
+        for device in chosen
+        for precision in (_ON_CPU if device == "cpu" else _ON_GPU)
+        if precision in artefact.graphs
+    ]
+
+
+def run(artefact: Artefact, texts: Texts, options: Options, step: Step) -> Report:
+    """Measure every graph on every device, and the baselines beside them. `step` is told what is being measured.
+
+    Raises FreshvecError when a graph cannot run on a device that was asked for; what else cannot is left out, and
+    the report says why.
+    """
+    card = artefact.card
+    tokens = Tokenizer(artefact.tokenizer_path, card.max_tokens, card.document_prefix).encode(texts.rows)
+    report = Report(
+        artefact,
+        texts,
+        options.threads or cpu_limit(),
+        sum(map(len, tokens)),
+        sum(text.truncated for text in tokens),
+    )
+    del tokens
+    for precision, device in lineup(artefact, options.devices):
+        step(f"{precision} on {device}: loading it and looking for the batch size")
+        try:
+            report.contenders.append(_ours(artefact, texts.rows, precision, device, options))
+        except FreshvecError as error:
+            if options.devices:
+                raise
+            report.left_out.append(f"{precision} on {device} is left out: {error}")
+    for device in dict.fromkeys(contender.device for contender in report.contenders):
+        for name in options.baselines:
+            step(f"{name} on {device}: loading it")
+            try:
+                report.contenders.append(_theirs(artefact, name, device, report.tokens))
+            except FreshvecError as error:
+                report.left_out.append(f"{name} on {device} is left out: {error}")
+    _limits(report, step)
+    for turn in range(1, options.rounds + 1):
+        for contender in report.contenders:
+            step(f"round {turn} of {options.rounds}: {contender.name} on {contender.device}")
+            contender.passes.append(contender.encode(texts.rows))
+        _limits(report, step)
+    step("tokenising alone")
+    report.tokenizing = tokenizing_rates(artefact, texts.rows, options.rounds, pool_processes(report.threads))
+    return report
+
+
+def steps(artefact: Artefact, options: Options) -> int:
+    """How many steps `run` will tell of."""
+    ours = lineup(artefact, options.devices)
+    theirs = len({device for _, device in ours}) * len(options.baselines)
+    return (len(ours) + theirs + 1) * (options.rounds + 1) + 1
+
+
+def _ours(
+    artefact: Artefact, texts: list[str], precision: Precision, device: str, options: Options
+) -> Contender:
+    before = resident_mib()
+    encoder = OnnxEncoder(artefact, device, options.threads, precision=precision)
+    memory = gpu_memory(device)
+    guess = options.batch_tokens or first_guess(memory.free if memory else None)
+    budget = BatchBudget(guess, fixed=options.batch_tokens is not None)
+    settle(encoder, texts, budget, seconds=_SEARCH_SECONDS, passes=_SEARCH_PASSES)
+    size, is_settled = budget.settled, budget.fixed or budget.is_settled
+    one_pass(encoder, texts[: page_rows(device)], size)
+    return Contender(
+        precision,
+        encoder.device,
+        precision,
+        lambda rows: one_pass(encoder, rows, size),
+        resident_mib() - before,
+        size,
+        is_settled,
+    )
+
+
+def _theirs(artefact: Artefact, name: Baseline, device: str, tokens: int) -> Contender:
+    before = resident_mib()
+    encode_all = open_baseline(name, artefact.card, device)
+
+    def encode(rows: list[str]) -> Pass:
+        began = time.perf_counter()
+        encode_all(rows)
+        return Pass(time.perf_counter() - began, 0.0, len(rows), tokens, tokens)
+
+    return Contender(name, device, "fp32", encode, resident_mib() - before)
+
+
+def _limits(report: Report, step: Step) -> None:
+    """Measure the matrix rate for every precision and device in the report."""
+    step("the hardware's limit: matrix multiplication")
+    for precision, device in dict.fromkeys(
+        (contender.precision, contender.device) for contender in report.contenders
+    ):
+        rate = matrix_rate(precision, device, report.artefact.card.dimension, report.threads)
+        if rate:
+            report.limits.setdefault((precision, device), []).append(rate)

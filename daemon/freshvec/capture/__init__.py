@@ -1,0 +1,1 @@
+"""How a change is noted and rings: triggers, queue, bell."""

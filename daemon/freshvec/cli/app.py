@@ -1,0 +1,68 @@
+"""The command line's frame: the app, and the options, settings and printing that its commands share."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from freshvec import __version__, config, logs
+from freshvec.config import Settings
+
+app = typer.Typer(
+    name="freshvec",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    add_completion=False,
+    help="Keeps an embedding for every row of a Postgres table fresh, with a model on your own machine.",
+    epilog="Start with [bold]freshvec demo[/bold]. "
+    "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not fresh.",
+)
+console = Console(highlight=False)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Default: ./freshvec.toml, /etc/freshvec/freshvec.toml."),
+]
+SyncArgument = Annotated[str | None, typer.Argument(help="The sync's name; without it, every declared sync.")]
+ModelsDirOption = Annotated[
+    Path | None, typer.Option(help="Where the exported models are; default: daemon.models_dir.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def load_settings(path: Path | None) -> Settings:
+    """The settings, the log configured as they say. Raises ConfigError."""
+    settings = config.load(path)
+    logs.configure(settings.daemon.log_level, settings.daemon.log_format)
+    return settings
+
+
+def settings_if_any(path: Path | None, *, needed: bool) -> Settings:
+    """The settings, or the defaults where there is no file and none is needed."""
+    declared = "FRESHVEC_CONFIG" in os.environ or any(Path(name).exists() for name in config.SEARCHED)
+    return load_settings(path) if needed or path or declared else Settings()
+
+
+def with_models_dir(settings: Settings, folder: Path | None) -> Settings:
+    """The settings with another `daemon.models_dir`, if one is given."""
+    if folder is None:
+        return settings
+    return settings.model_copy(update={"daemon": settings.daemon.model_copy(update={"models_dir": folder})})
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"freshvec {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Keeps an embedding for every row of a Postgres table fresh, with a model on your own machine."""

@@ -1,0 +1,67 @@
+"""The face of the catalogue: a table of the models, or one card whole with what is exported of it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from freshvec.models.artefact import Artefact
+from freshvec.models.catalogue import ModelCard
+
+
+def table(cards: Sequence[ModelCard], exported: Mapping[str, Artefact]) -> Table:
+    """One line a model."""
+    shown = Table(
+        "model",
+        "dimension",
+        "tokens",
+        "pool",
+        "fp16",
+        "licence",
+        "pinned",
+        "exported",
+        box=None,
+        padding=(0, 1),
+    )
+    shown.columns[0].no_wrap = True
+    for card in cards:
+        made = exported.get(card.name)
+        cut = f" to {min(card.matryoshka)}" if card.matryoshka else ""
+        shown.add_row(
+            card.name,
+            f"{card.dimension}{cut}",
+            str(card.max_tokens),
+            card.pooling,
+            "–" if card.remote_code else card.fp16,
+            card.licence,
+            "yes" if "model.safetensors" in card.sha256 else "no",
+            "own code" if card.remote_code else " ".join(made.graphs) if made else "",
+        )
+    return shown
+
+
+def show_one(console: Console, card: ModelCard, made: Artefact | None) -> None:
+    """Every key of a card, and the graphs that are installed with their cosines, or why one is not."""
+    for key, value in card.model_dump().items():
+        parts = value.items() if isinstance(value, dict) else [("", value)]
+        for part, content in parts:
+            console.print(f"[bold]{key}[/]{'.' * bool(part)}{part} = {content!r}", soft_wrap=True)
+    if made is None:
+        console.print(f"It is not exported here; run: freshvec export {card.name}", soft_wrap=True)
+        return
+    console.print(f"Exported to {made.folder}:", soft_wrap=True)
+    for precision, graph in made.graphs.items():
+        console.print(
+            f"  {precision}: {graph.megabytes:.0f} MB, worst cosine against torch fp32 {graph.worst_cosine:.6f}"
+        )
+    for precision, problem in made.rejected.items():
+        console.print(f"  {precision}: not installed: {problem}", soft_wrap=True)
+
+
+def graphs_of(made: Artefact | None) -> dict[str, Any] | None:
+    """What is exported of a model, as JSON; None where nothing is."""
+    if made is None:
+        return None
+    graphs = {precision: graph.model_dump() for precision, graph in made.graphs.items()}
+    return {"folder": str(made.folder), "graphs": graphs, "rejected": made.rejected}

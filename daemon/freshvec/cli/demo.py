@@ -1,0 +1,192 @@
+"""The demo: the main job on real parts, from an empty directory to a search, then everything is taken away again."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import psycopg
+from rich.console import Console
+from rich.table import Table
+
+from freshvec.cli.backfill_view import BackfillView
+from freshvec.config import Daemon as DaemonSettings
+from freshvec.config import Database, Settings, Sync
+from freshvec.db import connect
+from freshvec.embedded import EmbeddedPostgres
+from freshvec.encoding.loading import Models
+from freshvec.errors import FreshvecError, ModelError
+from freshvec.models import artefact, catalogue
+from freshvec.source.bind import bind
+from freshvec.stdlib_texts import docstrings
+from freshvec.target import search
+from freshvec.worker.worker import Worker
+
+MODEL = "all-MiniLM-L6-v2"
+_TABLE = (
+    "CREATE TABLE docs (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL, body text)"
+)
+_QUESTIONS = ("read a compressed archive", "run something in another thread", "parse a date from a string")
+_FRESH = "SELECT fence FROM docs_embedding WHERE id = %s"
+_DEADLINE_SECONDS = 30.0
+
+
+def run(console: Console, rows: int | None, models_dir: Path | None) -> None:
+    """Run the whole demo. Ends cleanly on Ctrl-C and SIGTERM too."""
+    started = time.monotonic()
+    models_dir = models_dir or artefact.default_models_dir()
+    with _interruptible():
+        _export(console, models_dir)
+        console.print("[bold]1.[/] starting an embedded Postgres with pgvector …")
+        with EmbeddedPostgres() as server:
+            settings = Settings(
+                database=Database.model_validate({"url": server.url()}),
+                daemon=DaemonSettings(models_dir=models_dir),
+                sync=(Sync(name="docs", table="public.docs", columns=("name", "body"), model=MODEL),),
+            )
+            with psycopg.connect(server.url(), autocommit=True) as connection:
+                _fill(console, connection, rows)
+                _backfill(console, settings)
+                _live(console, settings, connection)
+                _search(console, settings)
+    console.print(
+        f"\nDone in {time.monotonic() - started:.0f} s; the database and its files are gone again. Now your own table:"
+    )
+    console.print(
+        "  1. write freshvec.toml (the README has one to copy)\n"
+        f"  2. freshvec export {MODEL}\n  3. freshvec plan     [dim]# what would be created; changes nothing[/]\n"
+        "  4. freshvec run      [dim]# backfill, then fresh for good[/]"
+    )
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends the demo like Ctrl-C, so that everything started is stopped on the way out."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise FreshvecError(
+            "finish", "the demo", "it was interrupted", "Everything it started is stopped."
+        ) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _export(console: Console, models_dir: Path) -> None:
+    card = catalogue.find(MODEL)
+    try:
+        artefact.Artefact.open(models_dir, card).path("fp32")
+    except ModelError:
+        from freshvec.export.export import export
+
+        console.print(f"[bold]0.[/] exporting {MODEL} to ONNX and holding it against torch, once …")
+        export(
+            card, models_dir, precisions=("fp32",), report=lambda line: console.print(f"   [dim]{line}[/]")
+        )
+
+
+def _fill(console: Console, connection: psycopg.Connection[tuple[object, ...]], rows: int | None) -> None:
+    connection.execute("CREATE EXTENSION vector")
+    connection.execute(_TABLE)
+    with connection.cursor().copy("COPY docs (name, body) FROM STDIN") as copy:
+        for count, (name, body) in enumerate(docstrings()):
+            if rows is not None and count >= rows:
+                break
+            copy.write_row((name, body.replace("\0", "")))
+    found = connection.execute("SELECT count(*) FROM docs").fetchone()
+    console.print(f"[bold]2.[/] a table of {found and found[0]:,} docstrings of Python's standard library")
+
+
+def _backfill(console: Console, settings: Settings) -> None:
+    console.print("[bold]3.[/] backfill: an embedding for every row")
+    with BackfillView(console, settings) as view:
+        worker = Worker(settings, settings.sync, once=True, on_tick=view.tick, tick_seconds=view.tick_seconds)
+        worker.run()
+        view.summary(worker)
+
+
+def _live(console: Console, settings: Settings, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    console.print("[bold]4.[/] live: a worker listens while the application changes rows")
+    worker = Worker(settings, settings.sync)
+    thread = threading.Thread(target=worker.run, name="worker")
+    thread.start()
+    try:
+        _until(
+            "the worker listens",
+            lambda: any(k.pipeline and k.pipeline.fresh.is_set() for k in worker.keepers),
+        )
+        table = Table("the application", "commit to fresh")
+        for said, milliseconds in _edits(connection):
+            table.add_row(said, f"{milliseconds:.1f} ms")
+        console.print(table)
+    finally:
+        worker.stop()
+        thread.join()
+
+
+def _edits(connection: psycopg.Connection[tuple[object, ...]]) -> Iterator[tuple[str, float]]:
+    def token(row: object) -> object:
+        found = connection.execute(_FRESH, (row,)).fetchone()
+        return found and found[0]
+
+    new = []
+    for text in (
+        "Bake bread from flour, water and salt.",
+        "Tune a guitar by ear.",
+        "Prune an apple tree in winter.",
+    ):
+        found = connection.execute(
+            "INSERT INTO docs (name, body) VALUES ('note', %s) RETURNING id", (text,)
+        ).fetchone()
+        assert found is not None
+        new.append(found[0])
+        yield (
+            f"inserts “{text}”",
+            _until("the new row is embedded", lambda row=found[0]: token(row) is not None),
+        )
+    for row, text in zip(
+        new, ("Roast coffee beans.", "Play the piano.", "Plant a cherry tree."), strict=True
+    ):
+        before = token(row)
+        connection.execute("UPDATE docs SET body = %s WHERE id = %s", (text, row))
+        yield (
+            f"edits it to “{text}”",
+            _until("the edit is embedded", lambda row=row, before=before: token(row) != before),
+        )
+    connection.execute("DELETE FROM docs WHERE id = %s", (new[0],))
+    yield "deletes a row", _until("its embedding is gone", lambda: token(new[0]) is None)
+
+
+def _until(what: str, condition: "object") -> float:
+    """Milliseconds until the condition holds. Raises FreshvecError after a deadline."""
+    started = time.perf_counter()
+    assert callable(condition)
+    while not condition():
+        if time.perf_counter() - started > _DEADLINE_SECONDS:
+            raise FreshvecError("see that", what, f"it did not happen in {_DEADLINE_SECONDS:.0f} s")
+        time.sleep(0.0005)
+    return (time.perf_counter() - started) * 1000
+
+
+def _search(console: Console, settings: Settings) -> None:
+    console.print("[bold]5.[/] search")
+    models = Models(settings)
+    encoder = models.encoder(MODEL)
+    with connect(settings.database.url, "search") as connection:
+        bound = bind(connection, settings.sync[0], models.describe(MODEL))
+        table = Table("question", "nearest row", "similarity")
+        for question in _QUESTIONS:
+            for place, hit in enumerate(search.search(connection, bound, encoder.encode_query(question), 2)):
+                table.add_row(
+                    "" if place else question, " ".join(hit.text.split())[:70], f"{hit.similarity:.3f}"
+                )
+        console.print(table)

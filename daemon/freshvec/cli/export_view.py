@@ -1,0 +1,66 @@
+"""The face of an export: its steps as they begin, and at the end a table of the graphs, installed or not and why."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from freshvec.models.artefact import Artefact
+
+
+class ExportView:
+    """Shows the steps of one export; `step` is given to `export` as its report."""
+
+    def __init__(self, console: Console, model: str) -> None:
+        self._console = console
+        self._model = model
+        self._started = time.monotonic()
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            self._bar = Progress(
+                SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console
+            )
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+            self._task = self._bar.add_task(f"exporting {self._model}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.remove_task(self._task)
+            self._bar.stop()
+
+    def step(self, doing: str) -> None:
+        """Another step begins."""
+        if self._bar:
+            self._bar.update(self._task, description=f"{self._model}: {doing}")
+        self._console.print(f"[dim]{time.monotonic() - self._started:5.1f} s[/]  {doing}", soft_wrap=True)
+
+    def report(self, made: Artefact) -> None:
+        """The table of what was made: cosines against torch fp32, of a text in a batch against alone, speed on this CPU."""
+        table = Table("graph", "size", "worst cosine", "mean", "in a batch", "× fp32", "took", "installed")
+        for precision, graph in made.graphs.items():
+            speed = "GPU only" if precision == "fp16" else f"{graph.speed:.2f}"
+            table.add_row(
+                precision,
+                f"{graph.megabytes:.0f} MB",
+                f"{graph.worst_cosine:.6f}",
+                f"{graph.mean_cosine:.6f}",
+                f"{graph.worst_batched:.6f}",
+                speed,
+                f"{graph.seconds:.1f} s",
+                "yes",
+            )
+        for precision in made.rejected:
+            table.add_row(precision, *["–"] * 6, "no")
+        self._console.print(table)
+        for precision, problem in made.rejected.items():
+            self._console.print(f"{precision} is not installed: {problem}.", soft_wrap=True)
+        self._console.print(f"{self._model} is installed in {made.folder}", soft_wrap=True)

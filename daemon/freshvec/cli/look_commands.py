@@ -1,0 +1,131 @@
+"""Commands that look at what there is: status, search, verify, retry."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from freshvec.cli.app import ConfigOption, JsonOption, SyncArgument, app, console, load_settings
+from freshvec.errors import FreshvecError
+
+if TYPE_CHECKING:
+    from freshvec.scans.verify import Report
+
+
+@app.command(epilog="Example: freshvec status --check || alert")
+def status(
+    as_json: JsonOption = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit 3 unless every row is fresh.")] = False,
+    config_path: ConfigOption = None,
+) -> None:
+    """Coverage, backlog, lag, rate and trouble of every sync. In SQL: SELECT * FROM freshvec.status."""
+    from freshvec.cli import status_view
+    from freshvec.db import connect
+    from freshvec.health import status as reading
+
+    settings = load_settings(config_path)
+    with connect(settings.database.url, "status") as connection:
+        found = reading.read(connection)
+        failures = reading.failures(connection)
+    if as_json:
+        rows = [row | {"failures": failures.get(row["sync"], [])} for row in found]
+        typer.echo(json.dumps(rows, indent=2, default=str))
+    else:
+        console.print(status_view.table(found))
+        for line in status_view.failed(failures):
+            typer.echo(line)
+    if check and not all(reading.is_fresh(row) for row in found):
+        raise typer.Exit(3)
+
+
+@app.command(epilog='Example: freshvec search "how to open a compressed file" -n 3')
+def search(
+    text: Annotated[str, typer.Argument(help="What to look for.")],
+    sync: Annotated[
+        str | None, typer.Option("--sync", "-s", help="Which sync; needed where several are declared.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1)] = 5,
+    as_json: JsonOption = False,
+    config_path: ConfigOption = None,
+) -> None:
+    """Show the rows nearest to a text."""
+    from freshvec.db import connect
+    from freshvec.encoding.loading import Models
+    from freshvec.source.bind import bind
+    from freshvec.target import search as searching
+
+    settings = load_settings(config_path)
+    declared = settings.find(sync)
+    if len(declared) > 1:
+        problem = "the text could belong to any"
+        raise FreshvecError("search", "several syncs at once", problem, "Name one with --sync.")
+    models = Models(settings)
+    encoder = models.encoder(declared[0].model)
+    with connect(settings.database.url, "search") as connection:
+        bound = bind(connection, declared[0], models.describe(declared[0].model))
+        hits = searching.search(connection, bound, encoder.encode_query(text), limit)
+    if as_json:
+        found = [{"key": hit.key, "similarity": hit.similarity, "text": hit.text} for hit in hits]
+        typer.echo(json.dumps(found, indent=2))
+        return
+    table = Table("similarity", ", ".join(bound.key_columns), "text")
+    for hit in hits:
+        table.add_row(f"{hit.similarity:.3f}", ", ".join(hit.key), " ".join(hit.text.split())[:120])
+    console.print(table)
+
+
+@app.command()
+def verify(
+    sync: SyncArgument = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Queue what is wrong for the worker.")] = False,
+    as_json: JsonOption = False,
+    config_path: ConfigOption = None,
+) -> None:
+    """Compare every row's text with the one its embedding was made from; exit 3 if any is not fresh."""
+    from freshvec.db import connect
+    from freshvec.encoding.loading import Models
+    from freshvec.scans import verify as verifying
+    from freshvec.source.bind import bind
+
+    settings = load_settings(config_path)
+    models = Models(settings)
+    reports = []
+    with connect(settings.database.url, "verify") as connection:
+        for declared in settings.find(sync):
+            bound = bind(connection, declared, models.describe(declared.model))
+            reports.append(verifying.verify(connection, bound, repair=repair))
+    for report in reports:
+        _show(report, as_json=as_json)
+    if not all(report.is_fresh for report in reports):
+        if repair:
+            typer.echo("queued for the worker; verify again once it has caught up")
+        raise typer.Exit(3)
+
+
+def _show(report: "Report", *, as_json: bool) -> None:
+    if as_json:
+        found = {"sync": report.sync, "rows": report.rows, "fresh": report.is_fresh}
+        typer.echo(json.dumps(found | {"problems": report.problems, "examples": report.examples}))
+        return
+    counts = ", ".join(f"{count} {kind}" for kind, count in report.problems.items())
+    typer.echo(f"{report.sync}: {report.rows} rows, {counts or 'every one fresh'}")
+    for kind, keys in report.examples.items():
+        typer.echo(f"  {kind}: {', '.join('/'.join(key) for key in keys)}")
+
+
+@app.command()
+def retry(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
+    """Try rows again whose text could not be encoded."""
+    from freshvec.db import connect
+    from freshvec.encoding.loading import Models
+    from freshvec.scans import retry as retrying
+    from freshvec.source.bind import bind
+
+    settings = load_settings(config_path)
+    models = Models(settings)
+    with connect(settings.database.url, "retry") as connection:
+        for declared in settings.find(sync):
+            bound = bind(connection, declared, models.describe(declared.model))
+            queued = retrying.retry(connection, bound)
+            typer.echo(f"{declared.name}: {queued} rows queued")

@@ -1,0 +1,38 @@
+"""The command line's entry: every command, and how an error ends the program."""
+
+import os
+import sys
+
+import typer
+from loguru import logger
+
+from freshvec import logs
+
+# Imported for their commands; this order is that of `freshvec --help`.
+from freshvec.cli import look_commands, model_commands, run_commands, sync_commands  # noqa: F401
+from freshvec.cli.app import app
+from freshvec.errors import FreshvecError
+
+
+def main() -> None:
+    """Run the command line; an error of ours ends in one clear message and its exit code."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    logs.configure()
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except typer.Abort:
+        sys.exit(130)
+    except FreshvecError as error:
+        logger.error("{}", error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(0)
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(
+            error, "exit_code"
+        ):  # a usage error of the command line's library
+            error.show()
+            sys.exit(2)
+        logger.exception("this should not have happened: {}", type(error).__name__)
+        sys.exit(1)

@@ -1,0 +1,99 @@
+"""Commands that work until they are told to stop, or are done: demo, run, serve, backfill."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from freshvec.cli.app import ConfigOption, SyncArgument, app, console, load_settings
+from freshvec.config import Settings
+from freshvec.errors import ConfigError
+
+
+@app.command("demo", epilog="Example: freshvec demo --rows 2000")
+def show_demo(
+    rows: Annotated[int | None, typer.Option(help="Use only so many texts.")] = None,
+    models_dir: Annotated[Path | None, typer.Option(help="Where the exported model is kept.")] = None,
+) -> None:
+    """See it work: an embedded Postgres, real texts, a real model, live edits, searches. Leaves nothing behind."""
+    from freshvec.cli import demo
+
+    demo.run(console, rows, models_dir)
+
+
+@app.command(epilog="Examples: freshvec run; freshvec run articles; freshvec run --serve 127.0.0.1:8377")
+def run(
+    sync: SyncArgument = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--serve", metavar="HOST:PORT", help="Answer OpenAI's embeddings requests there, too."),
+    ] = None,
+    config_path: ConfigOption = None,
+) -> None:
+    """Backfill what is missing, then keep every row fresh until SIGTERM."""
+    from freshvec.worker.worker import Worker
+
+    settings = load_settings(config_path)
+    if address is not None:
+        settings = _serving_on(settings, address)
+    endpoint = None
+    if settings.daemon.serve:
+        from freshvec.web.serve import (
+            open_server,  # only who serves needs the packages, and the time, of a server
+        )
+
+        endpoint = partial(open_server, settings)
+    worker = Worker(settings, settings.find(sync), endpoint=endpoint)
+    worker.handle_signals()
+    worker.run()
+
+
+@app.command(
+    epilog="Example: curl http://127.0.0.1:8377/v1/embeddings -H 'Content-Type: application/json' "
+    '-d \'{"model": "all-MiniLM-L6-v2", "input": "how do I return an order"}\'. '
+    'A text is embedded as a search; with "input_type": "document" as a row. One longer than the model reads is '
+    "cut, and the header X-Freshvec-Truncated says how many were. At most 2,048 texts, 65,536 tokens and 8 MiB per "
+    "request. An address that others can reach needs a key in FRESHVEC_API_KEY."
+)
+def serve(
+    sync: SyncArgument = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Default: daemon.serve, else 127.0.0.1:8377.")
+    ] = None,
+    config_path: ConfigOption = None,
+) -> None:
+    """Answer OpenAI's embeddings requests with the models of your rows, so that searches fit them."""
+    from freshvec.web import serve as serving
+
+    settings = load_settings(config_path)
+    settings = _serving_on(settings, address or settings.daemon.serve or "127.0.0.1:8377")
+    serving.serve(settings, settings.find(sync))
+
+
+def _serving_on(settings: Settings, address: str) -> Settings:
+    """The settings with another `daemon.serve`. Raises ConfigError."""
+    changed = settings.model_dump(exclude_unset=True)
+    changed["daemon"] = changed.get("daemon", {}) | {"serve": address}
+    try:
+        return Settings.model_validate(changed)
+    except ValueError:
+        fault = f"{address!r} is not an address; write host:port, as in 127.0.0.1:8377"
+        raise ConfigError("of the command line", [fault]) from None
+
+
+@app.command()
+def backfill(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
+    """Make every row fresh once, with a progress bar, then exit. Resumes where a killed run stopped."""
+    from freshvec.cli.backfill_view import BackfillView
+    from freshvec.worker.worker import Worker
+
+    settings = load_settings(config_path)
+    syncs = settings.find(sync)
+    with BackfillView(console, settings) as view:
+        worker = Worker(settings, syncs, once=True, on_tick=view.tick, tick_seconds=view.tick_seconds)
+        worker.handle_signals()
+        worker.run()
+        failed = view.summary(worker)
+    if failed:
+        raise typer.Exit(1)

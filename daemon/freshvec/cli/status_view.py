@@ -1,0 +1,93 @@
+"""The status as a person reads it: a table, and the rows that could not be encoded."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.table import Table
+
+from freshvec.health import status
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """The status as a person reads it."""
+    shown = Table(
+        "sync",
+        "state",
+        "coverage",
+        "rows",
+        "backlog",
+        "oldest",
+        "rate",
+        "ETA",
+        "lag p50 / p99",
+        "failed",
+        title="freshvec",
+        caption="\n".join(f"{row['sync']}: {device(row)}" for row in rows if row["device"]),
+    )
+    for row in rows:
+        rate = row["rows_per_second"]
+        shown.add_row(
+            row["sync"],
+            _state(row),
+            f"{row['coverage']:.2%}",
+            _number(row["rows_total"]),
+            _number(row["backlog"]),
+            duration(row["oldest_unfresh_seconds"]),
+            f"{rate:.0f} rows/s" if rate else "–",
+            duration(row["eta_seconds"]),
+            f"{_ms(row['lag_p50_ms'])} / {_ms(row['lag_p99_ms'])}",
+            _number(row["rows_failed"]),
+        )
+    return shown
+
+
+def failed(failures: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+    """Lines about the rows whose text could not be encoded."""
+    for name, rows in failures.items():
+        yield (
+            f"{name}: could not encode these; an edit releases a row, `freshvec retry {name}` tries all again"
+        )
+        for row in rows:
+            yield f"  {'/'.join(map(str, row['key'].values()))}: {row['error']}"
+
+
+def device(row: dict[str, Any]) -> str:
+    """What encodes, how big its batches are, and its memory where it has one of its own."""
+    said = [str(row["device"])]
+    if row.get("batch_tokens") is not None:
+        said.append(f"batches of {row['batch_tokens']:,} tokens")
+    if row.get("device_memory_total_bytes"):
+        said.append(memory(row["device_memory_used_bytes"] / 1e9, row["device_memory_total_bytes"] / 1e9))
+    return ", ".join(said)
+
+
+def memory(used: float, total: float) -> str:
+    """A device's memory in GB as a person says it."""
+    return f"{used:.1f} of {total:.1f} GB in use"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _state(row: dict[str, Any]) -> str:
+    if row["owner_pid"] is None:
+        return "no worker"
+    if row["last_error"]:
+        return "trouble"
+    return "fresh" if status.is_fresh(row) else "backfilling" if not row["backfill_done"] else "catching up"
+
+
+def _number(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f} ms"

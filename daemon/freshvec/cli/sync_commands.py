@@ -1,0 +1,66 @@
+"""Commands that make a sync's objects in the database, and take them away: plan, apply, remove."""
+
+from typing import Annotated
+
+import typer
+
+from freshvec.cli.app import ConfigOption, SyncArgument, app, load_settings
+
+
+@app.command()
+def plan(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
+    """Print the exact DDL that `apply` would run. Changes nothing."""
+    from freshvec.db import connect
+    from freshvec.encoding.loading import Models
+    from freshvec.schema import migrations
+    from freshvec.schema import plan as planning
+
+    settings = load_settings(config_path)
+    models = Models(settings)
+    with connect(settings.database.direct, "plan") as connection:
+        for path in migrations.pending(connection):
+            typer.echo(f"-- migration {path.name}\n{path.read_text().rstrip()}\n")
+        for declared in settings.find(sync):
+            model = models.describe(declared.model)
+            planned = planning.plan(connection, declared, model, settings.database.worker_role)
+            state = "already applied, nothing would change" if planned.is_applied else "not applied yet"
+            typer.echo(f"-- sync {declared.name}: {state}")
+            typer.echo("\n".join(f"{statement};" for statement in (*planned.shape, *planned.grants)) + "\n")
+
+
+@app.command()
+def apply(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
+    """Make the declared syncs' queue, triggers, target and view. Running it again changes nothing."""
+    from freshvec.db import connect
+    from freshvec.encoding.loading import Models
+    from freshvec.schema import apply as applying
+    from freshvec.schema import migrations
+
+    settings = load_settings(config_path)
+    models = Models(settings)
+    with connect(settings.database.direct, "apply") as connection:
+        for name in migrations.migrate(connection):
+            typer.echo(f"migrated: {name}")
+        for declared in settings.find(sync):
+            model = models.describe(declared.model)
+            bound, changed = applying.apply(connection, declared, model, settings.database.worker_role)
+            state = "applied" if changed else "nothing to do"
+            typer.echo(f"{declared.name}: {state} (target {'.'.join(bound.target_name)})")
+
+
+@app.command()
+def remove(
+    sync: Annotated[str, typer.Argument(help="The sync's name.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    config_path: ConfigOption = None,
+) -> None:
+    """Take everything of a sync away, its embeddings included; the source table stays as it was."""
+    from freshvec.db import connect
+    from freshvec.schema import apply as applying
+
+    settings = load_settings(config_path)
+    if not yes and not typer.confirm(f"Drop the triggers, the queue and all embeddings of sync {sync!r}?"):
+        raise typer.Exit(1)
+    with connect(settings.database.direct, "remove") as connection:
+        removed = applying.remove(connection, sync)
+    typer.echo(f"{sync}: removed" if removed else f"{sync}: the database knows no such sync")

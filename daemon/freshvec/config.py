@@ -1,0 +1,277 @@
+"""TOML and environment into frozen settings; every fault is reported at once."""
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from freshvec import logs
+from freshvec.errors import ConfigError
+
+SEARCHED = ("freshvec.toml", "/etc/freshvec/freshvec.toml")
+_PREFIX = "FRESHVEC_"
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|(cuda|tensorrt)(:\d+)?", value):
+        raise ValueError(f"there is no device {value!r}; write auto, cpu, cuda, cuda:1 or tensorrt")
+    return value
+
+
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{value!r} is not an address; write host:port, as in 127.0.0.1:8377")
+    return value
+
+
+def _qualified(value: str) -> str:
+    try:
+        split_name(value)
+    except ValueError as fault:
+        raise ValueError(f"{fault}; write schema.table, with double quotes round unusual names") from None
+    return value
+
+
+def split_name(name: str) -> tuple[str | None, str]:
+    """`schema.table` with SQL's own quoting into its parts: unquoted names fold to lower case."""
+    part = r'"(?:[^"]|"")+"|[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*'
+    matched = re.fullmatch(rf"(?:({part})\.)?({part})", name.strip())
+    if not matched:
+        raise ValueError(f"{name!r} is not a table name")
+    schema, table = (
+        None if text is None else text[1:-1].replace('""', '"') if text[0] == '"' else text.lower()
+        for text in matched.groups()
+    )
+    assert table is not None
+    return schema, table
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+TableName = Annotated[str, AfterValidator(_qualified)]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+
+
+class Database(_Frozen):
+    """How to reach Postgres. What is not set is left to libpq: PGHOST, PGUSER, PGPASSFILE and the rest work."""
+
+    url: SecretStr = SecretStr("")
+    direct_url: SecretStr | None = None  # for LISTEN, locks and migrations, when `url` leads through a pooler
+    worker_role: str | None = None  # `apply` grants this role what `run` needs, and no more
+
+    @property
+    def direct(self) -> SecretStr:
+        return self.direct_url or self.url
+
+
+class Daemon(_Frozen):
+    device: Annotated[str, AfterValidator(_device)] = "auto"
+    precision: Literal["fp32", "fp16", "int8"] | None = (
+        None  # of the graph; None: fp16 on a GPU, fp32 on a CPU
+    )
+    threads: int | None = Field(
+        default=None, ge=1
+    )  # CPU threads of the encoder; None: what the cgroup allows
+    batch_tokens: int | None = Field(default=None, ge=16)  # padded tokens a batch; None: found by measuring
+    commit_every_batches: int = Field(default=5, ge=1)
+    commit_every_seconds: float = Field(default=1.0, gt=0)
+    sweep_seconds: float = Field(default=30.0, gt=0)
+    shutdown_seconds: float = Field(default=10.0, gt=0)
+    page_rows: int | None = Field(default=None, ge=1)  # a backfill's page; None: 1,000, with a GPU 8,192
+    models_dir: Path | None = None  # exported models; None: the state directory
+    catalogue_dirs: tuple[Path, ...] = ()  # more model descriptions than those that come with freshvec
+    serve: Annotated[str, AfterValidator(_address)] | None = (
+        None  # host:port of the embeddings endpoint of `run`
+    )
+    log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = "text"
+
+
+class Target(_Frozen):
+    table: TableName | None = None  # default: <source>_embedding beside the source
+    type: Literal["vector", "halfvec", "real[]"] = "vector"
+
+
+class Sync(_Frozen):
+    """One source table, its text, one model, one target."""
+
+    name: Name
+    table: TableName
+    columns: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    expression: Annotated[str, StringConstraints(min_length=1)] | None = None
+    where: Annotated[str, StringConstraints(min_length=1)] | None = None
+    model: str
+    target: Target = Target()
+
+    @model_validator(mode="after")
+    def _one_text(self) -> Self:
+        if (self.columns is None) == (self.expression is None):
+            raise ValueError('it needs a text: write either columns = ["title", "body"] or expression = "…"')
+        for text in (self.expression, self.where):
+            if text and ("$freshvec$" in text or ";" in text):
+                raise ValueError(
+                    "an SQL expression must not contain ';' or '$freshvec$'; write one plain expression"
+                )
+        return self
+
+    @property
+    def target_name(self) -> tuple[str | None, str]:
+        schema, table = split_name(self.table)
+        if self.target.table is None:
+            return schema, f"{table}_embedding"
+        own_schema, own_table = split_name(self.target.table)
+        return own_schema or schema, own_table
+
+
+class Settings(_Frozen):
+    database: Database = Database()
+    daemon: Daemon = Daemon()
+    sync: tuple[Sync, ...] = ()
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        names = [sync.name for sync in self.sync]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        faults = [f"two syncs are called {name!r}; give each a name of its own" for name in twice]
+        targets: dict[tuple[str | None, str], str] = {}
+        for sync in self.sync:
+            schema, table = sync.target_name
+            if len((table + "_embedded").encode()) > 63:
+                faults.append(
+                    f"sync {sync.name!r}: the target's name {table!r} is too long for Postgres; "
+                    'write a shorter target = { table = "…" }'
+                )
+            other = targets.setdefault((schema or "public", table), sync.name)
+            if other != sync.name:
+                faults.append(
+                    f"syncs {other!r} and {sync.name!r} both write to {table!r}; "
+                    f'give {sync.name!r} its own target = {{ table = "…" }}'
+                )
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+    def find(self, name: str | None) -> tuple[Sync, ...]:
+        """The sync called `name`, or all. Raises ConfigError when there is none."""
+        if name is None:
+            if not self.sync:
+                raise ConfigError(
+                    "freshvec.toml", ["[[sync]]: none is declared; add one with name, table, columns"]
+                )
+            return self.sync
+        found = tuple(sync for sync in self.sync if sync.name == name)
+        if not found:
+            known = ", ".join(sync.name for sync in self.sync) or "none"
+            raise ConfigError("freshvec.toml", [f"there is no sync {name!r}; declared are: {known}"])
+        return found
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from the file and the environment; the environment wins over `[database]` and `[daemon]`.
+
+    Raises ConfigError that lists every fault: the key, what is wrong, and what to write instead.
+    """
+    origin, document = _read(path, environ)
+    faults = _overlay(document, environ)
+    try:
+        settings = Settings.model_validate(document)
+    except ValidationError as error:
+        faults += [
+            fault for detail in error.errors(include_url=False) for fault in _describe(detail).split("\n")
+        ]
+    if faults:
+        raise ConfigError(origin, faults)
+    for url in (settings.database.url, settings.database.direct_url):
+        if url:
+            logs.hide_url(url.get_secret_value())
+    return settings
+
+
+def _read(path: Path | None, environ: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    if path is None and environ.get(f"{_PREFIX}CONFIG"):
+        path = Path(environ[f"{_PREFIX}CONFIG"])
+    if path is None:
+        path = next((Path(name) for name in SEARCHED if Path(name).exists()), None)
+    if path is None:
+        raise ConfigError(
+            SEARCHED[0], [f"there is none here nor at {SEARCHED[1]}; write one, or name it with --config"]
+        )
+    try:
+        return str(path), tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(str(path), [f"it cannot be read: {error.strerror}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), [f"it is not valid TOML: {error}"]) from error
+
+
+def _overlay(document: dict[str, Any], environ: Mapping[str, str]) -> list[str]:
+    """Put FRESHVEC_DATABASE_URL, FRESHVEC_DAEMON_DEVICE and their like over the file's values."""
+    faults = []
+    known = {
+        f"{_PREFIX}{section.upper()}_{key.upper()}": (section, key)
+        for section, model in (("database", Database), ("daemon", Daemon))
+        for key in model.model_fields
+    }
+    credential = Path(environ.get("CREDENTIALS_DIRECTORY", ""), "database_url")
+    values = {"FRESHVEC_DATABASE_URL": credential.read_text().strip()} if credential.is_file() else {}
+    values |= {name: value for name, value in environ.items() if name.startswith(_PREFIX)}
+    for name, value in values.items():
+        if name in known and isinstance(document.setdefault(known[name][0], {}), dict):
+            section, key = known[name]
+            document[section][key] = value.split(os.pathsep) if key == "catalogue_dirs" else value
+        elif name.startswith((f"{_PREFIX}DATABASE_", f"{_PREFIX}DAEMON_")):
+            faults.append(f"{name} (environment): there is no such setting{_nearest(name, known)}")
+    return faults
+
+
+def _describe(detail: ErrorDetails) -> str:
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(".")
+    kind, given = detail["type"], detail["input"]
+    context = detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"{key}: there is no such key{_nearest(str(detail['loc'][-1]), _siblings(detail))}"
+    if kind == "missing":
+        return f'{key}: it is missing; add {detail["loc"][-1]} = "…"'
+    if kind == "literal_error":
+        return f"{key}: {given!r} is not possible; write one of {context['expected']}"
+    if kind == "string_pattern_mismatch":
+        return f"{key}: {given!r} is not a name; write lower-case letters, digits and _ (at most 40), a letter first"
+    if kind == "value_error":
+        return f"{key}: {context['error']}" if key else str(context["error"])
+    return (
+        f"{key}: {detail['msg'].lower()}, but it says {'***' if key.startswith('database') else repr(given)}"
+    )
+
+
+def _siblings(detail: ErrorDetails) -> list[str]:
+    models: dict[str, type[BaseModel]] = {
+        "database": Database,
+        "daemon": Daemon,
+        "sync": Sync,
+        "target": Target,
+    }
+    parents = [part for part in detail["loc"][:-1] if isinstance(part, str)]
+    return list(models.get(parents[-1], Settings).model_fields) if parents else list(Settings.model_fields)
+
+
+def _nearest(word: str, known: "list[str] | dict[str, Any]") -> str:
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else f"; possible are {', '.join(sorted(known))}"

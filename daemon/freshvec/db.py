@@ -1,0 +1,133 @@
+"""Connections, named queries, and the one seam where driver errors become ours."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+from pydantic import SecretStr
+
+from freshvec import logs
+from freshvec.errors import DatabaseError
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+# Advisory locks of freshvec: the class is fixed (the letters "fvec"), the object says what is locked.
+LOCK_CLASS = 0x66766563
+MIGRATE_LOCK = 0
+
+# Rendering a row to text must not depend on whose session it is, or the same row would have two
+# hashes. Plans must not depend on how large the first batch was: probing by key is right for any
+# batch, while a plan that scans the whole source, cached from one large batch, would be used for
+# every small one that follows. A crash of Postgres loses a vector and the deletion of its queue
+# entry together, so waiting for the disk at each commit would buy nothing.
+_SESSION = """
+SELECT set_config(name, value, false) FROM (VALUES
+  ('search_path', 'pg_catalog, pg_temp'), ('timezone', 'UTC'), ('datestyle', 'ISO, YMD'),
+  ('intervalstyle', 'postgres'), ('extra_float_digits', '1'), ('bytea_output', 'hex'),
+  ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('jit', 'off'),
+  ('synchronous_commit', 'off'), ('lock_timeout', '10s'), ('idle_in_transaction_session_timeout', '60s')
+) AS setting(name, value)
+"""
+_KEEPALIVE: dict[str, Any] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15000,
+}
+
+_REMEDIES = {
+    "28P01": "Check the user and password in database.url, PGPASSWORD or the password file.",
+    "28000": "Check that pg_hba.conf lets this user in from here.",
+    "3D000": "Create the database, or correct its name in database.url or PGDATABASE.",
+    "42501": "Grant the right, or connect as the table's owner.",
+    "42P01": "Check the table's name, and run `freshvec apply`.",
+    "3F000": "Check the schema's name, and run `freshvec apply`.",
+    "42703": "Correct the sync's columns, expression or where, then run `freshvec apply`.",
+    "53300": "Raise max_connections, or close idle sessions.",
+}
+# A refused connection comes without a code, so the server's words must do.
+_SAID = (
+    (r'password authentication failed|no password supplied|role ".*" does not exist', "28P01"),
+    (r"no pg_hba\.conf entry|pg_hba\.conf rejects", "28000"),
+    (r'database ".*" does not exist', "3D000"),
+    (r"permission denied for database", "42501"),
+    (r"too many (clients|connections)|remaining connection slots", "53300"),
+)
+_RETRYABLE = ("08", "53", "57P0", "40", "55P03", "25P0", "58")
+
+
+def connect(url: SecretStr, purpose: str) -> Connection:
+    """A connection in autocommit mode, its session pinned. `purpose` shows in pg_stat_activity.
+
+    Raises DatabaseError with what to do about it.
+    """
+    logs.hide_url(url.get_secret_value())
+    with translated("connect to", "the database"):
+        params = _parsed(url)
+        if params.get("password"):
+            logs.hide(str(params["password"]))
+        connection = psycopg.connect(
+            url.get_secret_value(),
+            autocommit=True,
+            application_name=f"freshvec {purpose}",
+            **(_KEEPALIVE | params),
+        )
+        connection.execute(_SESSION)
+    return connection
+
+
+def _parsed(url: SecretStr) -> dict[str, Any]:
+    try:
+        return psycopg.conninfo.conninfo_to_dict(url.get_secret_value())
+    except psycopg.ProgrammingError as error:
+        remedy = "In database.url write % as %25, @ as %40, / as %2F and a space as %20."
+        raise DatabaseError(
+            "connect to", "the database", f"its URL cannot be read: {error}", remedy
+        ) from error
+
+
+@contextmanager
+def translated(operation: str, subject: str) -> Iterator[None]:
+    """Turn what the driver raises inside into a DatabaseError; the driver's error stays its cause."""
+    try:
+        yield
+    except psycopg.Error as error:
+        state = error.sqlstate or ""
+        problem = error.diag.message_primary or str(error).strip() or type(error).__name__
+        lost = not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        said = next((meant for words, meant in _SAID if lost and re.search(words, problem)), "")
+        remedy = _REMEDIES.get(state or said, "")
+        if lost and not remedy:
+            remedy = "Check that Postgres runs and that database.url or PGHOST and PGPORT lead to it."
+        lost = lost and said != "28P01"
+        raise DatabaseError(
+            operation, subject, problem, remedy, retryable=lost or state.startswith(_RETRYABLE)
+        ) from error
+
+
+@cache
+def queries(name: str) -> dict[str, LiteralString]:
+    """The blocks of `<name>.sql`, which stands beside its module; `name` is as in "capture/queue".
+
+    Each begins with `-- name: purpose` and ends where the next begins.
+    """
+    text = files("freshvec").joinpath(f"{name}.sql").read_text(encoding="utf-8")
+    parts = re.split(r"^-- (\w+): .*\n", text, flags=re.MULTILINE)
+    return {part: body.strip().rstrip(";") for part, body in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def quoted(*names: str | None) -> sql.Composable:
+    """A quoted identifier, qualified where several are given, safe in a query with parameters too."""
+    text = sql.Identifier(*(name for name in names if name is not None)).as_string()
+    return verbatim(text)
+
+
+def verbatim(text: str) -> sql.Composable:
+    """SQL the user wrote. In a query with parameters a `%` would begin a placeholder, so it is doubled."""
+    return sql.SQL(text.replace("%", "%%"))

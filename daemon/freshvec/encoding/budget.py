@@ -1,0 +1,152 @@
+"""How many padded tokens a batch should have: found by measuring, bounded by memory and by patience.
+
+Big batches serve a GPU, small ones a CPU (whose caches they fit), so the best size is looked for in both
+directions: neighbouring sizes take turns batch by batch, so that all see the same texts, and the search moves
+to whichever encodes most tokens a second, until the one in the middle is best.
+"""
+
+import contextlib
+import json
+import statistics
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+_STEP = 2
+_WARM = 4  # first batches of a size, which may have to wait for the device's allocator
+_SAMPLES = 12  # further batches of each size before they are compared
+_BETTER = 1.03  # a size must be this much faster for the search to move
+_SETTLED_BATCHES = 2000  # then look again: texts and machines change
+_SMALLEST = 64
+
+
+class BatchBudget:
+    """Padded tokens a batch. Not thread-safe in the small: a stale read costs one batch of another size.
+
+    `first` is the first guess, `ceiling` what memory is known to bear, `latency_seconds` what a change that
+    cannot wait may have to wait for the batch before it.
+    """
+
+    def __init__(
+        self, first: int, *, ceiling: int | None = None, latency_seconds: float = 0.125, fixed: bool = False
+    ) -> None:
+        self.ceiling = ceiling
+        self._latency = latency_seconds
+        self.fixed = fixed  # as configured: nothing is searched, nothing remembered
+        self._middle = first
+        self._sizes = [first]
+        self._turn = 0
+        self._settled_for = 0
+        self._rates: dict[int, deque[float]] = {}
+        self._rate: float | None = None  # tokens a second at the middle
+        if not fixed:
+            self._explore()
+
+    @property
+    def settled(self) -> int:
+        """The size the search stands at."""
+        return self._middle
+
+    @property
+    def is_settled(self) -> bool:
+        return len(self._sizes) == 1
+
+    def next_size(self) -> int:
+        """The size of the next batch."""
+        self._turn += 1
+        return self._sizes[self._turn % len(self._sizes)]
+
+    def observe(self, size: int, padded: int, tokens: int, seconds: float) -> None:
+        """A batch planned for `size` had `padded` tokens, `tokens` of them real, and took `seconds`."""
+        if self.fixed or padded < 0.7 * size or seconds <= 0:
+            return  # a batch that was not full says nothing about its size
+        self._rates.setdefault(size, deque(maxlen=_WARM + _SAMPLES)).append(tokens / seconds)
+        if seconds > 2 * self._latency and size in self._sizes and size > _SMALLEST:
+            self._shrink(size, tokens / seconds)  # too slow to be tried again, however efficient
+        elif self.is_settled:
+            self._settled_for += 1
+            if self._settled_for > _SETTLED_BATCHES:
+                self._explore()
+        elif all(len(self._rates.get(each, ())) >= _WARM + _SAMPLES for each in self._sizes):
+            self._move()
+
+    def out_of_memory(self, padded: int) -> None:
+        """A batch of so many padded tokens did not fit: never try as many again."""
+        self.ceiling = max(_SMALLEST, min(self.ceiling or padded, padded // 2))
+        self._sizes = [min(size, self.ceiling) for size in self._sizes]
+        self._middle = min(self._middle, self.ceiling)
+
+    def _shrink(self, size: int, rate: float) -> None:
+        """Go on with what is under `size`."""
+        self._rate = rate
+        self._middle = max(_SMALLEST, min(self._middle, size // _STEP))
+        self._explore()
+
+    def _explore(self) -> None:
+        """Let the sizes beside the middle take turns with it."""
+        around = (self._middle // _STEP, self._middle, self._middle * _STEP)
+        allowed = [size for size in around if size >= _SMALLEST and size <= (self.ceiling or size)]
+        self._sizes = [size for size in allowed if self._seconds(size) <= self._latency] or [min(allowed)]
+        self._middle = min(self._middle, max(self._sizes))
+        self._rates = {}
+        self._settled_for = 0
+
+    def _move(self) -> None:
+        # The upper quartile: what a size can do where nothing else was in its way.
+        rates = {size: statistics.quantiles(list(self._rates[size])[_WARM:], n=4)[2] for size in self._sizes}
+        quick = [size for size in self._sizes if size / rates[size] <= self._latency] or [min(self._sizes)]
+        best = max(quick, key=rates.__getitem__)
+        if self._middle in quick and rates[best] < rates[self._middle] * _BETTER:
+            best = self._middle
+        self._rate = rates[best]
+        if best == self._middle:
+            self._sizes = [best]
+            self._settled_for = 0
+            return
+        self._middle = best
+        self._explore()
+
+    def _seconds(self, size: int) -> float:
+        return size / self._rate if self._rate else 0.0
+
+
+def first_guess(free_gigabytes: float | None) -> int:
+    """Padded tokens to begin with: by free device memory, 64/128/256 texts of 64 tokens for 4/8/16 GB; 1,024 on a CPU."""
+    if free_gigabytes is None:
+        return 1024
+    return max(1024, 1 << (int(free_gigabytes * 1024).bit_length() - 1))
+
+
+@dataclass(frozen=True)
+class Known:
+    """What was found out about a model on a device before; None where nothing was."""
+
+    size: int | None = None
+    ceiling: int | None = None
+
+
+class BudgetMemory:
+    """Keeps what the search has found across restarts: one small file beside the exported models."""
+
+    def __init__(self, models_dir: Path) -> None:
+        self._path = models_dir / "budgets.json"
+        self._kept: dict[str, dict[str, int | None]] = {}
+        with contextlib.suppress(OSError, ValueError):  # without it, the search begins anew
+            self._kept = json.loads(self._path.read_text())
+
+    def recall(self, model: str, device: str) -> Known:
+        """What is known of the model on the device."""
+        found = self._kept.get(f"{model} on {device}", {})
+        return Known(found.get("size"), found.get("ceiling"))
+
+    def keep(self, model: str, device: str, budget: BatchBudget) -> None:
+        """Note where the search stands, once it has found something out."""
+        entry = {"size": budget.settled, "ceiling": budget.ceiling}
+        found = budget.ceiling or (budget.is_settled and not budget.fixed)
+        if not found or self._kept.get(f"{model} on {device}") == entry:
+            return
+        self._kept[f"{model} on {device}"] = entry
+        with contextlib.suppress(OSError):  # a read-only folder only costs the next start its head start
+            scratch = self._path.with_suffix(".new")
+            scratch.write_text(json.dumps(self._kept, indent=2))
+            scratch.replace(self._path)

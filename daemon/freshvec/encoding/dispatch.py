@@ -1,0 +1,177 @@
+"""One thread a model that always runs the most urgent batch next."""
+
+import heapq
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from loguru import logger
+
+from freshvec.encoding.budget import BatchBudget
+from freshvec.encoding.machine import DeviceMemory, gpu_memory
+from freshvec.encoding.vector_cache import RecentVectors
+from freshvec.errors import DeviceError, EncodingError
+from freshvec.records import Encoder, OutOfMemoryError, Tokens, Urgency, Vector
+
+# Every so many batches the oldest waiting one goes first, whatever its urgency: none waits for ever.
+_FAIR_TURN = 8
+_PROBE = "freshvec"
+_PATIENCE = 3  # batches in a row that the runtime cannot encode before this process gives up
+Done = Callable[[list[Vector | Exception]], None]
+
+
+@dataclass(order=True, slots=True)
+class Job:
+    """A batch to encode. `done` is called on the dispatcher's thread with a vector or an error a text."""
+
+    urgency: Urgency
+    order: int
+    tokens: list[Tokens] = field(compare=False)
+    size: int = field(compare=False)  # the budget it was planned for
+    owner: object = field(compare=False)
+    done: Done = field(compare=False)
+
+
+class Dispatcher:
+    """Encodes batches one after the other. Batches are small, so an urgent one waits for one batch at most."""
+
+    def __init__(self, encoder: Encoder, budget: BatchBudget) -> None:
+        self.encoder = encoder
+        self.budget = budget
+        self.recent = RecentVectors(encoder.dimension)
+        self.busy_seconds = 0.0
+        self.tokens = 0
+        self.memory: DeviceMemory | None = None  # of the device, when last measured
+        self.lost: DeviceError | None = None  # set once only another process can encode
+        self._failures = 0  # batches in a row
+        self._is_full = False  # of memory, whatever is tried
+        self._jobs: list[Job] = []
+        self._changed = threading.Condition()
+        self._submitted = 0
+        self._turn = 0
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self, urgency: Urgency, tokens: list[Tokens], size: int, done: Done, owner: object = None
+    ) -> None:
+        """Queue a batch that was planned for `size` padded tokens."""
+        with self._changed:
+            self._submitted += 1
+            heapq.heappush(self._jobs, Job(urgency, self._submitted, tokens, size, owner, done))
+            self._changed.notify()
+
+    def forget(self, owner: object) -> None:
+        """Drop the waiting batches of one owner: nobody wants them any more."""
+        with self._changed:
+            self._jobs = [job for job in self._jobs if job.owner is not owner]
+            heapq.heapify(self._jobs)
+
+    def measure(self) -> None:
+        """Look at the device's memory; takes some milliseconds, on a GPU."""
+        self.memory = gpu_memory(self.encoder.device)
+
+    def stop(self, timeout: float) -> None:
+        """Finish the batch in hand, forget the rest."""
+        with self._changed:
+            self._stopping = True
+            self._jobs.clear()
+            self._changed.notify()
+        self._thread.join(timeout)
+
+    def _next(self) -> Job | None:
+        with self._changed:
+            while not self._jobs and not self._stopping:
+                self._changed.wait()
+            if self._stopping:
+                return None
+            self._turn += 1
+            if self._turn % _FAIR_TURN:
+                return heapq.heappop(self._jobs)
+            oldest = min(self._jobs, key=lambda job: job.order)
+            self._jobs.remove(oldest)
+            heapq.heapify(self._jobs)
+            return oldest
+
+    def _run(self) -> None:
+        while (job := self._next()) is not None:
+            started = time.perf_counter()
+            results = self._encode(job.tokens)
+            self._judge(results)
+            seconds = time.perf_counter() - started
+            self.busy_seconds += seconds
+            real = sum(map(len, job.tokens))
+            self.tokens += real
+            self.budget.observe(job.size, _padded(job.tokens), real, seconds)
+            job.done(results)
+
+    def _encode(self, tokens: list[Tokens]) -> list[Vector | Exception]:
+        """Vectors in order; a text that cannot be encoded is found by halving, so that it costs no other its turn."""
+        try:
+            return list(self.encoder.encode(tokens))
+        except OutOfMemoryError as error:
+            before = self.budget.ceiling
+            self.budget.out_of_memory(_padded(tokens))
+            if self.budget.ceiling != before:
+                logger.warning(
+                    "out of memory with {} padded tokens; at most {} from now on",
+                    _padded(tokens),
+                    self.budget.ceiling,
+                )
+            if len(tokens) == 1:
+                return [self._rebuilt(tokens, error)]
+        except Exception as error:  # whatever the runtime raises, the other texts go on
+            if len(tokens) == 1:
+                return [self._blame(error)]
+        middle = len(tokens) // 2
+        return self._encode(tokens[:middle]) + self._encode(tokens[middle:])
+
+    def _judge(self, results: list[Vector | Exception]) -> None:
+        """The last rung: when new sessions have not helped, what this process holds of the device is to be given up.
+
+        Memory that stays full, or a GPU whose context is broken, is had back by another process only. Whatever else fails
+        on a CPU is waited for: the pipeline begins anew, with growing delays.
+        """
+        errors = [result for result in results if isinstance(result, EncodingError) and result.retryable]
+        hopeless = self._is_full or self.encoder.device != "cpu"
+        self._failures = self._failures + 1 if errors and hopeless else 0
+        if self._failures == _PATIENCE:
+            self.lost = DeviceError(
+                "encode",
+                f"on {self.encoder.device} in this process",
+                f"{self._failures} batches in a row failed; {errors[-1]}",
+                "It ends, so that its supervisor starts another; nothing is lost.",
+            )
+
+    def _rebuilt(self, tokens: list[Tokens], error: Exception) -> Vector | Exception:
+        """One text alone did not fit: the memory is held by the runtime itself, so begin it anew, once."""
+        try:
+            self.encoder.rebuild()
+            vector: Vector = self.encoder.encode(tokens)[0]
+            self._is_full = False
+            return vector
+        except Exception as again:
+            self._is_full = True
+            return EncodingError(
+                "encode",
+                "a single text",
+                f"{error}; and after loading the model again: {again}",
+                "Free memory on the device, or choose another one.",
+                retryable=True,
+            )
+
+    def _blame(self, error: Exception) -> Exception:
+        """`error` itself where a plain text still encodes; otherwise the runtime is at fault, not the text."""
+        try:
+            self.encoder.encode(self.encoder.tokenize([_PROBE]))
+        except Exception as probe:  # the runtime is broken
+            return EncodingError(
+                "encode", "any text", str(probe), "See the log of the model's runtime.", retryable=True
+            )
+        return error
+
+
+def _padded(tokens: list[Tokens]) -> int:
+    return max(map(len, tokens)) * len(tokens)

@@ -1,0 +1,129 @@
+"""A model ready to encode: tokenizer and session together."""
+
+from pathlib import Path
+
+import numpy as np
+from loguru import logger
+
+from freshvec.encoding import providers
+from freshvec.encoding.machine import cpu_limit
+from freshvec.encoding.session import OnnxSession
+from freshvec.encoding.tokenizer import Tokenizer, TokenizerPool, pool_processes
+from freshvec.errors import DeviceError, EncodingError, ModelError
+from freshvec.models.artefact import Artefact, Precision
+from freshvec.models.catalogue import ModelCard
+from freshvec.records import Tokens, Vector
+
+
+class OnnxEncoder:
+    """An exported model on a device. See `records.Encoder`."""
+
+    def __init__(
+        self,
+        artefact: Artefact,
+        device: str = "auto",
+        threads: int | None = None,
+        memory_limit: int | None = None,
+        precision: Precision | None = None,
+    ) -> None:
+        card = artefact.card
+        self.card = card
+        self.dimension = card.dimension
+        self.max_tokens = card.max_tokens
+        self.not_finite = 0  # vectors that fp16 could not hold and fp32 could
+        self._artefact = artefact
+        self._threads = threads
+        self._memory_limit = memory_limit
+        self._queries = Tokenizer(artefact.tokenizer_path, card.max_tokens, card.query_prefix)
+        self._session, self.precision = self._start(device, precision)
+        self._exact: OnnxSession | None = None
+        self.device = self._session.device
+        self._documents = self._tokenizer(threads or cpu_limit())
+        self.fingerprint = artefact.fingerprint(self.precision)
+
+    def tokenize(self, texts: list[str]) -> list[Tokens]:
+        return self._documents.encode(texts)
+
+    def tokenize_queries(self, texts: list[str]) -> list[Tokens]:
+        return self._queries.encode(texts)
+
+    def encode(self, batch: list[Tokens]) -> Vector:
+        """See `records.Encoder`. What is not finite is tried once in fp32. Raises EncodingError, OutOfMemoryError."""
+        vectors = self._session.run(batch)
+        wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(wrong) and self.precision != "fp32":
+            if self._exact is None:
+                self._exact = self._open("fp32", self.device)
+            vectors[wrong] = self._exact.run([batch[i] for i in wrong])
+            self.not_finite += len(wrong)
+            wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(wrong):
+            raise EncodingError(
+                "encode", f"{len(wrong)} of {len(batch)} texts", "the model gave values that are not finite"
+            )
+        return vectors
+
+    def encode_query(self, text: str) -> Vector:
+        """The embedding `[dimension]` of a search text, with the model's query prefix."""
+        vector: Vector = self.encode(self.tokenize_queries([text]))[0]
+        return vector
+
+    def rebuild(self) -> None:
+        """Give all device memory back and load the graph again."""
+        self._exact = None
+        device, self._session = self.device, None  # type: ignore[assignment]  # gone before the new one is made
+        self._session = self._open(self.precision, device)
+
+    def _tokenizer(self, cores: int) -> Tokenizer | TokenizerPool:
+        """On a CPU tokenising is a small share of the work; a GPU outruns one process by far."""
+        given = self._artefact.tokenizer_path, self.max_tokens, self.card.document_prefix
+        processes = pool_processes(cores)
+        if self.device == "cpu" or not processes:
+            return Tokenizer(*given)
+        return TokenizerPool(*given, processes)
+
+    def _open(self, precision: Precision, device: str) -> OnnxSession:
+        """The graph on that very device. Raises ModelError for the graph, DeviceError that says why for the device."""
+        path = self._artefact.path(precision)
+        try:
+            session = OnnxSession(path, self._artefact.pad_id, device, self._threads, self._memory_limit)
+            if session.device == device != "cpu":
+                session.run(
+                    self._queries.encode(["freshvec"])
+                )  # some libraries, cuDNN among them, are missed at work only
+        except Exception as error:  # onnxruntime raises many kinds
+            if device == "cpu":
+                raise
+            raise providers.refusal(device, error) from error
+        if session.device != device:
+            raise providers.refusal(device)
+        return session
+
+    def _start(self, wanted: str, precision: Precision | None) -> tuple[OnnxSession, Precision]:
+        """The session on the wanted device. `auto` falls back to the CPU with one warning that says why."""
+        device = providers.choose(wanted)
+        if device != "cpu":
+            if precision == "int8":
+                raise ModelError(
+                    "use",
+                    "the int8 graph on a GPU",
+                    "it is made for the CPU",
+                    'Write device = "cpu", or fp16.',
+                )
+            best: Precision = precision or ("fp16" if "fp16" in self._artefact.graphs else "fp32")
+            try:
+                return self._open(best, device), best
+            except DeviceError as error:
+                if wanted != "auto":
+                    raise
+                logger.warning("encoding on the CPU: {}", error)
+        # The fp16 graph is slower than fp32 on a CPU, so it is never what the CPU runs, asked for or fallen back to.
+        on_cpu: Precision = "int8" if precision == "int8" else "fp32"
+        return self._open(on_cpu, "cpu"), on_cpu
+
+
+def load(
+    models_dir: Path, card: ModelCard, device: str, threads: int | None, precision: Precision | None = None
+) -> OnnxEncoder:
+    """The installed model of `card`. Raises ModelError."""
+    return OnnxEncoder(Artefact.open(models_dir, card), device, threads, precision=precision)

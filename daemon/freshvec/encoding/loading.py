@@ -1,0 +1,49 @@
+"""Loading: from the settings to encoders that run, each with the batch size that was found for it."""
+
+from freshvec.config import Settings
+from freshvec.encoding import encoder
+from freshvec.encoding.budget import BatchBudget, BudgetMemory, first_guess
+from freshvec.encoding.dispatch import Dispatcher
+from freshvec.encoding.machine import gpu_memory
+from freshvec.models.artefact import Artefact, default_models_dir
+from freshvec.models.catalogue import ModelCard, find
+from freshvec.records import Encoder, Model
+
+
+class Models:
+    """The models of one configuration: their cards, their exported files, and encoders of them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.folder = settings.daemon.models_dir or default_models_dir()
+        self.budgets = BudgetMemory(self.folder)
+        self._daemon = settings.daemon
+
+    def card(self, name: str) -> ModelCard:
+        """Its card. Raises ModelError that lists what there is."""
+        return find(name, self._daemon.catalogue_dirs)
+
+    def artefact(self, name: str) -> Artefact:
+        """Its exported files. Raises ModelError."""
+        return Artefact.open(self.folder, self.card(name))
+
+    def describe(self, name: str) -> Model:
+        """What the database side needs to know of it, without loading its graph. Raises ModelError."""
+        artefact = self.artefact(name)
+        fingerprint = artefact.fingerprint(self._daemon.precision or "fp32")
+        return Model(name, artefact.card.dimension, artefact.card.max_tokens, fingerprint)
+
+    def encoder(self, name: str) -> encoder.OnnxEncoder:
+        """Its graph, loaded on the configured device. Raises ModelError."""
+        daemon = self._daemon
+        return encoder.OnnxEncoder(
+            self.artefact(name), daemon.device, daemon.threads, precision=daemon.precision
+        )
+
+    def dispatcher(self, name: str, loaded: Encoder) -> Dispatcher:
+        """A dispatcher whose batch size is as configured, as it was found before a restart, or a first guess."""
+        if self._daemon.batch_tokens:
+            return Dispatcher(loaded, BatchBudget(self._daemon.batch_tokens, fixed=True))
+        known = self.budgets.recall(name, loaded.device)
+        memory = gpu_memory(loaded.device)
+        guess = first_guess(memory.free if memory else None)
+        return Dispatcher(loaded, BatchBudget(known.size or guess, ceiling=known.ceiling))

@@ -1,0 +1,85 @@
+"""What this machine gives a process: cores, and the memory of a GPU."""
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """A GPU's memory in GB (10⁹ bytes), of all processes together."""
+
+    free: float
+    total: float
+
+    @property
+    def used(self) -> float:
+        return self.total - self.free
+
+
+def cpu_limit(membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> int:
+    """Cores this process may use: the scheduler's affinity, cut by the smallest quota of its cgroup and those above it.
+
+    The host's count would be wrong in a container: threads beyond the quota are stopped together, each waiting for all.
+    """
+    cores = len(os.sched_getaffinity(0))
+    quotas = [quota for folder in _cpu_cgroups(membership, mount) if (quota := _quota(folder)) is not None]
+    return max(1, min([cores, *map(round, quotas)]))
+
+
+def _cpu_cgroups(membership: Path, mount: Path) -> list[Path]:
+    """The folders of this process's CPU cgroup and of those above it, version 2 or 1.
+
+    A container may see its own cgroup as the root of the mount while its membership names the host's path;
+    folders that are not there have no quota, and the root is always among them.
+    """
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return []
+    folders = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = mount / controllers if controllers else mount
+        inner = Path(path.lstrip("/"))
+        folders += [root / part for part in (inner, *inner.parents)]
+    return folders
+
+
+def _quota(folder: Path) -> float | None:
+    """Cores a cgroup may use, None where nothing limits it."""
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota, period = (
+                (folder / f"cpu.cfs_{part}_us").read_text().strip() for part in ("quota", "period")
+            )
+        return None if quota in ("max", "-1") else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def gpu_memory(device: str) -> DeviceMemory | None:
+    """The memory of a device such as `cuda:1`; None on the CPU and where nvidia-smi cannot tell."""
+    kind, _, number = device.partition(":")
+    if kind == "cpu":
+        return None
+    visible = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part]
+    place = int(number or 0)
+    identity = visible[place].strip() if place < len(visible) else str(place)  # nvidia-smi counts all of them
+    query = [
+        "nvidia-smi",
+        f"--id={identity}",
+        "--query-gpu=memory.free,memory.total",
+        "--format=csv,noheader,nounits",
+    ]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+        free, total = (float(part) * 2**20 / 1e9 for part in answer.split(","))
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return DeviceMemory(free, total)

@@ -1,0 +1,154 @@
+"""The devices onnxruntime offers: which to try, with which options, and which one a session really runs on."""
+
+import contextlib
+import ctypes
+import io
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from freshvec.encoding.diagnosis import CPU_ONLY, explain
+from freshvec.errors import DeviceError, ModelError
+
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+
+def runtime() -> Any:
+    """The onnxruntime module, its telemetry off. Raises ModelError when no usable build is installed."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: it is on by default in Linux wheels
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # cuda:1 is then the GPU that nvidia-smi calls 1
+    remedy = "Run: pip install 'freshvec[cpu]' (or [gpu])."
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ModelError(
+            "start", "the encoder", f"onnxruntime cannot be imported: {error}", remedy
+        ) from error
+    if not hasattr(onnxruntime, "InferenceSession"):  # an empty folder is importable too
+        raise ModelError(
+            "start",
+            "the encoder",
+            "onnxruntime is there in part only, as it is after one of two builds was uninstalled",
+            "Run: pip uninstall onnxruntime onnxruntime-gpu, then: pip install 'freshvec[gpu]' (or [cpu]).",
+        )
+    onnxruntime.set_default_logger_severity(
+        4
+    )  # what matters is read back from the session and said in our words
+    return onnxruntime
+
+
+def choose(wanted: str) -> str:
+    """The device to try: `auto` is CUDA where this build of onnxruntime has it. Raises DeviceError for what it has not."""
+    available = runtime().get_available_providers()
+    kind = _kind(wanted)
+    if kind == "auto":
+        return "cuda" if _PROVIDERS["cuda"] in available else "cpu"
+    if _PROVIDERS[kind] not in available:
+        raise DeviceError("use", f"device {wanted!r}", CPU_ONLY.problem, CPU_ONLY.remedy)
+    return wanted
+
+
+def provider_options(device: str, memory_limit: int | None, cache: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Execution providers in order of preference; `memory_limit` in bytes, `cache` a folder for TensorRT's engines.
+
+    What is not set here is right by default: copies go in the compute stream, the options named conv are for
+    convolutions, of which an encoder has none. CUDA graphs and NHWC are not for shapes that change with every batch.
+    """
+    cpu: tuple[str, dict[str, Any]] = (_PROVIDERS["cpu"], {})
+    kind, number = _kind(device), _number(device)
+    if kind == "cpu":
+        return [cpu]
+    cuda: dict[str, Any] = {
+        "device_id": number,
+        # Grow by what is asked for: the default doubles, and the arena never gives memory back by itself.
+        "arena_extend_strategy": "kSameAsRequested",
+        "use_tf32": "0",  # the fp32 graph is the one to fall back on: keep it exact
+    }
+    if memory_limit is not None:
+        cuda["gpu_mem_limit"] = memory_limit
+    engine: dict[str, Any] = {
+        "device_id": number,
+        "trt_fp16_enable": True,
+        # Building an engine takes minutes; it is kept for this model, GPU and version of TensorRT.
+        "trt_engine_cache_enable": True,
+        "trt_timing_cache_enable": True,
+        "trt_engine_cache_path": str(cache),
+        "trt_timing_cache_path": str(cache),
+    }
+    first = [(_PROVIDERS["tensorrt"], engine)] if kind == "tensorrt" else []
+    return [*first, (_PROVIDERS["cuda"], cuda), cpu]
+
+
+def device_of(session: Any, tried: str) -> str:
+    """The device a session really runs on, read back from it: onnxruntime falls back to the CPU without a word."""
+    first = session.get_providers()[0]
+    kind = next(kind for kind, provider in _PROVIDERS.items() if provider == first)
+    return (
+        tried
+        if kind == _kind(tried)
+        else kind + (f":{_number(tried)}" if kind != "cpu" and _number(tried) else "")
+    )
+
+
+def memory_place(device: str) -> tuple[str, int]:
+    """Where a device's tensors lie: onnxruntime's name of its memory, and the number."""
+    return ("cpu", 0) if _kind(device) == "cpu" else ("cuda", _number(device))
+
+
+def preload(device: str) -> None:
+    """Load CUDA and cuDNN from the nvidia packages, before the system's. What is missing is said by `refusal`."""
+    ort, kind = runtime(), _kind(device)
+    if kind != "cpu" and hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints
+            ort.preload_dlls(directory="")
+    if kind == "tensorrt":
+        with contextlib.suppress(
+            ImportError
+        ):  # its package loads its libraries, which lie where no linker looks
+            import_module("tensorrt")
+
+
+def refusal(device: str, error: Exception | None = None) -> DeviceError:
+    """Why a session could not be had on the device, `error` being what it raised, if anything.
+
+    A missing library is no error of the session's, or one that does not name it. So the provider's own library is
+    loaded once more, and the dynamic linker names what it lacks; what fails beyond that, the session says itself.
+    """
+    said = _load_error(_kind(device)) or str(
+        error or f"onnxruntime left {_PROVIDERS[_kind(device)]} out without a word"
+    )
+    cuda = str(getattr(runtime(), "cuda_version", None) or "").partition(".")[0]  # that it was built for
+    reason = explain(said, cuda, _other_cuda(cuda))
+    return DeviceError("use", f"device {device!r}", reason.problem, reason.remedy)
+
+
+def _load_error(kind: str) -> str:
+    """What the dynamic linker says when it loads a provider's library; "" when it loads."""
+    try:
+        ctypes.CDLL(str(Path(runtime().__file__).parent / "capi" / f"libonnxruntime_providers_{kind}.so"))
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _other_cuda(wanted: str) -> str:
+    """The major version of a CUDA that can be loaded where another one is wanted, "" where there is none."""
+    for major in ("14", "13", "12", "11"):
+        with contextlib.suppress(OSError):
+            if wanted and major != wanted:
+                ctypes.CDLL(f"libcudart.so.{major}")
+                return major
+    return ""
+
+
+def _kind(device: str) -> str:
+    return device.partition(":")[0]
+
+
+def _number(device: str) -> int:
+    return int(device.partition(":")[2] or 0)

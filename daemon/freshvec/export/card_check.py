@@ -1,0 +1,91 @@
+"""How a model's folder says its vectors are made, compared with the card: an export that is wrong would pass its own gate."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from freshvec.errors import ModelError
+from freshvec.models.catalogue import ModelCard
+
+# What sentence-transformers keeps beside the weights: the steps, how tokens are pooled, how many are read.
+FILES = ("modules.json", "1_Pooling/config.json", "sentence_bert_config.json")
+_KNOWN = {"Transformer", "Pooling", "Normalize"}
+_AFTER_PADDING = {
+    "xlm-roberta",
+    "roberta",
+    "camembert",
+    "mpnet",
+}  # their positions are counted from behind the pad id
+
+
+def check(card: ModelCard, folder: Path) -> None:
+    """Raises ModelError with everything in which the card disagrees with the folder."""
+    config = _read(folder / "config.json") or {}
+    faults = [*_shape(card, config), *_steps(card, folder)]
+    if faults:
+        raise ModelError(
+            "export",
+            f"model {card.name!r}",
+            f"its card does not fit {folder}: {'; '.join(faults)}",
+            "Correct the card.",
+        )
+
+
+def _shape(card: ModelCard, config: dict[str, Any]) -> list[str]:
+    faults = []
+    hidden = config.get("hidden_size")
+    if hidden is not None and hidden != card.dimension:
+        faults.append(f"dimension is {card.dimension}, config.json says {hidden}")
+    positions = config.get("max_position_embeddings")
+    if positions is not None:
+        padding = (
+            int(config.get("pad_token_id") or 0) + 1 if config.get("model_type") in _AFTER_PADDING else 0
+        )
+        if card.max_tokens > positions - padding:
+            faults.append(
+                f"max_tokens is {card.max_tokens}, the model has positions for {positions - padding}"
+            )
+    return faults
+
+
+def _steps(card: ModelCard, folder: Path) -> list[str]:
+    """What sentence-transformers' own description has against the card; nothing where there is none."""
+    faults = []
+    modules = _read(folder / "modules.json") or []
+    kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
+    unknown = [kind for kind in kinds if kind not in _KNOWN]
+    if unknown:
+        faults.append(f"its vectors go through {', '.join(unknown)} as well, which freshvec cannot export")
+    if "Normalize" in kinds and not card.normalize:
+        faults.append("normalize is false, its own vectors are normalised")
+    own = _pooling(_read(folder / "1_Pooling/config.json") or {})
+    if own and own != {card.pooling}:
+        faults.append(f"pooling is {card.pooling}, its own is {' and '.join(sorted(own))}")
+    limit = (_read(folder / "sentence_bert_config.json") or {}).get("max_seq_length")
+    if limit is not None and card.max_tokens > limit:
+        faults.append(f"max_tokens is {card.max_tokens}, it reads {limit}")
+    return faults
+
+
+def _pooling(config: dict[str, Any]) -> set[str]:
+    """How the folder pools tokens: cls, mean, or other words; one mode by name, or a flag a mode."""
+    if isinstance(config.get("pooling_mode"), str):
+        return {config["pooling_mode"]}
+    modes = {
+        key.removeprefix("pooling_mode_")
+        for key, on in config.items()
+        if on is True and key.startswith("pooling_mode_")
+    }
+    return {{"cls_token": "cls", "mean_tokens": "mean"}.get(mode, mode) for mode in modes}
+
+
+def _read(path: Path) -> Any:
+    """A JSON file's content, None where there is no such file. Raises ModelError for one that is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ModelError(
+            "read", str(path), f"it is not JSON: {error}", "Get the file from its source again."
+        ) from error

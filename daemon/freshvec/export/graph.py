@@ -1,0 +1,147 @@
+"""The ONNX graphs of a model: traced by optimum, fused by ONNX Runtime's optimiser, with pooling and normalisation inside.
+
+Only `freshvec export` imports this; onnx, torch and optimum are loaded where they are used.
+"""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from freshvec.models.artefact import Precision, data_of
+from freshvec.models.catalogue import ModelCard
+
+if TYPE_CHECKING:
+    import onnx
+
+_EXTERNAL_ABOVE = (
+    1_800_000_000  # bytes of weights: a protobuf file ends at 2 GiB, so larger ones lie in a file beside it
+)
+
+
+def trace(model: Any, folder: Path) -> Path:
+    """The torch encoder as a plain ONNX graph in `folder`, output `[batch, length, hidden]`."""
+    from optimum.exporters.onnx import onnx_export_from_model
+    from optimum.utils import logging
+
+    logging.set_verbosity_error()  # it would like more packages for a check of weights that are not shared here
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer's warnings are about values that are constant here
+        onnx_export_from_model(
+            model, folder, task="feature-extraction", library_name="transformers", do_validation=False
+        )
+    return folder / "model.onnx"
+
+
+def fuse(traced: Path, config: dict[str, Any], precision: Precision) -> "onnx.ModelProto":
+    """The traced graph with its operators fused as they are fastest where that precision runs.
+
+    On a GPU everything that can be is fused. On a CPU ONNX Runtime's SkipLayerNormalization takes five times as long as
+    an addition and a LayerNormalization, and its Attention projects each head of each text by itself, which is slow for
+    short texts; an int8 graph needs projections and tables as nodes of their own anyway.
+    """
+    from onnxruntime.transformers import optimizer
+    from onnxruntime.transformers.fusion_options import FusionOptions
+
+    options = FusionOptions("bert")
+    if precision != "fp16":
+        options.enable_skip_layer_norm = options.enable_embed_layer_norm = False
+        options.use_multi_head_attention = True
+    optimised = optimizer.optimize_model(
+        str(traced),
+        "bert",
+        num_heads=config["num_attention_heads"],
+        hidden_size=config["hidden_size"],
+        opt_level=0,
+        optimization_options=options,
+    )
+    import onnx
+
+    proto = optimised.model
+    assert isinstance(proto, onnx.ModelProto)
+    if all(entry.domain != "com.microsoft" for entry in proto.opset_import):
+        proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    return proto
+
+
+def halved(proto: "onnx.ModelProto") -> "onnx.ModelProto":
+    """The graph in fp16, inputs and outputs as before.
+
+    Shapes need not be inferred: the fused operators are unknown to onnx, and nothing here depends on them. LayerNorm
+    computes in fp32 on CUDA, and pooling stays fp32: it is added after the conversion.
+    """
+    import onnx
+    from onnxruntime.transformers import float16
+
+    converted = float16.convert_float_to_float16(proto, keep_io_types=True, disable_shape_infer=True)
+    assert isinstance(converted, onnx.ModelProto)
+    return converted
+
+
+class Nodes:
+    """New nodes and constants of a graph, in the order they are made."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def constant(self, name: str, values: NDArray[Any]) -> str:
+        """A constant; its full name."""
+        from onnx import numpy_helper
+
+        self.constants.append(numpy_helper.from_array(values, f"{self._prefix}{name}"))
+        return f"{self._prefix}{name}"
+
+    def add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """A node with one output; the output's name."""
+        from onnx import helper
+
+        self.nodes.append(
+            helper.make_node(kind, inputs, [output], name=f"{self._prefix}{output}", **attributes)
+        )
+        return output
+
+
+def append_pooling(proto: "onnx.ModelProto", card: ModelCard) -> None:
+    """Replace the output `[batch, length, hidden]` by `sentence_embedding` `[batch, hidden]`, float32."""
+    from onnx import TensorProto, helper
+
+    hidden = proto.graph.output[0].name
+    new = Nodes("freshvec_")
+    axis_1 = new.constant("axis_1", np.array([1], dtype=np.int64))
+    if card.pooling == "cls":
+        first = [
+            new.constant(name, np.array([value], dtype=np.int64))
+            for name, value in (("from", 0), ("to", 1), ("axis", 1))
+        ]
+        pooled = new.add("Squeeze", [new.add("Slice", [hidden, *first], "cls"), axis_1], "pooled")
+    else:  # a matrix product with the mask sums the real tokens in one operation
+        mask = new.add("Cast", ["attention_mask"], "mask", to=TensorProto.FLOAT)
+        row = new.add("Unsqueeze", [mask, axis_1], "mask_row")
+        summed = new.add("Squeeze", [new.add("MatMul", [row, hidden], "summed_row"), axis_1], "summed")
+        count = new.add("ReduceSum", [mask, axis_1], "count", keepdims=1)
+        pooled = new.add("Div", [summed, count], "pooled")
+    if card.normalize:
+        length = new.add("ReduceL2", [pooled, axis_1], "length", keepdims=1)
+        new.add("Div", [pooled, length], "sentence_embedding")
+    else:
+        new.add("Identity", [pooled], "sentence_embedding")
+    proto.graph.node.extend(new.nodes)
+    proto.graph.initializer.extend(new.constants)
+    del proto.graph.output[:]
+    proto.graph.output.append(
+        helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, ["batch", card.dimension])
+    )
+
+
+def save(proto: "onnx.ModelProto", path: Path, external_above: int = _EXTERNAL_ABOVE) -> None:
+    """Write the graph; where its weights are too large for one protobuf, they go to `<path>.data` beside it."""
+    import onnx
+
+    size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
+    onnx.save_model(
+        proto, str(path), save_as_external_data=size > external_above, location=data_of(path).name
+    )

@@ -1,0 +1,135 @@
+"""An exported model on disk: its graphs, its tokenizer, and a manifest that says what they are."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from freshvec.errors import ModelError
+from freshvec.models.catalogue import ModelCard
+
+MANIFEST = "manifest.json"
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+class Graph(BaseModel):
+    """One ONNX graph and how far it is from torch fp32."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sha256: str
+    data_sha256: str | None = None  # of the weights, where they are too large to lie in the graph's own file
+    megabytes: float
+    worst_cosine: float
+    mean_cosine: float
+    worst_batched: float = 1.0  # cosine of a text in a batch against the same text alone
+    speed: float = 1.0  # times as fast as the fp32 graph on the CPU it was exported on
+    seconds: float = 0.0  # to build and to compare
+
+
+class Artefact(BaseModel):
+    """The manifest of an exported model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    card: ModelCard
+    weights_sha256: str
+    tokenizer_sha256: str
+    pad_id: int
+    flops_per_token: int = 0  # of the weight matrices; 0: exported before it was counted
+    graphs: dict[Precision, Graph]
+    rejected: dict[Precision, str] = {}  # why a graph failed its gate and is not installed
+    folder: Path = Path()
+
+    @classmethod
+    def open(cls, models_dir: Path, card: ModelCard) -> Self:
+        """The installed model of that card. Raises ModelError when it is not exported or the card has changed."""
+        folder = models_dir / card.name
+        remedy = f"Run `freshvec export {card.name}`."
+        try:
+            manifest = cls.model_validate_json((folder / MANIFEST).read_text())
+        except FileNotFoundError:
+            raise ModelError(
+                "load", f"model {card.name!r}", f"it is not exported to {models_dir}", remedy
+            ) from None
+        except (OSError, ValidationError) as error:
+            raise ModelError(
+                "load", f"model {card.name!r}", f"its manifest is unusable: {error}", remedy
+            ) from error
+        if _meaning(manifest.card) != _meaning(card):
+            raise ModelError(
+                "load", f"model {card.name!r}", "its description has changed since it was exported", remedy
+            )
+        return manifest.model_copy(update={"folder": folder, "card": card})
+
+    @classmethod
+    def if_exported(cls, models_dir: Path, card: ModelCard) -> Self | None:
+        """The installed model of that card, None where there is none that can be used."""
+        try:
+            return cls.open(models_dir, card)
+        except ModelError:
+            return None
+
+    def fingerprint(self, precision: Precision) -> bytes:
+        """16 bytes that are equal for comparable vectors: fp32 and fp16 are one class, int8 another."""
+        scheme = "by row" if precision == "int8" else False
+        parts = [*_meaning(self.card), self.weights_sha256, self.tokenizer_sha256, scheme]
+        return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
+
+    def path(self, precision: Precision) -> Path:
+        """The graph's file, its checksum checked. Raises ModelError when it is missing or damaged."""
+        remedy = f"Run `freshvec export {self.card.name}` again."
+        subject = f"the {precision} graph of model {self.card.name!r}"
+        if precision not in self.graphs:
+            raise ModelError(
+                "load",
+                subject,
+                f"it is not installed: {self.rejected.get(precision, 'not exported')}",
+                remedy,
+            )
+        path = self.folder / f"{precision}.onnx"
+        graph = self.graphs[precision]
+        for part, wanted in ((path, graph.sha256), (data_of(path), graph.data_sha256)):
+            if wanted is not None and (not part.exists() or checksum(part) != wanted):
+                raise ModelError(
+                    "load", subject, f"{part} is missing or not the file that was exported", remedy
+                )
+        return path
+
+    @property
+    def tokenizer_path(self) -> Path:
+        path = self.folder / "tokenizer.json"
+        if not path.exists() or checksum(path) != self.tokenizer_sha256:
+            raise ModelError(
+                "load",
+                f"the tokenizer of model {self.card.name!r}",
+                f"{path} is missing or not the file that was exported",
+                f"Run `freshvec export {self.card.name}` again.",
+            )
+        return path
+
+
+def _meaning(card: ModelCard) -> list[object]:
+    """The parts of a card that decide what a vector is."""
+    return [card.name, card.dimension, card.max_tokens, card.pooling, card.normalize, card.document_prefix]
+
+
+def data_of(graph: Path) -> Path:
+    """Where a large graph's weights lie: beside it."""
+    return graph.with_name(f"{graph.name}.data")
+
+
+def checksum(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def default_models_dir() -> Path:
+    """Where exported models lie when the configuration does not say: the unit's state directory or the user's."""
+    if "STATE_DIRECTORY" in os.environ:
+        return Path(os.environ["STATE_DIRECTORY"].split(":")[0]) / "models"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "freshvec/models"

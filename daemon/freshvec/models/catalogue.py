@@ -1,0 +1,82 @@
+"""The model catalogue: one TOML file a model, those that come with freshvec and the user's own."""
+
+import difflib
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from freshvec import data
+from freshvec.errors import ModelError
+
+
+class ModelCard(BaseModel):
+    """What must be known of a model to export and use it. Prefixes go before each text, limits count tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    source: str  # repository id on the Hugging Face hub
+    revision: str = ""
+    package: str | None = None  # an installed Python package whose get_model_path() holds the same bytes
+    licence: str = ""
+    dimension: int = Field(gt=0)
+    matryoshka: tuple[int, ...] = ()
+    max_tokens: int = Field(gt=2)
+    pooling: Literal["mean", "cls"]
+    normalize: bool = True
+    query_prefix: str = ""
+    document_prefix: str = ""
+    fp16: Literal["safe", "overflows", "unknown"] = "unknown"
+    remote_code: bool = False  # the repository asks to run code of its own, which we never do
+    sha256: dict[str, str] = {}
+
+
+def load(folders: Iterable[Path] = ()) -> dict[str, ModelCard]:
+    """Every card by name; a user's card replaces one of ours with the same name. Raises ModelError."""
+    cards = {}
+    for folder in (data.folder("models"), *folders):
+        for path in sorted(folder.glob("*.toml")):
+            try:
+                card = ModelCard.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+            except ValidationError as error:
+                raise ModelError(
+                    "read", f"model description {path}", _faults(error), "Correct the file."
+                ) from error
+            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+                raise ModelError(
+                    "read", f"model description {path}", str(error), "Correct the file."
+                ) from error
+            cards[card.name] = card
+    return cards
+
+
+def _faults(error: ValidationError) -> str:
+    """Every fault of a card: its key, and what is wrong with it."""
+    said = []
+    for detail in error.errors(include_url=False):
+        key = ".".join(map(str, detail["loc"]))
+        if detail["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(key, list(ModelCard.model_fields), n=1)
+            hint = f"did you mean {near[0]}" if near else f"possible are {', '.join(ModelCard.model_fields)}"
+            said.append(f"{key}: there is no such key; {hint}")
+        elif detail["type"] == "missing":
+            said.append(f"{key}: it is missing")
+        else:
+            said.append(f"{key}: {detail['msg'].lower()}, but it says {detail['input']!r}")
+    return "; ".join(said)
+
+
+def find(name: str, folders: Iterable[Path] = ()) -> ModelCard:
+    """The card called `name`. Raises ModelError that lists what there is."""
+    cards = load(folders)
+    if name not in cards:
+        raise ModelError(
+            "find",
+            f"model {name!r}",
+            "it is not in the catalogue",
+            f"Known are: {', '.join(cards)}. Add your own as a TOML file in daemon.catalogue_dirs.",
+        )
+    return cards[name]

@@ -1,0 +1,1 @@
+"""One sync kept fresh: reader, writer, and the ledger between them."""

@@ -1,0 +1,118 @@
+"""The ledger of one sync: what has been read and is not yet written. Reader and writer meet here, nowhere else.
+
+Its methods are called on the reader's thread, the writer's and the encoder's; one lock covers all of it.
+"""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from freshvec.records import Key, Outcome, Urgency
+
+
+@dataclass(eq=False, slots=True)
+class Portion:
+    """Rows that were read together.
+
+    `entries` are the queue entries that each row answers. `last_key` is set for a page of a backfill: its checkpoint.
+    """
+
+    urgency: Urgency
+    fence: int
+    rows: int
+    entries: Mapping[Key, tuple[int, ...]] = field(default_factory=dict)
+    last_key: Key | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Rows of one portion, ready to be written."""
+
+    portion: Portion
+    outcomes: list[Outcome]
+
+    def entries(self) -> list[int]:
+        """The queue entries that these rows answer."""
+        return [entry for outcome in self.outcomes for entry in self.portion.entries.get(outcome.key, ())]
+
+
+class Ledger:
+    """Every row read is opened here in its portion, becomes ready in one outcome, and is settled once committed."""
+
+    def __init__(self) -> None:
+        self.failure: Exception | None = None  # of the encoder, on every text: only a new pipeline can go on
+        self._lock = threading.Lock()
+        self._unwritten: dict[Portion, int] = {}  # rows, by portion in the order of reading
+        self._pages: deque[Portion] = deque()  # of the backfill, in key order
+        self._in_flight = dict.fromkeys(Urgency, 0)  # rows
+        self._entries: dict[Urgency, set[int]] = {urgency: set() for urgency in Urgency}
+        self._ready: queue.SimpleQueue[Ready | None] = queue.SimpleQueue()
+
+    def open(self, portion: Portion) -> None:
+        """These rows have been read."""
+        with self._lock:
+            self._unwritten[portion] = portion.rows
+            self._in_flight[portion.urgency] += portion.rows
+            for entries in portion.entries.values():
+                self._entries[portion.urgency].update(entries)
+            if portion.last_key is not None:
+                self._pages.append(portion)
+
+    def put(self, portion: Portion, outcomes: list[Outcome]) -> None:
+        """These rows are ready to be written. Never blocks: the reader's read-ahead bounds what is put."""
+        if outcomes:
+            self._ready.put(Ready(portion, outcomes))
+
+    def wake(self) -> None:
+        """Let a waiting `take` return now."""
+        self._ready.put(None)
+
+    def take(self, timeout: float) -> Ready | None:
+        """What became ready first; None after `timeout` seconds, or when woken."""
+        try:
+            return self._ready.get(timeout=max(0.0, timeout))
+        except queue.Empty:
+            return None
+
+    @property
+    def has_ready(self) -> bool:
+        return not self._ready.empty()
+
+    def reached(self, written: Iterable[Ready]) -> Key | None:
+        """The backfill's checkpoint once these are written too: the end of the unbroken run of whole pages."""
+        with self._lock:
+            left = {page: self._unwritten[page] for page in self._pages}
+            for ready in written:
+                if ready.portion in left:
+                    left[ready.portion] -= len(ready.outcomes)
+            reached = None
+            for page in self._pages:
+                if left[page]:
+                    break
+                reached = page.last_key
+            return reached
+
+    def settle(self, written: Iterable[Ready]) -> None:
+        """These rows are committed."""
+        with self._lock:
+            for ready in written:
+                portion, rows = ready.portion, len(ready.outcomes)
+                self._in_flight[portion.urgency] -= rows
+                self._unwritten[portion] -= rows
+                self._entries[portion.urgency].difference_update(ready.entries())
+                if not self._unwritten[portion]:
+                    del self._unwritten[portion]
+            while self._pages and self._pages[0] not in self._unwritten:
+                self._pages.popleft()
+
+    def in_flight(self, urgency: Urgency | None = None) -> int:
+        """Rows read and not yet written, of one urgency or of all."""
+        with self._lock:
+            return sum(self._in_flight.values()) if urgency is None else self._in_flight[urgency]
+
+    def entries(self, urgency: Urgency) -> list[int]:
+        """Queue entries handed out and not yet deleted."""
+        with self._lock:
+            return list(self._entries[urgency])

@@ -1,0 +1,84 @@
+"""What a sync has done and how fast: counted here, shown by `backfill`, kept by `status`."""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from freshvec.records import Fate, Outcome
+
+_WINDOW_SECONDS = 10.0
+_LAGS_KEPT = 2000
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Counters since the start; lags in milliseconds over the last changes, None where there were none."""
+
+    done: int
+    encoded: int
+    failed: int
+    truncated: int
+    rows_per_second: float
+    lag_p50_ms: float | None
+    lag_p99_ms: float | None
+
+
+class Progress:
+    """Thread-safe counters of one sync."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._done = self._encoded = self._failed = self._truncated = 0
+        self._lags: deque[float] = deque(maxlen=_LAGS_KEPT)
+        self._recent: deque[tuple[float, int]] = deque()
+        self._started = time.monotonic()
+
+    def wrote(self, outcomes: Sequence[Outcome], lags: Sequence[float]) -> None:
+        """These rows are written; `lags` are seconds from change to commit."""
+        now = time.monotonic()
+        with self._lock:
+            self._done += len(outcomes)
+            self._encoded += sum(outcome.embedding is not None for outcome in outcomes)
+            self._failed += sum(
+                outcome.fate is Fate.STORE and outcome.error is not None for outcome in outcomes
+            )
+            self._lags.extend(lags)
+            self._recent.append((now, len(outcomes)))
+            while self._recent and self._recent[0][0] < now - _WINDOW_SECONDS:
+                self._recent.popleft()
+
+    def truncated(self, count: int) -> None:
+        """So many texts were longer than the model reads."""
+        with self._lock:
+            self._truncated += count
+
+    def snapshot(self) -> Snapshot:
+        now = time.monotonic()
+        with self._lock:
+            recent = [count for at, count in self._recent if at >= now - _WINDOW_SECONDS]
+            span = min(_WINDOW_SECONDS, max(now - self._started, 0.1))
+            lags = sorted(self._lags)
+            return Snapshot(
+                self._done,
+                self._encoded,
+                self._failed,
+                self._truncated,
+                sum(recent) / span,
+                _percentile(lags, 0.50),
+                _percentile(lags, 0.99),
+            )
+
+
+def _percentile(ordered: list[float], share: float) -> float | None:
+    """Nearest-rank percentile of seconds, in milliseconds."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000 if ordered else None
+
+
+def resident_mib() -> float:
+    """This process's resident memory in MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

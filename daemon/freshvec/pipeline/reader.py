@@ -1,0 +1,235 @@
+"""The reader: decides what is read next, reads it, tokenises it, and hands batches to the encoder."""
+
+import random
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+
+from freshvec.capture.queue import QueueReader
+from freshvec.config import Daemon
+from freshvec.db import Connection, translated
+from freshvec.encoding.batching import plan_batches
+from freshvec.encoding.dispatch import Dispatcher
+from freshvec.errors import EncodingError
+from freshvec.pipeline.ledger import Ledger, Portion
+from freshvec.pipeline.progress import Progress
+from freshvec.records import Change, Fate, Key, Outcome, SourceRow, Tokens, Urgency, Vector
+from freshvec.scans.backfill import Backfill
+from freshvec.scans.orphans import OrphanScan
+from freshvec.source.bound import BoundSync
+from freshvec.source.rows import RowReader
+
+_LIVE_ROWS = 256
+_PAGES_AHEAD = 2  # one being encoded, one waiting: the encoder never waits for a read
+_ORPHANS_A_STEP = 10_000
+
+
+class Reader:
+    """One thread and one connection per sync. Small live changes come first, then bulk, then the backfill."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        bound: BoundSync,
+        dispatcher: Dispatcher,
+        settings: Daemon,
+        progress: Progress,
+        ledger: Ledger,
+    ) -> None:
+        self._connection = connection
+        self._bound = bound
+        self._dispatcher = dispatcher
+        self._encoder = dispatcher.encoder
+        self._page_rows = settings.page_rows or (1000 if dispatcher.encoder.device == "cpu" else 8192)
+        self._slice = max(1, self._page_rows // 4)
+        self._progress = progress
+        self._ledger = ledger
+        self._queue = QueueReader(connection, bound)
+        self._rows = RowReader(connection, bound)
+        self._backfill = Backfill(connection, bound)
+        self._orphans: OrphanScan | None = None
+        # The next page is read while this one is tokenised, by a thread that shares the reader's connection.
+        self._ahead: Future[tuple[int, list[SourceRow]]] | None = None
+        self._page_thread = ThreadPoolExecutor(1, thread_name_prefix="pages")
+
+    def cycle(self) -> bool:
+        """Read one portion of the most urgent work there is; False when there is none or no room for it."""
+        with translated("read", f"sync {self._bound.name!r}"):
+            if self._has_room(Urgency.LIVE, 10 * _LIVE_ROWS) and self._read_queue(Urgency.LIVE, _LIVE_ROWS):
+                return True
+            ahead = _PAGES_AHEAD * self._page_rows
+            if self._has_room(Urgency.BULK, ahead) and self._read_queue(Urgency.BULK, self._page_rows):
+                return True
+            if self._backfill.done:
+                return self._begin_rescan()
+            if self._ahead is not None or not self._backfill.exhausted:
+                return self._has_room(Urgency.BACKFILL, ahead) and self._read_page()
+            return self._has_room(Urgency.BACKFILL, 1) and self._finish_backfill()
+
+    def close(self) -> None:
+        """Drop what waits for the encoder; it is still in the queue, or beyond the checkpoint."""
+        self._dispatcher.forget(self)
+        self._page_thread.shutdown(wait=False, cancel_futures=True)
+
+    def is_fresh(self) -> bool:
+        """Whether every row is written: nothing in flight, nothing queued, the backfill done."""
+        with translated("read", f"sync {self._bound.name!r}"):
+            return not self._ledger.in_flight() and self._backfill.done and self._queue.is_empty()
+
+    def restart_backfill(self) -> None:
+        """Walk the whole table again, unless a walk is under way."""
+        if self._backfill.done:
+            self._backfill.restart([])
+
+    def _has_room(self, urgency: Urgency, limit: int) -> bool:
+        return self._ledger.in_flight(urgency) < limit
+
+    def _read_queue(self, urgency: Urgency, limit: int) -> bool:
+        handed_out = self._ledger.entries(urgency)
+        fence, changes = self._queue.read(limit, handed_out, bulk=urgency is Urgency.BULK)
+        if not changes:
+            return False
+        entries = _by_key(changes)
+        rows = self._rows.read(list(entries))
+        portion = Portion(urgency, fence, len(entries), entries)
+        self._ledger.open(portion)
+        self._ledger.put(portion, _removed(portion, entries.keys() - {row.key for row in rows}))
+        self._handle(portion, rows)
+        return True
+
+    def _read_page(self) -> bool:
+        read = partial(self._backfill.read_page, self._page_rows)
+        fence, rows = self._ahead.result() if self._ahead else read()
+        self._ahead = None if self._backfill.exhausted else self._page_thread.submit(read)
+        if rows:
+            portion = Portion(Urgency.BACKFILL, fence, len(rows), last_key=rows[-1].key)
+            self._ledger.open(portion)
+            self._handle(portion, rows)
+        return True
+
+    def _finish_backfill(self) -> bool:
+        """The last page is written: remove orphans, a step at a time, then call the walk done."""
+        self._orphans = self._orphans or OrphanScan(self._connection, self._bound)
+        self._orphans.queue(_ORPHANS_A_STEP)
+        if self._orphans.is_done:
+            self._orphans = None
+            self._backfill.finish()
+        return True
+
+    def _begin_rescan(self) -> bool:
+        rescans = self._queue.rescans()
+        if rescans:
+            self._backfill.restart(rescans)
+        return bool(rescans)
+
+    def _handle(self, portion: Portion, rows: list[SourceRow]) -> None:
+        """Pass on what needs no encoding at once, the rest by way of the encoder; each distinct text once."""
+        groups = self._pass_on_known(portion, rows)
+        tokens: list[Tokens] = []
+        for start in range(0, len(groups), self._slice):
+            tokens += self._tokenize(portion, groups[start : start + self._slice])
+            if portion.urgency is not Urgency.LIVE:  # a live change waits for a slice, not for the whole page
+                self._read_queue(Urgency.LIVE, _LIVE_ROWS)
+        self._submit(portion, [group for group in groups if group], tokens)
+
+    def _pass_on_known(self, portion: Portion, rows: list[SourceRow]) -> list[list[SourceRow]]:
+        """Put what needs no encoding; the other rows come back, those of one text together."""
+        unchanged = Fate.KEEP if portion.urgency is Urgency.BACKFILL else Fate.TOUCH
+        ready = []
+        texts: dict[bytes, list[SourceRow]] = {}
+        for row in rows:
+            if row.unchanged:
+                ready.append(Outcome(row.key, portion.fence, unchanged, None, row.content_hash))
+            elif row.text is None or row.content_hash is None:
+                ready.append(Outcome(row.key, portion.fence, Fate.STORE))
+            elif (known := self._dispatcher.recent.get(row.content_hash)) is not None:
+                ready.append(Outcome(row.key, portion.fence, Fate.STORE, known, row.content_hash))
+            else:
+                texts.setdefault(row.content_hash, []).append(row)
+        self._ledger.put(portion, ready)
+        return list(texts.values())
+
+    def _tokenize(self, portion: Portion, groups: list[list[SourceRow]]) -> list[Tokens]:
+        """Tokens of each group's text. A group whose rows have all changed meanwhile is emptied and left out."""
+        limit = self._bound.max_characters
+        texts = [_without_last_word(group[0].text or "", limit) for group in groups]
+        tokens = []
+        for group, text, found in zip(groups, texts, self._encoder.tokenize(texts), strict=True):
+            if len(group[0].text or "") < limit or found.truncated:
+                tokens.append(found)
+            elif whole := self._whole(portion, group):
+                tokens += self._encoder.tokenize([whole])
+        return tokens
+
+    def _whole(self, portion: Portion, group: list[SourceRow]) -> str | None:
+        """The whole text of a group whose beginning does not fill the model; None where no row has it any more.
+
+        It is read again, and a row may have been written meanwhile. Such a row leaves the group, and goes on as it
+        is now: that reading is later than the portion's fence, so its fence is that of this text too. Nothing is
+        encoded but the very text whose hash is stored with it.
+        """
+        while group:
+            row = group[0]
+            again = self._rows.read([row.key], whole=True)
+            if again and again[0].text is not None and again[0].content_hash == row.content_hash:
+                return again[0].text
+            group.pop(0)
+            if not again:
+                self._ledger.put(portion, _removed(portion, [row.key]))
+                continue
+            for changed in self._pass_on_known(portion, again):
+                self._submit(portion, [changed], self._encoder.tokenize([changed[0].text or ""]))
+        return None
+
+    def _submit(self, portion: Portion, groups: list[list[SourceRow]], tokens: list[Tokens]) -> None:
+        """Hand texts to the encoder in batches, each with the rows that have it."""
+        cut = sum(len(group) for group, text in zip(groups, tokens, strict=True) if text.truncated)
+        self._progress.truncated(cut)
+        batches = plan_batches([len(text) for text in tokens], self._dispatcher.budget.next_size)
+        # Longest first, the ETA would mislead and the search for the best size see one length at a time.
+        random.shuffle(batches)
+        for batch in batches:
+            done = partial(self._encoded, portion, [groups[i] for i in batch.indices])
+            chosen = [tokens[i] for i in batch.indices]
+            self._dispatcher.submit(portion.urgency, chosen, batch.size, done, owner=self)
+
+    def _encoded(
+        self, portion: Portion, groups: list[list[SourceRow]], results: list[Vector | Exception]
+    ) -> None:
+        """Called on the encoder's thread: a batch is done."""
+        outcomes = []
+        for group, result in zip(groups, results, strict=True):
+            if isinstance(result, EncodingError) and result.retryable:
+                self._ledger.failure = result
+                return
+            error = str(result)[:500] if isinstance(result, Exception) else None
+            vector = None if isinstance(result, Exception) else result
+            if vector is not None and group[0].content_hash is not None:
+                self._dispatcher.recent.put(group[0].content_hash, vector)
+            outcomes += [
+                Outcome(row.key, portion.fence, Fate.STORE, vector, row.content_hash, error) for row in group
+            ]
+        self._ledger.put(portion, outcomes)
+
+
+def _by_key(changes: Iterable[Change]) -> dict[Key, tuple[int, ...]]:
+    """Queue entries by the row they are about."""
+    entries: dict[Key, tuple[int, ...]] = {}
+    for change in changes:
+        entries[change.key] = (*entries.get(change.key, ()), change.seq)
+    return entries
+
+
+def _removed(portion: Portion, keys: Iterable[Key]) -> list[Outcome]:
+    return [Outcome(key, portion.fence, Fate.REMOVE) for key in keys]
+
+
+def _without_last_word(text: str, limit: int) -> str:
+    """A text that was cut at `limit` characters, without the word that the cut may have gone through.
+
+    Half a word has other tokens than the whole one. What is left has the tokens that the whole text begins with.
+    """
+    if len(text) < limit:
+        return text
+    words = text.rsplit(None, 1)
+    return words[0] if len(words) == 2 and not text[-1].isspace() else text

@@ -1,0 +1,118 @@
+"""The frozen values that flow from the queue to the target."""
+
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A row's key: each key column as Postgres prints it. Text goes through every type unchanged, so no
+# key type needs code of its own.
+Key = tuple[str, ...]
+Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the database side needs to know of a model."""
+
+    name: str
+    dimension: int
+    max_tokens: int
+    fingerprint: bytes
+
+
+class Urgency(IntEnum):
+    """Which work goes first when several wait for the encoder."""
+
+    QUERY = 0  # somebody waits for the answer
+    LIVE = 1  # an application changed a few rows and may search for them now
+    BULK = 2  # one statement changed many rows
+    BACKFILL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of the change queue."""
+
+    seq: int
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """A row as read from the source; `text` is None when there is nothing to embed or nothing to do."""
+
+    key: Key
+    text: str | None
+    content_hash: bytes | None
+    unchanged: bool
+
+
+class Fate(Enum):
+    """What the writer does with a row."""
+
+    STORE = "store"  # upsert embedding (None: no text), hash, fingerprint, error
+    TOUCH = "touch"  # same text, same model: raise the fence only
+    REMOVE = "remove"  # the source row is gone
+    KEEP = "keep"  # read again by a backfill and found fresh: nothing to write
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One row, ready to be written. `fence` is that of the read its text came from."""
+
+    key: Key
+    fence: int
+    fate: Fate
+    embedding: Vector | None = None
+    content_hash: bytes | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One text as token ids. `truncated`: the text was longer than the model reads."""
+
+    ids: NDArray[np.int64] = field(repr=False)
+    truncated: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class OutOfMemoryError(Exception):
+    """A batch did not fit into the device's memory; a smaller one may."""
+
+
+class Encoder(Protocol):
+    """What the pipeline needs of a model. Calls of `tokenize` and `encode` may overlap."""
+
+    @property
+    def dimension(self) -> int: ...
+
+    @property
+    def max_tokens(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> bytes: ...
+
+    @property
+    def device(self) -> str: ...
+
+    def tokenize(self, texts: list[str]) -> list[Tokens]:
+        """Token ids of document texts, one entry per text."""
+        ...
+
+    def tokenize_queries(self, texts: list[str]) -> list[Tokens]:
+        """Token ids of search texts, one entry per text."""
+        ...
+
+    def encode(self, batch: list[Tokens]) -> Vector:
+        """Embeddings, float32 `[len(batch), dimension]`, in order. Raises OutOfMemoryError."""
+        ...
+
+    def rebuild(self) -> None:
+        """Give all memory of the device back and begin anew."""
+        ...

@@ -1,0 +1,1 @@
+"""Whatever goes through a whole table page by page: backfill, verify, orphans."""

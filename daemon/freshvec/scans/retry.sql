@@ -1,0 +1,6 @@
+-- retry: let rows whose text could not be encoded be tried again
+WITH failed AS (SELECT {t_keys} FROM {target} AS t WHERE encode_error IS NOT NULL)
+INSERT INTO {queue} (bulk, {k}) SELECT true, {t_keys} FROM failed AS t
+
+-- ring: wake the worker
+SELECT freshvec.ring({sync_name})

@@ -1,0 +1,1 @@
+"""From declared to applied: plan, apply, remove, migrate."""

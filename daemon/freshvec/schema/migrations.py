@@ -1,0 +1,93 @@
+"""Applies `migrations/NNNN_*.sql` in order, once, each with its checksum noted."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from psycopg import sql
+
+from freshvec import data
+from freshvec.db import LOCK_CLASS, MIGRATE_LOCK, Connection, queries, translated
+from freshvec.errors import SchemaError
+
+_SQL = queries("schema/migrations")
+_NO_TRANSACTION = "-- freshvec: no-transaction"
+
+
+@contextmanager
+def exclusive(connection: Connection) -> Iterator[None]:
+    """One process at a time changes the schema; the others wait their turn."""
+    lock: dict[str, Any] = {"class": LOCK_CLASS, "object": MIGRATE_LOCK}
+    connection.execute(_SQL["lock_patiently"])
+    connection.execute(_SQL["lock"], lock)
+    connection.execute(_SQL["lock_briefly"])
+    try:
+        yield
+    finally:
+        if not connection.broken:
+            connection.execute(_SQL["unlock"], lock)
+
+
+def is_bootstrapped(connection: Connection) -> bool:
+    """Whether the freshvec schema has been made."""
+    row = connection.execute(_SQL["exists"]).fetchone()
+    return bool(row and row[0])
+
+
+def pending(connection: Connection, folder: Path | None = None) -> list[Path]:
+    """Migrations not yet applied. Raises SchemaError when an applied one is missing or has changed."""
+    folder = folder or data.folder("migrations")
+    files = {path.name: path for path in sorted(folder.glob("[0-9][0-9][0-9][0-9]_*.sql"))}
+    applied: dict[str, str] = {}
+    if is_bootstrapped(connection):
+        applied = dict(connection.execute(_SQL["applied"]).fetchall())
+    for name, checksum in applied.items():
+        if name not in files:
+            raise SchemaError(
+                "trust",
+                f"migration {name}",
+                "the database has it applied, but this freshvec does not have the file",
+                "A newer freshvec made this database: upgrade this one.",
+            )
+        if _checksum(files[name]) != checksum:
+            raise SchemaError(
+                "trust",
+                f"migration {name}",
+                "the file has changed since it was applied",
+                "Restore the file as it was released; a change of the schema is a new migration.",
+            )
+    return [path for name, path in files.items() if name not in applied]
+
+
+def migrate(connection: Connection, folder: Path | None = None) -> list[str]:
+    """Apply what is pending; returns the names. `connection` must be direct: it holds an advisory lock."""
+    with translated("migrate", "the freshvec schema"), exclusive(connection):
+        waiting = pending(connection, folder)
+        if waiting:
+            connection.execute(_SQL["bootstrap"])
+        for path in waiting:
+            _apply(connection, path)
+    return [path.name for path in waiting]
+
+
+def _apply(connection: Connection, path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    note = {"name": path.name, "sha256": _checksum(path)}
+    with translated("apply", f"migration {path.name}"):
+        if text.startswith(_NO_TRANSACTION):
+            # Such a file must bear being run again: a crash may come between its end and the note.
+            for statement in re.split(r";\s*$", text, flags=re.MULTILINE):
+                if re.sub(r"--.*", "", statement).strip():
+                    connection.execute(sql.SQL(cast(Any, statement)))
+            connection.execute(_SQL["note"], note)
+        else:
+            with connection.transaction():
+                connection.execute(sql.SQL(cast(Any, text)))
+                connection.execute(_SQL["note"], note)
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

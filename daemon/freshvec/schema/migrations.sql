@@ -1,0 +1,26 @@
+-- bootstrap: the schema and the list of applied migrations
+CREATE SCHEMA IF NOT EXISTS freshvec;
+CREATE TABLE IF NOT EXISTS freshvec.migration (
+  name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()
+)
+
+-- exists: whether the schema has been made
+SELECT to_regclass('freshvec.migration') IS NOT NULL
+
+-- applied: name and checksum of every applied migration
+SELECT name, sha256 FROM freshvec.migration ORDER BY name
+
+-- note: a migration has been applied
+INSERT INTO freshvec.migration (name, sha256) VALUES (%(name)s, %(sha256)s)
+
+-- lock_patiently: for the next statement, however long it takes
+SET lock_timeout = 0
+
+-- lock_briefly: back to the session's own bound
+SET lock_timeout = '10s'
+
+-- lock: one applies at a time
+SELECT pg_advisory_lock(%(class)s, %(object)s)
+
+-- unlock: the next may apply
+SELECT pg_advisory_unlock(%(class)s, %(object)s)

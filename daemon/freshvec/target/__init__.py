@@ -1,0 +1,1 @@
+"""Where vectors lie, and how they are written and searched."""

@@ -1,0 +1,1 @@
+"""The process: syncs owned, run, supervised."""

@@ -1,0 +1,225 @@
+"""The worker: the composition root. Models, keepers, scheduler, signals, and the loop that waits for news."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Protocol
+
+from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
+from apscheduler.schedulers.background import BackgroundScheduler
+from loguru import logger
+
+from freshvec.backoff import Backoff
+from freshvec.capture.bell import Listener, Waker
+from freshvec.config import Settings, Sync
+from freshvec.encoding.dispatch import Dispatcher
+from freshvec.encoding.loading import Models
+from freshvec.errors import DatabaseError, ModelError
+from freshvec.records import Encoder, Model
+from freshvec.schema import migrations
+from freshvec.worker.activity import Activity
+from freshvec.worker.keeper import Keeper
+from freshvec.worker.sdnotify import notify, watchdog_seconds
+
+_ACTIVITY_SECONDS = 5.0
+_STUCK_SECONDS = 120.0  # a thread without a sign of life for this long: let the supervisor restart us
+
+
+class Endpoint(Protocol):
+    """What else a worker's process answers to, such as HTTP. The worker only starts and stops it."""
+
+    def start(self) -> object: ...
+
+    def stop(self) -> None: ...
+
+
+class Worker:
+    """One worker. `run` returns when it is told to stop, or with `once` when every row is fresh.
+
+    `load` gives a model's encoder, `endpoint` makes an endpoint of the dispatchers by their model's name.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        syncs: tuple[Sync, ...],
+        *,
+        once: bool = False,
+        on_tick: Callable[[list[Keeper]], None] = lambda keepers: None,
+        tick_seconds: float = 5.0,
+        load: Callable[[str], Encoder] | None = None,
+        endpoint: Callable[[Mapping[str, Dispatcher]], Endpoint] | None = None,
+    ) -> None:
+        sys.setswitchinterval(0.001)  # a live change must not wait for another thread's turn to end
+        self._settings = settings
+        self._once = once
+        self._models = Models(settings)
+        self._load = load or self._models.encoder
+        self._on_tick = on_tick
+        self._tick_seconds = tick_seconds
+        self._waker = Waker()
+        self._stopping = threading.Event()
+        self._dispatchers: dict[str, Dispatcher] = {}
+        self.keepers: list[Keeper] = []
+        for sync in syncs:
+            try:
+                self._add_sync(sync)
+            except ModelError as error:
+                # One bad model must not keep the other tables from being fresh.
+                if once or len(syncs) == 1:
+                    raise
+                logger.error("sync {}: {}", sync.name, error)
+        if not self.keepers:
+            raise ModelError(
+                "run", "any sync", "none of their models could be loaded", "See the errors above."
+            )
+        self._endpoint = endpoint(self._dispatchers) if endpoint else None
+        self._watchdog = watchdog_seconds()
+        self._activity = Activity(settings)
+
+    def run(self) -> None:
+        """Work until stopped. Raises FreshvecError for what needs somebody's help before anything can run."""
+        if self._endpoint is not None:
+            self._endpoint.start()
+        scheduler = self._schedule()
+        backoff = Backoff()
+        try:
+            while not self._stopping.is_set():
+                try:
+                    self._listen_once(backoff)
+                except DatabaseError as error:
+                    if self._once or not error.retryable:
+                        raise
+                    delay = backoff.next_delay()
+                    self.ping()  # a server that is away is waited for; that is no reason to be killed
+                    logger.warning("{} (next attempt in {:.1f} s)", error, delay)
+                    self._stopping.wait(delay)
+        finally:
+            notify("STOPPING=1")
+            scheduler.shutdown(wait=False)
+            if self._endpoint is not None:
+                self._endpoint.stop()
+            for keeper in self.keepers:
+                keeper.stop(self._settings.daemon.shutdown_seconds)
+            self.housekeep()
+            for dispatcher in self._dispatchers.values():
+                dispatcher.stop(timeout=2.0)
+
+    def stop(self) -> None:
+        """Drain what is under way and return from `run`."""
+        self._stopping.set()
+        self._waker.wake()
+
+    def handle_signals(self) -> None:
+        """First SIGTERM or SIGINT drains within a bound, the second ends at once; nothing is lost either way."""
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            if self._stopping.is_set():
+                os._exit(128 + number)
+            logger.info(
+                "{}: finishing what is under way (again to stop at once)", signal.Signals(number).name
+            )
+            self.stop()
+
+        signal.signal(signal.SIGTERM, on_signal)
+        signal.signal(signal.SIGINT, on_signal)
+
+    def _add_sync(self, sync: Sync) -> None:
+        if sync.model not in self._dispatchers:
+            encoder = self._load(sync.model)
+            self._dispatchers[sync.model] = self._models.dispatcher(sync.model, encoder)
+            logger.info("model {} on {}", sync.model, encoder.device)
+        dispatcher = self._dispatchers[sync.model]
+        encoder = dispatcher.encoder
+        described = Model(sync.model, encoder.dimension, encoder.max_tokens, encoder.fingerprint)
+        self.keepers.append(Keeper(sync, described, dispatcher, self._settings, once=self._once))
+
+    def _listen_once(self, backoff: Backoff) -> None:
+        """One life of the listener's connection: LISTEN first, then look at everything."""
+        listener = Listener(self._settings.database.direct, self._waker)
+        try:
+            applied = migrations.migrate(listener.connection)
+            if applied:
+                logger.info("migrated: {}", ", ".join(applied))
+            self._keep(listener, backoff)
+        finally:
+            if not self._stopping.is_set() or listener.connection.broken:
+                for keeper in self.keepers:
+                    keeper.lose()
+            else:
+                deadline = time.monotonic() + self._settings.daemon.shutdown_seconds  # of all together
+                for keeper in self.keepers:
+                    keeper.stop(max(0.0, deadline - time.monotonic()))
+            listener.close()
+
+    def _keep(self, listener: Listener, backoff: Backoff) -> None:
+        """Advance every sync, and wait for news or for what is due, until told to stop."""
+        by_name = {keeper.sync.name: keeper for keeper in self.keepers}
+        is_ready = False
+        while not self._stopping.is_set():
+            for keeper in self.keepers:
+                keeper.advance(listener)
+            if not is_ready:
+                backoff.reset()
+                notify("READY=1\nSTATUS=listening")
+                is_ready = True
+            self._check_devices()
+            self.ping()
+            self._on_tick(self.keepers)
+            if self._once and all(keeper.is_fresh for keeper in self.keepers):
+                self.stop()
+                return
+            for name in listener.wait(self._patience()):
+                if name in by_name:
+                    by_name[name].wake()
+
+    def _check_devices(self) -> None:
+        """End for the supervisor to start another process, where this one cannot encode any more.
+
+        Raises DeviceError.
+        """
+        for dispatcher in self._dispatchers.values():
+            if dispatcher.lost is not None:
+                self._stopping.set()  # so that what is encoded is written on the way out
+                raise dispatcher.lost
+
+    def _patience(self) -> float:
+        """Seconds until something is due without news."""
+        due = [keeper.seconds_until_due() for keeper in self.keepers if keeper.seconds_until_due() > 0]
+        watchdog = [self._watchdog / 3] if self._watchdog else []
+        return max(0.01, min([self._tick_seconds, *due, *watchdog]))
+
+    def ping(self) -> None:
+        """Tell the watchdog that the pipelines move; when one does not, say nothing and be restarted."""
+        if all(keeper.pipeline is None or keeper.pipeline.beat() < _STUCK_SECONDS for keeper in self.keepers):
+            notify("WATCHDOG=1")
+
+    def _schedule(self) -> BackgroundScheduler:
+        scheduler = BackgroundScheduler(
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}, timezone="UTC"
+        )
+        sweep = self._settings.daemon.sweep_seconds
+        scheduler.add_job(self.sweep, "interval", seconds=sweep, jitter=sweep / 10, id="sweep")
+        scheduler.add_job(self.housekeep, "interval", seconds=_ACTIVITY_SECONDS, id="activity")
+
+        def on_error(event: JobExecutionEvent) -> None:
+            logger.warning("housekeeping {}: {}", event.job_id, event.exception)
+
+        scheduler.add_listener(on_error, EVENT_JOB_ERROR)
+        scheduler.start()
+        return scheduler
+
+    def sweep(self) -> None:
+        """A notification is a hint, this is the guarantee."""
+        for keeper in self.keepers:
+            keeper.wake()
+
+    def housekeep(self) -> None:
+        """Keep what was found out about batch sizes, and what was measured."""
+        for name, dispatcher in self._dispatchers.items():
+            self._models.budgets.keep(name, dispatcher.encoder.device, dispatcher.budget)
+        self._activity.keep(self.keepers)
