@@ -1,21 +1,40 @@
--- The freshvec schema: what is kept about every sync. Queues, targets and triggers are made a sync each, by `apply`.
+-- The freshvec schema: what is kept about every sync. Queues, targets and triggers are made per sync, by `apply`.
 
 CREATE TABLE freshvec.sync (
   id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   name text NOT NULL UNIQUE,
   source_schema text NOT NULL,
   source_table text NOT NULL,
+  source_oid oid NOT NULL,
   target_schema text NOT NULL,
   target_table text NOT NULL,
   model text NOT NULL,
   fingerprint bytea NOT NULL,
-  definition text NOT NULL,             -- the DDL as applied: the same definition again changes nothing
-  backfill_after text[],                -- the last key up to which every row is written
+  definition text NOT NULL,               -- what was declared, and of which table: another one is walked anew
+  shape text NOT NULL,                    -- sha256 of the DDL that made its objects
+  identity text NOT NULL DEFAULT '',      -- what the catalogue said of table, triggers and target when last bound
+  generation bigint NOT NULL DEFAULT 0,   -- rises with every applied definition and every new binding
+  epoch bigint NOT NULL DEFAULT 0,        -- rises with every change of owner
+  granted text[] NOT NULL DEFAULT '{}',   -- roles that were given the target because they may read the source
+  backfill_after text[],                  -- the last key up to which every row is written
   backfill_done boolean NOT NULL DEFAULT false,
+  rows_embedded bigint NOT NULL DEFAULT 0,    -- target rows with a vector of this model: kept, corrected by every walk
+  rows_failed bigint NOT NULL DEFAULT 0,      -- target rows with an error, likewise
+  walk_proves boolean NOT NULL DEFAULT false, -- the walk under way only proves: nothing is known to be missing
+  walk_rows bigint NOT NULL DEFAULT 0,        -- source rows that the walk under way has passed
+  walk_found bigint NOT NULL DEFAULT 0,       -- rows among them that were not fresh and not queued
+  walk_vectors bigint NOT NULL DEFAULT 0,     -- vectors among them that were encoded again and found the same
+  walk_started_at timestamptz,
+  rows_walked bigint,                     -- source rows that the last whole walk passed
+  proven_at timestamptz,                  -- when the last whole walk ended: everything was proven fresh since it began
+  proven_found bigint,                    -- what that walk had found and mended
+  proven_vectors bigint,                  -- vectors it encoded again and found the same
+  refused bigint NOT NULL DEFAULT 0,      -- writes that the fence refused though they were of another text
+  trouble text,                           -- why the sync is not kept as declared, with the command that helps
   UNIQUE (target_schema, target_table)
 );
 
--- One sequence fences all writes: whoever drew the higher number read the text later.
+-- One sequence orders all writes: a read that deletes a queue entry took its text after that entry was visible.
 CREATE SEQUENCE freshvec.fence AS bigint CACHE 1;
 
 -- Requests to compare a whole table. Append-only, so that a trigger which fails never waits for another.
@@ -49,33 +68,67 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$ SELECT pg_notify('freshvec', sync) $$;
 REVOKE ALL ON FUNCTION freshvec.ring(text) FROM PUBLIC;
 
--- Rows of a table: counted where that is quick, else estimated from the statistics.
-CREATE FUNCTION freshvec.count_rows(relation regclass, condition text DEFAULT 'true') RETURNS bigint
+-- What a trigger calls when it cannot note a change: the whole table will be compared. It never fails, and asks once.
+CREATE FUNCTION freshvec.ask_for_walk(name text, why text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM freshvec.rescan WHERE sync = name AND reason = why) THEN
+    INSERT INTO freshvec.rescan (sync, reason) VALUES (name, why);
+    PERFORM freshvec.ring(name);
+  END IF;
+EXCEPTION WHEN OTHERS THEN
+  RAISE WARNING 'freshvec: sync % could not ask for a walk (%); run freshvec verify --repair: %', name, why, SQLERRM;
+END $$;
+REVOKE ALL ON FUNCTION freshvec.ask_for_walk(text, text) FROM PUBLIC;
+
+-- Rows of a table: counted where that is quick and allowed, else estimated from the statistics.
+CREATE FUNCTION freshvec.count_rows(relation regclass) RETURNS bigint
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   estimate float8;
   counted bigint;
 BEGIN
-  SELECT sum(reltuples) INTO estimate FROM pg_partition_tree(relation) JOIN pg_class ON oid = relid WHERE isleaf;
-  IF coalesce(estimate, 0) > 2000000 AND condition = 'true' THEN
+  SELECT sum(greatest(c.reltuples, 0)) INTO estimate
+    FROM pg_class c
+   WHERE c.oid = relation AND c.relkind = 'r'
+      OR c.oid IN (SELECT relid FROM pg_partition_tree(relation) WHERE isleaf)
+      OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = relation);
+  -- A policy of the table's owner must not run here with the rights of whom status belongs to.
+  IF coalesce(estimate, 0) > 50000 OR (SELECT relrowsecurity FROM pg_class WHERE oid = relation)
+     OR NOT has_table_privilege(relation, 'SELECT') THEN
     RETURN estimate::bigint;
   END IF;
-  EXECUTE format('SELECT count(*) FROM %s WHERE %s', relation, condition) INTO counted;
+  EXECUTE format('SELECT count(*) FROM (SELECT FROM %s LIMIT 200000) AS d', relation) INTO counted;
   RETURN counted;
+END $$;
+
+-- Entries that wait, counted up to a bound, and the age of the oldest in seconds.
+CREATE FUNCTION freshvec.backlog(sync text, OUT entries bigint, OUT oldest_seconds float8)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  queue text := format('freshvec.%I', 'queue_' || sync);
+BEGIN
+  IF to_regclass(queue) IS NULL THEN
+    RETURN;
+  END IF;
+  EXECUTE format('SELECT count(*) FROM (SELECT FROM %s LIMIT 100000) AS e', queue) INTO entries;
+  EXECUTE format('SELECT extract(epoch FROM clock_timestamp() - min(changed_at))::float8
+                    FROM (SELECT changed_at FROM %s ORDER BY seq LIMIT 100) AS e', queue) INTO oldest_seconds;
 END $$;
 
 CREATE FUNCTION freshvec.sync_status() RETURNS TABLE (
   sync text, source text, target text, model text, rows_total bigint, rows_fresh bigint, rows_failed bigint,
   coverage float8, backlog bigint, oldest_unfresh_seconds float8, rescan_waiting boolean, backfill_done boolean,
   owner_pid int, device text, rows_per_second float8, eta_seconds float8, lag_p50_ms float8, lag_p99_ms float8,
-  texts_truncated bigint, last_error text
-) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  texts_truncated bigint, last_error text, proven_at timestamptz, proven_found bigint, proven_vectors bigint,
+  refused bigint
+) LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   s freshvec.sync;
   a freshvec.activity;
-  source_table regclass;
-  target_table regclass;
   queued bigint;
+  wanted bigint;
+  fresh bigint;
 BEGIN
   FOR s IN SELECT * FROM freshvec.sync ORDER BY name LOOP
     SELECT * INTO a FROM freshvec.activity act WHERE act.sync = s.name;
@@ -83,25 +136,29 @@ BEGIN
     source := format('%I.%I', s.source_schema, s.source_table);
     target := format('%I.%I', s.target_schema, s.target_table);
     model := s.model;
-    source_table := to_regclass(source);
-    target_table := to_regclass(target);
-    rows_total := NULL; rows_fresh := NULL; rows_failed := NULL; queued := NULL; oldest_unfresh_seconds := NULL;
-    IF source_table IS NOT NULL AND target_table IS NOT NULL THEN
-      rows_total := freshvec.count_rows(source_table);
-      rows_fresh := freshvec.count_rows(target_table, format('fingerprint = %L AND encode_error IS NULL', s.fingerprint));
-      rows_failed := freshvec.count_rows(target_table, 'encode_error IS NOT NULL');
+    rows_total := CASE WHEN to_regclass(source) IS NOT NULL THEN freshvec.count_rows(to_regclass(source)) END;
+    rows_fresh := s.rows_embedded;
+    rows_failed := s.rows_failed;
+    SELECT b.entries, b.oldest_seconds INTO queued, oldest_unfresh_seconds FROM freshvec.backlog(s.name) AS b;
+    IF s.backfill_done OR s.walk_proves THEN  -- of the rows that have a text
+      wanted := s.rows_embedded + s.rows_failed;
+      fresh := s.rows_embedded;
+    ELSE  -- of all rows, those the walk has passed
+      wanted := greatest(rows_total, s.walk_rows);
+      fresh := s.walk_rows;
     END IF;
-    IF to_regclass('freshvec.queue_' || s.name) IS NOT NULL THEN
-      EXECUTE format('SELECT count(*), extract(epoch FROM clock_timestamp() - min(changed_at))::float8 FROM freshvec.%I', 'queue_' || s.name)
-        INTO queued, oldest_unfresh_seconds;
+    backlog := queued + greatest(0, wanted - fresh - s.rows_failed);
+    coverage := CASE WHEN wanted > 0 THEN least(1, greatest(0, fresh - queued)::float8 / wanted)
+                     WHEN queued > 0 OR NOT (s.backfill_done OR s.walk_proves) THEN 0 ELSE 1 END;
+    IF to_regclass(source) IS NULL OR to_regclass(target) IS NULL
+       OR to_regclass(source)::oid <> s.source_oid THEN
+      coverage := 0;  -- the table that is kept is not the one that has this name
     END IF;
-    backlog := queued + CASE WHEN s.backfill_done THEN 0 ELSE greatest(rows_total - rows_fresh - rows_failed, 0) END;
-    coverage := CASE WHEN rows_total > 0
-                     THEN least(1, greatest(0, rows_fresh - queued)::float8 / rows_total) ELSE 1 END;
     rescan_waiting := EXISTS (SELECT FROM freshvec.rescan r WHERE r.sync = s.name);
-    backfill_done := s.backfill_done;
+    backfill_done := s.backfill_done OR s.walk_proves;
     owner_pid := (SELECT l.pid FROM pg_locks l
-                   WHERE l.locktype = 'advisory' AND l.classid = 1719035235 AND l.objid = s.id AND l.granted
+                   WHERE l.locktype = 'advisory' AND l.classid = 1719035235 AND l.objsubid = 2 AND l.granted
+                     AND l.objid::bigint = hashtext(s.name)::bigint & 4294967295
                      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1);
     device := a.device;
     rows_per_second := CASE WHEN a.measured_at > now() - interval '30 seconds' THEN a.rows_per_second END;
@@ -109,24 +166,32 @@ BEGIN
     lag_p50_ms := a.lag_p50_ms;
     lag_p99_ms := a.lag_p99_ms;
     texts_truncated := a.texts_truncated;
-    last_error := a.last_error;
+    last_error := coalesce(s.trouble, a.last_error);
+    proven_at := s.proven_at;
+    proven_found := s.proven_found;
+    proven_vectors := s.proven_vectors;
+    refused := s.refused;
     RETURN NEXT;
   END LOOP;
 END $$;
+
+-- Counts only: a monitoring role may read the view (docs/operations.md), and needs nothing else.
+REVOKE ALL ON FUNCTION freshvec.sync_status() FROM PUBLIC;
 
 CREATE VIEW freshvec.status AS
   SELECT s.*, a.batch_tokens, a.device_memory_used_bytes, a.device_memory_total_bytes
     FROM freshvec.sync_status() AS s LEFT JOIN freshvec.activity AS a USING (sync);
 
 -- Rows whose text could not be encoded, with the error: what `freshvec status` lists and `freshvec retry` tries again.
-
-CREATE FUNCTION freshvec.failures(most int DEFAULT 10) RETURNS TABLE (sync text, key jsonb, error text, failed_at timestamptz)
+CREATE FUNCTION freshvec.failures(most int DEFAULT 10)
+RETURNS TABLE (sync text, key jsonb, error text, failed_at timestamptz)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   s freshvec.sync;
 BEGIN
-  FOR s IN SELECT * FROM freshvec.sync ORDER BY name LOOP
-    IF to_regclass(format('%I.%I', s.target_schema, s.target_table)) IS NOT NULL THEN
+  FOR s IN SELECT * FROM freshvec.sync WHERE rows_failed > 0 ORDER BY name LOOP
+    IF to_regclass(format('%I.%I', s.target_schema, s.target_table)) IS NOT NULL
+       AND has_table_privilege(format('%I.%I', s.target_schema, s.target_table), 'SELECT') THEN
       RETURN QUERY EXECUTE format(
         'SELECT %L::text, to_jsonb(t) - %L::text[], t.encode_error, t.embedded_at FROM %I.%I AS t
           WHERE t.encode_error IS NOT NULL ORDER BY t.embedded_at DESC LIMIT %L',

@@ -93,6 +93,7 @@ class Daemon(_Frozen):
     batch_tokens: int | None = Field(default=None, ge=16)  # padded tokens a batch; None: found by measuring
     commit_every_batches: int = Field(default=5, ge=1)
     commit_every_seconds: float = Field(default=1.0, gt=0)
+    prove_every_hours: float = Field(default=24.0, gt=0)  # how often every row is compared, slowly
     sweep_seconds: float = Field(default=30.0, gt=0)
     shutdown_seconds: float = Field(default=10.0, gt=0)
     page_rows: int | None = Field(default=None, ge=1)  # a backfill's page; None: 1,000, with a GPU 8,192
@@ -119,6 +120,9 @@ class Sync(_Frozen):
     expression: Annotated[str, StringConstraints(min_length=1)] | None = None
     where: Annotated[str, StringConstraints(min_length=1)] | None = None
     model: str
+    queue_bytes: int = Field(
+        default=2**30, ge=2**16
+    )  # a queue that nobody reads is given up for a walk beyond it
     target: Target = Target()
 
     @model_validator(mode="after")

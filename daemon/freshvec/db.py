@@ -19,19 +19,30 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 # Advisory locks of freshvec: the class is fixed (the letters "fvec"), the object says what is locked.
 LOCK_CLASS = 0x66766563
 MIGRATE_LOCK = 0
+WRITE_LOCK_CLASS = LOCK_CLASS + 1  # shared by whoever writes a sync's target, exclusive for who must be alone
 
-# Rendering a row to text must not depend on whose session it is, or the same row would have two
-# hashes. Plans must not depend on how large the first batch was: probing by key is right for any
-# batch, while a plan that scans the whole source, cached from one large batch, would be used for
-# every small one that follows. A crash of Postgres loses a vector and the deletion of its queue
-# entry together, so waiting for the disk at each commit would buy nothing.
+# Whatever shapes a row's text, or may end a session of ours early, is pinned: rendering must not depend on whose
+# session it is, or the same row would have two hashes. With row security off Postgres refuses to leave rows out, where
+# it would otherwise hide them and they would be taken for deleted.
+# Plans must not depend on how large the first batch was: probing by key is right for any batch, while a plan that
+# scans the whole source, cached from one large batch, would be used for every small one that follows.
+# A crash of Postgres loses a vector and the deletion of its queue entry together, so waiting for the disk at each
+# commit would buy nothing.
 _SESSION = """
 SELECT set_config(name, value, false) FROM (VALUES
   ('search_path', 'pg_catalog, pg_temp'), ('timezone', 'UTC'), ('datestyle', 'ISO, YMD'),
   ('intervalstyle', 'postgres'), ('extra_float_digits', '1'), ('bytea_output', 'hex'),
+  ('standard_conforming_strings', 'on'), ('xmlbinary', 'base64'), ('xmloption', 'content'),
+  ('lc_monetary', 'C'), ('lc_numeric', 'C'), ('lc_time', 'C'), ('default_text_search_config', 'pg_catalog.simple'),
+  ('quote_all_identifiers', 'off'), ('row_security', 'off'), ('default_transaction_isolation', 'read committed'),
+  ('default_transaction_read_only', 'off'), ('default_transaction_deferrable', 'off'),
+  ('statement_timeout', '0'), ('lock_timeout', '10s'), ('idle_in_transaction_session_timeout', '60s'),
   ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('jit', 'off'),
-  ('synchronous_commit', 'off'), ('lock_timeout', '10s'), ('idle_in_transaction_session_timeout', '60s')
+  ('synchronous_commit', 'off')
 ) AS setting(name, value)
+UNION ALL
+SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings
+ WHERE name IN ('transaction_timeout', 'idle_session_timeout')
 """
 _KEEPALIVE: dict[str, Any] = {
     "connect_timeout": 10,
@@ -49,6 +60,7 @@ _REMEDIES = {
     "42P01": "Check the table's name, and run `freshvec apply`.",
     "3F000": "Check the schema's name, and run `freshvec apply`.",
     "42703": "Correct the sync's columns, expression or where, then run `freshvec apply`.",
+    "25006": "Name the primary server; with several hosts, add target_session_attrs=read-write.",
     "53300": "Raise max_connections, or close idle sessions.",
 }
 # A refused connection comes without a code, so the server's words must do.
@@ -59,7 +71,7 @@ _SAID = (
     (r"permission denied for database", "42501"),
     (r"too many (clients|connections)|remaining connection slots", "53300"),
 )
-_RETRYABLE = ("08", "53", "57P0", "40", "55P03", "25P0", "58")
+_RETRYABLE = ("08", "53", "57P0", "57014", "40", "55P03", "25P0", "25006", "58")
 
 
 def connect(url: SecretStr, purpose: str) -> Connection:
@@ -76,7 +88,7 @@ def connect(url: SecretStr, purpose: str) -> Connection:
             url.get_secret_value(),
             autocommit=True,
             application_name=f"freshvec {purpose}",
-            **(_KEEPALIVE | params),
+            **(_KEEPALIVE | params | {"client_encoding": "UTF8"}),
         )
         connection.execute(_SESSION)
     return connection

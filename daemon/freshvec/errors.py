@@ -68,6 +68,19 @@ class NotOwnedError(FreshvecError):
     """Another worker already keeps this sync."""
 
 
+class SupersededError(FreshvecError):
+    """Another owner, or another definition, has taken a sync over: what this one has read must not be written."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            "write",
+            f"sync {name!r}",
+            "another worker owns it by now, or another definition was applied",
+            "This worker begins again from what is applied.",
+            retryable=True,
+        )
+
+
 class NotFreshError(FreshvecError):
     """Some rows' embeddings are not those of their current text."""
 

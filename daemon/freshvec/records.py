@@ -34,27 +34,32 @@ class Urgency(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entry of the change queue."""
+    """A row that changed, and the entries of the change queue that say so."""
 
-    seq: int
     key: Key
+    entries: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """A row as read from the source; `text` is None when there is nothing to embed or nothing to do."""
+    """A row as read from the source; `text` is None when there is nothing to embed or nothing to do.
+
+    `unchanged`: the target holds what it should. `error`: why its text could not be read.
+    """
 
     key: Key
     text: str | None
     content_hash: bytes | None
     unchanged: bool
+    error: str | None = None
 
 
 class Fate(Enum):
     """What the writer does with a row."""
 
-    STORE = "store"  # upsert embedding (None: no text), hash, fingerprint, error
+    STORE = "store"  # upsert embedding, hash, fingerprint; or an error, or a tombstone: neither of them
     TOUCH = "touch"  # same text, same model: raise the fence only
+    CLEAR = "clear"  # the row has no text
     REMOVE = "remove"  # the source row is gone
     KEEP = "keep"  # read again by a backfill and found fresh: nothing to write
 
@@ -69,6 +74,11 @@ class Outcome:
     embedding: Vector | None = None
     content_hash: bytes | None = None
     error: str | None = None
+
+    @property
+    def is_tombstone(self) -> bool:
+        """Whether it only keeps older readings of a row without text from being written."""
+        return self.fate is Fate.STORE and self.content_hash is None and self.error is None
 
 
 @dataclass(frozen=True, slots=True)

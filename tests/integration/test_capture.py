@@ -36,7 +36,7 @@ def wrong(app: Connection) -> list[Any]:
     """Rows whose embedding is not that of their text, missing ones and orphans."""
     return app.execute(
         """SELECT d.id, t.id FROM docs d FULL JOIN docs_embedding t USING (id)
-            WHERE d.id IS NULL OR t.id IS NULL
+            WHERE d.id IS NULL OR (t.id IS NULL) <> (nullif(d.body, '') IS NULL)
                OR t.content_hash IS DISTINCT FROM substring(sha256(convert_to(nullif(d.body, ''), 'UTF8')) FROM 1 FOR 16)
                OR (t.embedding IS NULL) <> (nullif(d.body, '') IS NULL)"""
     ).fetchall()

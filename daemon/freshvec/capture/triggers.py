@@ -1,38 +1,187 @@
-"""Capture: the statement triggers that note which rows changed."""
+"""Capture: the triggers that note which rows changed.
+
+An ordinary table has statement triggers, cheap in bulk, for ordinary sessions, and a row trigger for those that
+replicate, where Postgres fires no others. A table with partitions, children or a parent has row triggers alone: a
+statement on one table of such a family may change rows of another, and a MERGE that moves a row to another partition
+shows statement triggers nothing. Postgres copies a row trigger of a partitioned table to every partition, those to
+come as well.
+"""
+
+from dataclasses import dataclass
+from typing import Any
 
 from psycopg import sql
 
-from freshvec.db import Connection, queries, quoted, verbatim
+from freshvec.db import Connection, queries, quoted
 from freshvec.source.bound import BoundSync
 
 _SQL = queries("capture/triggers")
-_EVENTS = ("insert", "update", "delete", "truncate")
+_TOAST_CHUNK_IDS = 170000  # the version that can tell whether an out-of-line value kept its place
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """A trigger as it should be, or as it is. `enabled` is pg_trigger's: Origin, Replica or Always."""
+
+    relation_oid: int
+    relation: tuple[str, str]
+    name: str
+    enabled: str
+    event: str = ""
+    is_copy: bool = False  # made by Postgres for a partition
+    version: str = ""
+
+
+def wanted(bound: BoundSync) -> list[Trigger]:
+    """Every trigger that the sync needs, partitions' copies included."""
+    triggers = []
+    for place, relation in enumerate(bound.relations):
+
+        def trigger(event: str, enabled: str, is_copy: bool = False, relation: Any = relation) -> None:
+            name = f"freshvec_{bound.name}_{event}"
+            triggers.append(Trigger(relation.oid, relation.name, name, enabled, event, is_copy))
+
+        if bound.is_family:
+            trigger("row", "A", is_copy=place > 0 and bound.relations[0].is_partitioned)
+        else:
+            for event in ("insert", "update", "delete"):
+                trigger(event, "O")
+            trigger("row", "R")
+        trigger("truncate", "A")
+    return triggers
+
+
+def installed(connection: Connection, name: str) -> list[Trigger]:
+    """The triggers of the sync called `name`, on whatever tables they are by now."""
+    return [
+        Trigger(oid, (schema, table), trigger, enabled, "", is_copy, version)
+        for oid, trigger, enabled, schema, table, is_copy, version in connection.execute(
+            _SQL["installed"], {"name": name}
+        )
+    ]
+
+
+def function_statements(bound: BoundSync) -> list[sql.Composed]:
+    """The DDL of the functions that triggers call."""
+    parts = _parts(bound)
+    return [bound.compose(_SQL[name], **parts) for name in ("function", "row_function", "revoke")]
 
 
 def statements(bound: BoundSync) -> list[sql.Composed]:
-    """The DDL that captures every change of the source, its partitions and its children."""
-    ddl = [
-        bound.compose(_SQL["function"], name=verbatim(bound.name)),
-        bound.compose(_SQL["revoke"]),
+    """The DDL of the functions and of every trigger."""
+    return function_statements(bound) + [
+        statement for trigger in wanted(bound) if not trigger.is_copy for statement in _create(bound, trigger)
     ]
-    for relation in bound.relations:
-        for event in _EVENTS:
-            names = {"trigger": quoted(f"freshvec_{bound.name}_{event}"), "relation": quoted(*relation)}
-            ddl += [bound.compose(_SQL[event], **names), bound.compose(_SQL["enable"], **names)]
-    return ddl
 
 
-def is_installed(connection: Connection, bound: BoundSync) -> bool:
-    """Whether every trigger is there and fires always."""
-    row = connection.execute(_SQL["installed"], {"function": f"capture_{bound.name}"}).fetchone()
-    return bool(row and row[0] == len(_EVENTS) * len(bound.relations))
+def mending(connection: Connection, bound: BoundSync) -> list[sql.Composed]:
+    """The DDL that makes the triggers as they should be, where they are not."""
+    there = {(trigger.relation_oid, trigger.name): trigger for trigger in installed(connection, bound.name)}
+    ddl = []
+    for trigger in wanted(bound):
+        found = there.get((trigger.relation_oid, trigger.name))
+        if found is None and not trigger.is_copy:
+            ddl += _create(bound, trigger)
+        elif found is not None and found.enabled != trigger.enabled:
+            ddl.append(_enable(trigger))
+    return ddl + strays(connection, bound)
+
+
+def strays(connection: Connection, bound: BoundSync) -> list[sql.Composed]:
+    """The DDL that drops triggers on a table that is no longer the sync's, or of a kind that it needs no more."""
+    needed = {(trigger.relation_oid, trigger.name) for trigger in wanted(bound)}
+    return [
+        _drop(trigger)
+        for trigger in installed(connection, bound.name)
+        if (trigger.relation_oid, trigger.name) not in needed and not trigger.is_copy
+    ]
 
 
 def removal(connection: Connection, name: str) -> list[sql.Composed]:
-    """The DDL that takes the triggers away, on whatever tables they are by now."""
-    function = f"capture_{name}"
-    ddl = [
-        sql.SQL(_SQL["drop_trigger"]).format(trigger=quoted(trigger), relation=quoted(schema, table))
-        for schema, table, trigger in connection.execute(_SQL["triggers"], {"function": function})
-    ]
-    return [*ddl, sql.SQL(_SQL["drop_function"]).format(capture=quoted("freshvec", function))]
+    """The DDL that takes the triggers and their functions away."""
+    functions = {
+        "capture": quoted("freshvec", f"capture_{name}"),
+        "capture_row": quoted("freshvec", f"capture_row_{name}"),
+    }
+    drops = [_drop(trigger) for trigger in installed(connection, name) if not trigger.is_copy]
+    return [*drops, sql.SQL(_SQL["drop_functions"]).format(**functions)]
+
+
+def _create(bound: BoundSync, trigger: Trigger) -> list[sql.Composed]:
+    names = {"trigger": quoted(trigger.name), "relation": quoted(*trigger.relation)}
+    made = bound.compose(_SQL[trigger.event], **names)
+    return [made] if trigger.enabled == "O" else [made, _enable(trigger)]
+
+
+def _enable(trigger: Trigger) -> sql.Composed:
+    names = {"trigger": quoted(trigger.name), "relation": quoted(*trigger.relation)}
+    return sql.SQL(_SQL[f"enable_{trigger.enabled}"]).format(**names)
+
+
+def _drop(trigger: Trigger) -> sql.Composed:
+    names = {"trigger": quoted(trigger.name), "relation": quoted(*trigger.relation)}
+    return sql.SQL(_SQL["drop_trigger"]).format(**names)
+
+
+def _parts(bound: BoundSync) -> dict[str, sql.Composable]:
+    """The fragments of the functions: keys and comparisons of transition rows (n, o) and of NEW and OLD."""
+    n, o, new, old = (_keys_of(bound, alias) for alias in ("n", "o", "NEW", "OLD"))
+    columns = {*bound.key_columns, *bound.watched}
+    comma = sql.SQL(", ")
+    both = [sql.SQL("coalesce({}, {})").format(*pair) for pair in zip(n, o, strict=True)]
+    intact = sql.SQL(_SQL["intact"]).format(
+        column_count=sql.Literal(len(columns)),
+        column_names=_names(sorted(columns)),
+        key_names=_names(list(bound.key_columns)),
+        key_types=sql.Literal([column.type_oid for column in bound.key]),
+    )
+    return {
+        "intact": intact,
+        "n_keys": comma.join(n),
+        "o_keys": comma.join(o),
+        "new_keys": comma.join(new),
+        "old_keys": comma.join(old),
+        "n_or_o_keys": comma.join(both),
+        "n_key": n[0],
+        "o_key": o[0],
+        "n_is_o": bound.same(n, o),
+        "new_is_old": bound.same(new, old),
+        "changed": _changed(bound, "n", "o"),
+        "new_changed": _changed(bound, "NEW", "OLD"),
+        "queue_oid": sql.SQL(_SQL["queue_oid"]).format(
+            queue_name=sql.Literal(quoted("freshvec", f"queue_{bound.name}").as_string(None)),
+            queue_columns=sql.Literal(3 + len(bound.key)),
+        ),
+        "name": sql.SQL(bound.name),
+        "queue_bytes": sql.Literal(bound.sync.queue_bytes),
+        "noted": sql.Literal(f"freshvec.noted_{bound.name}"),
+    }
+
+
+def _keys_of(bound: BoundSync, alias: str) -> list[sql.Composable]:
+    """Key columns of a row of a transition table, or of NEW or OLD, which are names of PL/pgSQL's."""
+    return [_column(alias, name) for name in bound.key_columns]
+
+
+def _column(alias: str, name: str) -> sql.Composable:
+    return sql.SQL("{}.{}").format(sql.SQL(alias), quoted(name))
+
+
+def _changed(bound: BoundSync, new: str, old: str) -> sql.Composable:
+    """Whether a watched column differs in what is stored. A superfluous entry costs a hash; a missed one is forbidden.
+
+    An unchanged value that lies out of line is not fetched where Postgres can tell that it kept its place.
+    """
+    differs = "record_image_ne(ROW({0}), ROW({1}))"
+    if bound.server_version >= _TOAST_CHUNK_IDS:
+        differs = (
+            "CASE WHEN pg_column_toast_chunk_id({0}) = pg_column_toast_chunk_id({1}) THEN false"
+            " ELSE record_image_ne(ROW({0}), ROW({1})) END"
+        )
+    pairs = [sql.SQL(differs).format(_column(new, name), _column(old, name)) for name in bound.watched]
+    return sql.SQL(" OR ").join(pairs) if pairs else sql.SQL("false")
+
+
+def _names(names: list[str]) -> sql.Composable:
+    literals = sql.SQL(", ").join(sql.Literal(name) for name in names)
+    return sql.SQL("ARRAY[{}]").format(literals)

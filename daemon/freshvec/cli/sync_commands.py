@@ -23,9 +23,14 @@ def plan(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
         for declared in settings.find(sync):
             model = models.describe(declared.model)
             planned = planning.plan(connection, declared, model, settings.database.worker_role)
-            state = "already applied, nothing would change" if planned.is_applied else "not applied yet"
+            ddl = (*planned.lacking, *planned.access)
+            state = (
+                "already applied, nothing would change"
+                if planned.is_applied and not ddl
+                else "not applied yet"
+            )
             typer.echo(f"-- sync {declared.name}: {state}")
-            typer.echo("\n".join(f"{statement};" for statement in (*planned.shape, *planned.grants)) + "\n")
+            typer.echo("\n".join(f"{statement};" for statement in ddl or planned.shape) + "\n")
 
 
 @app.command()

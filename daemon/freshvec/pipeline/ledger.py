@@ -3,6 +3,8 @@
 Its methods are called on the reader's thread, the writer's and the encoder's; one lock covers all of it.
 """
 
+import itertools
+import math
 import queue
 import threading
 from collections import deque
@@ -16,7 +18,8 @@ from freshvec.records import Key, Outcome, Urgency
 class Portion:
     """Rows that were read together.
 
-    `entries` are the queue entries that each row answers. `last_key` is set for a page of a backfill: its checkpoint.
+    `entries` are the queue entries that each row answers. `last_key` is set for a page of a backfill: its checkpoint;
+    `not_fresh` counts its rows that were not as they should be.
     """
 
     urgency: Urgency
@@ -24,6 +27,7 @@ class Portion:
     rows: int
     entries: Mapping[Key, tuple[int, ...]] = field(default_factory=dict)
     last_key: Key | None = None
+    not_fresh: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,15 @@ class Ready:
     def entries(self) -> list[int]:
         """The queue entries that these rows answer."""
         return [entry for outcome in self.outcomes for entry in self.portion.entries.get(outcome.key, ())]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Up to this key every row is written; so many rows more have been passed, so many of them not fresh."""
+
+    key: Key
+    rows: int
+    not_fresh: int
 
 
 class Ledger:
@@ -80,19 +93,36 @@ class Ledger:
     def has_ready(self) -> bool:
         return not self._ready.empty()
 
-    def reached(self, written: Iterable[Ready]) -> Key | None:
-        """The backfill's checkpoint once these are written too: the end of the unbroken run of whole pages."""
+    def reached(self, written: Iterable[Ready]) -> Checkpoint | None:
+        """How far the backfill is once these are written too: to the end of the unbroken run of whole pages."""
         with self._lock:
             left = {page: self._unwritten[page] for page in self._pages}
             for ready in written:
                 if ready.portion in left:
                     left[ready.portion] -= len(ready.outcomes)
-            reached = None
-            for page in self._pages:
-                if left[page]:
-                    break
-                reached = page.last_key
-            return reached
+            whole = list(itertools.takewhile(lambda page: not left[page], self._pages))
+            if not whole or whole[-1].last_key is None:
+                return None
+            rows, not_fresh = sum(page.rows for page in whole), sum(page.not_fresh for page in whole)
+            return Checkpoint(whole[-1].last_key, rows, not_fresh)
+
+    def has_older(self, portion: Portion) -> bool:
+        """Whether an older reading that may be of the same rows is still to be written.
+
+        Pages of one walk have no row in common.
+        """
+        is_page = portion.urgency is Urgency.BACKFILL
+        with self._lock:
+            return any(
+                other.fence < portion.fence and not (is_page and other.urgency is Urgency.BACKFILL)
+                for other in self._unwritten
+                if other is not portion
+            )
+
+    def oldest_fence(self) -> float:
+        """The fence of the oldest reading still to be written; infinity when there is none."""
+        with self._lock:
+            return min((portion.fence for portion in self._unwritten), default=math.inf)
 
     def settle(self, written: Iterable[Ready]) -> None:
         """These rows are committed."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from freshvec.config import Settings
 from freshvec.db import Connection, connect
 from freshvec.encoding.dispatch import Dispatcher
+from freshvec.pipeline.epoch import take
 from freshvec.pipeline.ledger import Ledger
 from freshvec.pipeline.progress import Progress
 from freshvec.pipeline.reader import Reader
@@ -47,10 +48,13 @@ class Pipeline:
                 self._connect(settings, f"{role} {bound.name}") for role in ("reader", "writer")
             )
             self.ledger = Ledger()
-            self.writer = Writer(writing, bound, settings.daemon, progress, self.ledger)
-            self.reader = Reader(reading, bound, dispatcher, settings.daemon, progress, self.ledger)
+            epoch = take(writing, bound.name, bound.generation)
+            self.writer = Writer(writing, bound, settings.daemon, progress, self.ledger, epoch)
+            self.reader = Reader(reading, bound, dispatcher, settings.daemon, progress, self.ledger, epoch)
             if walk_again:
                 self.reader.restart_backfill()
+            else:
+                self.reader.prove_soon(settings.daemon.prove_every_hours * 3600)
         except BaseException:
             self._close()
             raise
@@ -118,7 +122,7 @@ class Pipeline:
             self._check_encoder()
             if not self._draining.is_set() and self.reader.is_fresh():
                 self.fresh.set()
-            self._wake.wait(_IDLE_SECONDS)
+            self._wake.wait(min(_IDLE_SECONDS, self.reader.patience()))
 
     def _write(self) -> None:
         self.writer.run(self._stopping, beat=lambda: self._beat("writer"), written=self._wake.set)

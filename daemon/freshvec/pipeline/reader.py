@@ -1,19 +1,23 @@
 """The reader: decides what is read next, reads it, tokenises it, and hands batches to the encoder."""
 
+import math
 import random
+import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
-from freshvec.capture.queue import QueueReader
+from freshvec.capture.queue import ORPHANS, QUEUE_FULL, QueueReader
 from freshvec.config import Daemon
 from freshvec.db import Connection, translated
 from freshvec.encoding.batching import plan_batches
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.errors import EncodingError
+from freshvec.pipeline.epoch import Epoch
 from freshvec.pipeline.ledger import Ledger, Portion
 from freshvec.pipeline.progress import Progress
-from freshvec.records import Change, Fate, Key, Outcome, SourceRow, Tokens, Urgency, Vector
+from freshvec.records import Fate, Key, Outcome, SourceRow, Tokens, Urgency, Vector
 from freshvec.scans.backfill import Backfill
 from freshvec.scans.orphans import OrphanScan
 from freshvec.source.bound import BoundSync
@@ -22,6 +26,8 @@ from freshvec.source.rows import RowReader
 _LIVE_ROWS = 256
 _PAGES_AHEAD = 2  # one being encoded, one waiting: the encoder never waits for a read
 _ORPHANS_A_STEP = 10_000
+_REST = 9.0  # times as long as a page took to read, a walk that only proves waits before the next
+_LONGEST_REST = 5.0  # seconds
 
 
 class Reader:
@@ -35,6 +41,7 @@ class Reader:
         settings: Daemon,
         progress: Progress,
         ledger: Ledger,
+        epoch: Epoch,
     ) -> None:
         self._connection = connection
         self._bound = bound
@@ -44,10 +51,13 @@ class Reader:
         self._slice = max(1, self._page_rows // 4)
         self._progress = progress
         self._ledger = ledger
+        self._epoch = epoch
         self._queue = QueueReader(connection, bound)
         self._rows = RowReader(connection, bound)
         self._backfill = Backfill(connection, bound)
         self._orphans: OrphanScan | None = None
+        self._proof_due = self._proof_every = math.inf
+        self._page_due = 0.0  # of a walk that only proves: it leaves the database most of the time
         # The next page is read while this one is tokenised, by a thread that shares the reader's connection.
         self._ahead: Future[tuple[int, list[SourceRow]]] | None = None
         self._page_thread = ThreadPoolExecutor(1, thread_name_prefix="pages")
@@ -61,7 +71,7 @@ class Reader:
             if self._has_room(Urgency.BULK, ahead) and self._read_queue(Urgency.BULK, self._page_rows):
                 return True
             if self._backfill.done:
-                return self._begin_rescan()
+                return self._begin_walk()
             if self._ahead is not None or not self._backfill.exhausted:
                 return self._has_room(Urgency.BACKFILL, ahead) and self._read_page()
             return self._has_room(Urgency.BACKFILL, 1) and self._finish_backfill()
@@ -79,7 +89,20 @@ class Reader:
     def restart_backfill(self) -> None:
         """Walk the whole table again, unless a walk is under way."""
         if self._backfill.done:
-            self._backfill.restart([])
+            with self._epoch.transaction(self._connection):
+                self._backfill.restart()
+
+    def prove_soon(self, seconds: float) -> None:
+        """Begin a walk that proves everything fresh, once the last proof is `seconds` old."""
+        known = self._backfill.proven_seconds_ago
+        self._proof_due = time.monotonic() + (seconds - known if known is not None else seconds)
+        self._proof_every = seconds
+
+    def patience(self) -> float:
+        """Seconds until the reader has something to do without any news."""
+        if self._backfill.done:
+            return max(0.0, self._proof_due - time.monotonic())
+        return max(0.0, self._page_due - time.monotonic())
 
     def _has_room(self, urgency: Urgency, limit: int) -> bool:
         return self._ledger.in_flight(urgency) < limit
@@ -89,38 +112,76 @@ class Reader:
         fence, changes = self._queue.read(limit, handed_out, bulk=urgency is Urgency.BULK)
         if not changes:
             return False
-        entries = _by_key(changes)
-        rows = self._rows.read(list(entries))
+        rows = self._rows.read([change.key for change in changes])
+        entries: dict[Key, tuple[int, ...]] = {}
+        for change, row in zip(changes, rows, strict=True):
+            key = row.key if row else change.key  # the source's spelling, if there is a row
+            entries[key] = (*entries.get(key, ()), *change.entries)
         portion = Portion(urgency, fence, len(entries), entries)
         self._ledger.open(portion)
-        self._ledger.put(portion, _removed(portion, entries.keys() - {row.key for row in rows}))
-        self._handle(portion, rows)
+        there = {row.key: row for row in rows if row is not None}
+        self._ledger.put(portion, _removed(portion, entries.keys() - there.keys()))
+        self._handle(portion, list(there.values()))
         return True
 
     def _read_page(self) -> bool:
+        if time.monotonic() < self._page_due:
+            return False
+        began = time.monotonic()
         read = partial(self._backfill.read_page, self._page_rows)
         fence, rows = self._ahead.result() if self._ahead else read()
-        self._ahead = None if self._backfill.exhausted else self._page_thread.submit(read)
+        self._ahead = None
+        if self._backfill.proves:
+            self._page_due = time.monotonic() + min(_LONGEST_REST, _REST * (time.monotonic() - began))
+        elif not self._backfill.exhausted:
+            self._ahead = self._page_thread.submit(read)
         if rows:
-            portion = Portion(Urgency.BACKFILL, fence, len(rows), last_key=rows[-1].key)
+            not_fresh = sum(not row.unchanged for row in rows)
+            portion = Portion(Urgency.BACKFILL, fence, len(rows), last_key=rows[-1].key, not_fresh=not_fresh)
             self._ledger.open(portion)
             self._handle(portion, rows)
         return True
 
     def _finish_backfill(self) -> bool:
         """The last page is written: remove orphans, a step at a time, then call the walk done."""
-        self._orphans = self._orphans or OrphanScan(self._connection, self._bound)
-        self._orphans.queue(_ORPHANS_A_STEP)
-        if self._orphans.is_done:
-            self._orphans = None
-            self._backfill.finish()
+        if self._scan_orphans():
+            with self._epoch.transaction(self._connection):
+                self._backfill.finish()
+            self._proof_due = time.monotonic() + self._proof_every
         return True
 
-    def _begin_rescan(self) -> bool:
+    def _scan_orphans(self) -> bool:
+        """One step; True at the end."""
+        self._orphans = self._orphans or OrphanScan(self._connection, self._bound)
+        with self._epoch.transaction(self._connection):
+            self._orphans.queue(_ORPHANS_A_STEP)
+            if self._orphans.is_done:
+                self._orphans.correct()
+        if not self._orphans.is_done:
+            return False
+        self._orphans = None
+        return True
+
+    def _begin_walk(self) -> bool:
+        """Begin the walk that somebody asked for, or that is due; False when there is nothing to walk."""
         rescans = self._queue.rescans()
+        if rescans and all(reason == ORPHANS for _, reason in rescans):
+            if self._scan_orphans():
+                with self._epoch.transaction(self._connection):
+                    self._backfill.answer([number for number, _ in rescans])
+            return True
         if rescans:
-            self._backfill.restart(rescans)
-        return bool(rescans)
+            full = any(reason == QUEUE_FULL for _, reason in rescans)
+            with self._epoch.transaction(self._connection):
+                self._backfill.restart([number for number, _ in rescans], discards_queue=full)
+            return True
+        if time.monotonic() >= self._proof_due:
+            self._proof_due = math.inf
+            with self._epoch.transaction(self._connection):
+                self._backfill.restart(proves=True)
+            return True
+        self._queue.settle()
+        return False
 
     def _handle(self, portion: Portion, rows: list[SourceRow]) -> None:
         """Pass on what needs no encoding at once, the rest by way of the encoder; each distinct text once."""
@@ -134,20 +195,31 @@ class Reader:
 
     def _pass_on_known(self, portion: Portion, rows: list[SourceRow]) -> list[list[SourceRow]]:
         """Put what needs no encoding; the other rows come back, those of one text together."""
-        unchanged = Fate.KEEP if portion.urgency is Urgency.BACKFILL else Fate.TOUCH
         ready = []
         texts: dict[bytes, list[SourceRow]] = {}
         for row in rows:
-            if row.unchanged:
-                ready.append(Outcome(row.key, portion.fence, unchanged, None, row.content_hash))
-            elif row.text is None or row.content_hash is None:
-                ready.append(Outcome(row.key, portion.fence, Fate.STORE))
-            elif (known := self._dispatcher.recent.get(row.content_hash)) is not None:
-                ready.append(Outcome(row.key, portion.fence, Fate.STORE, known, row.content_hash))
-            else:
+            if (outcome := self._known(portion, row)) is not None:
+                ready.append(outcome)
+            elif row.content_hash is not None:
                 texts.setdefault(row.content_hash, []).append(row)
         self._ledger.put(portion, ready)
         return list(texts.values())
+
+    def _known(self, portion: Portion, row: SourceRow) -> Outcome | None:
+        """What becomes of a row that needs no encoding; None for one that does."""
+        key, fence = row.key, portion.fence
+        if row.error is not None:
+            return Outcome(key, fence, Fate.STORE, error=row.error)
+        if row.content_hash is None:
+            # No text. While an older reading of the row may still be written, a tombstone keeps it out.
+            if self._ledger.has_older(portion):
+                return Outcome(key, fence, Fate.STORE)
+            return Outcome(key, fence, Fate.KEEP if row.unchanged else Fate.CLEAR)
+        if row.unchanged:
+            fate = Fate.KEEP if portion.urgency is Urgency.BACKFILL else Fate.TOUCH
+            return Outcome(key, fence, fate, content_hash=row.content_hash)
+        known = self._dispatcher.recent.get(row.content_hash)
+        return None if known is None else Outcome(key, fence, Fate.STORE, known, row.content_hash)
 
     def _tokenize(self, portion: Portion, groups: list[list[SourceRow]]) -> list[Tokens]:
         """Tokens of each group's text. A group whose rows have all changed meanwhile is emptied and left out."""
@@ -170,14 +242,15 @@ class Reader:
         """
         while group:
             row = group[0]
-            again = self._rows.read([row.key], whole=True)
-            if again and again[0].text is not None and again[0].content_hash == row.content_hash:
-                return again[0].text
+            (again,) = self._rows.read([row.key], whole=True)
+            if again is not None and again.text is not None and again.content_hash == row.content_hash:
+                return again.text
             group.pop(0)
-            if not again:
+            if again is None:
                 self._ledger.put(portion, _removed(portion, [row.key]))
                 continue
-            for changed in self._pass_on_known(portion, again):
+            # Under the key that the portion knows it by: its queue entries are noted there.
+            for changed in self._pass_on_known(portion, [replace(again, key=row.key)]):
                 self._submit(portion, [changed], self._encoder.tokenize([changed[0].text or ""]))
         return None
 
@@ -210,14 +283,6 @@ class Reader:
                 Outcome(row.key, portion.fence, Fate.STORE, vector, row.content_hash, error) for row in group
             ]
         self._ledger.put(portion, outcomes)
-
-
-def _by_key(changes: Iterable[Change]) -> dict[Key, tuple[int, ...]]:
-    """Queue entries by the row they are about."""
-    entries: dict[Key, tuple[int, ...]] = {}
-    for change in changes:
-        entries[change.key] = (*entries.get(change.key, ()), change.seq)
-    return entries
 
 
 def _removed(portion: Portion, keys: Iterable[Key]) -> list[Outcome]:

@@ -2,17 +2,19 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from freshvec.capture import queue
 from freshvec.config import Daemon
 from freshvec.db import Connection, translated
+from freshvec.pipeline.epoch import Epoch
 from freshvec.pipeline.ledger import Ledger, Ready
 from freshvec.pipeline.progress import Progress
-from freshvec.records import Fate, Urgency
+from freshvec.records import Fate, Outcome, Urgency
 from freshvec.scans import backfill
 from freshvec.source.bound import BoundSync
-from freshvec.target.upsert import TargetWriter
+from freshvec.target.upsert import TargetWriter, removes
 
 _MAX_ROWS = 4000  # per transaction: longer ones would keep urgent rows waiting
 _IDLE_SECONDS = 5.0
@@ -22,14 +24,22 @@ class Writer:
     """One thread and one connection per sync."""
 
     def __init__(
-        self, connection: Connection, bound: BoundSync, settings: Daemon, progress: Progress, ledger: Ledger
+        self,
+        connection: Connection,
+        bound: BoundSync,
+        settings: Daemon,
+        progress: Progress,
+        ledger: Ledger,
+        epoch: Epoch,
     ) -> None:
         self._connection = connection
         self._bound = bound
         self._settings = settings
         self._progress = progress
         self._ledger = ledger
+        self._epoch = epoch
         self._target = TargetWriter(connection, bound)
+        self._tombstones: list[Outcome] = []  # written, and needed while an older reading is under way
 
     def run(self, stopping: threading.Event, beat: Callable[[], None], written: Callable[[], None]) -> None:
         """Write until `stopping` is set and nothing is left. `beat` is a sign of life, `written` follows a commit."""
@@ -55,17 +65,37 @@ class Writer:
         outcomes = [outcome for ready in batches for outcome in ready.outcomes]
         entries = [entry for ready in batches for entry in ready.entries()]
         lags: list[float] = []
-        with translated("write", f"sync {self._bound.name!r}"), self._connection.transaction():
-            writes = [outcome for outcome in outcomes if outcome.fate is not Fate.KEEP]
-            if writes:
-                self._target.write(writes)
+        writes = [outcome for outcome in outcomes if outcome.fate is not Fate.KEEP]
+        with self._transaction(alone=removes(writes)):
+            again = self._target.write(writes) if writes else []
+            if again:
+                queue.append(self._connection, self._bound, again, bulk=False)
             if entries:
                 lags = queue.delete(self._connection, self._bound, entries)
             reached = self._ledger.reached(batches)
             if reached:
-                backfill.checkpoint(self._connection, self._bound, reached)
+                backfill.checkpoint(
+                    self._connection, self._bound, reached.key, reached.rows, reached.not_fresh
+                )
+        self._tombstones += [outcome for outcome in writes if outcome.is_tombstone]
         self._progress.wrote(outcomes, lags if _has_live(batches) else [])
         self._ledger.settle(batches)
+        self._clear_tombstones()
+
+    def _clear_tombstones(self) -> None:
+        """Take away those that no older reading can overtake any more."""
+        oldest = self._ledger.oldest_fence()
+        over = [outcome for outcome in self._tombstones if outcome.fence < oldest]
+        if over:
+            with self._transaction():
+                self._target.clear_tombstones(over)
+            self._tombstones = [outcome for outcome in self._tombstones if outcome.fence >= oldest]
+
+    @contextmanager
+    def _transaction(self, *, alone: bool = False) -> Iterator[None]:
+        operation = translated("write", f"sync {self._bound.name!r}")
+        with operation, self._epoch.transaction(self._connection, alone=alone):
+            yield
 
     def _more(self, most: int) -> list[Ready]:
         """What is ready beside, without waiting for it."""

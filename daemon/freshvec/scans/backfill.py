@@ -1,25 +1,39 @@
 """Backfill: a walk over the source by keyset pages, resumable, that encodes whatever is not fresh.
 
-The same walk answers a rescan: it compares every row's hash, so it repairs whatever triggers missed.
+The same walk answers a request to compare the whole table, and proves now and then that everything is fresh: it
+compares every row's hash, so it finds whatever no trigger saw.
 """
 
+from collections.abc import Iterable
+
+import psycopg
+
+from freshvec.capture import queue
 from freshvec.db import Connection, queries
 from freshvec.records import Key, SourceRow
 from freshvec.scans.keyset import KeysetPages
 from freshvec.source.bound import BoundSync
-from freshvec.source.rows import source_rows
+from freshvec.source.rows import RowReader, is_of_the_row, source_row
 
 _SQL = queries("scans/backfill")
+_CHARACTERS = 32 * 2**20  # of text that a page may hold: with 8,192 rows, 4,096 characters each
+_FEWEST_ROWS = 16
 
 
 class Backfill:
-    """The walk of one sync. Where it is lives in the database; this object reads ahead of that."""
+    """The walk of one sync. Where it is lives in the database; this object reads ahead of that.
+
+    Writes of its own state belong into a transaction of the owner's (pipeline/epoch.py).
+    """
 
     def __init__(self, connection: Connection, bound: BoundSync) -> None:
         self._connection = connection
         self._bound = bound
-        after, self.done = connection.execute(bound.compose(_SQL["state"])).fetchone() or (None, True)
+        self._rows = RowReader(connection, bound)
+        state = connection.execute(bound.compose(_SQL["state"])).fetchone()
+        after, self.done, self.proves, self.proven_seconds_ago = state or (None, True, False, None)
         self._pages = self._pages_after(tuple(after) if after else None)
+        self._most_rows: int | None = None  # per page, where texts are long
 
     @property
     def exhausted(self) -> bool:
@@ -27,28 +41,72 @@ class Backfill:
         return self.done or self._pages.is_exhausted
 
     def read_page(self, limit: int) -> tuple[int, list[SourceRow]]:
-        """The next page in key order and its fence. An empty page ends the walk."""
+        """The next page in key order and its fence. An empty page ends the walk.
+
+        Pages of long texts have fewer rows. A row whose text raises an error has that error.
+        """
         row = self._connection.execute(_SQL["fence"]).fetchone()
         assert row is not None
-        return row[0], source_rows(self._pages.read(limit, fingerprint=self._bound.model.fingerprint))
+        limit = min(limit, self._most_rows or limit)
+        before = self._pages.after
+        try:
+            found = self._pages.read(limit, fingerprint=self._bound.model.fingerprint)
+        except psycopg.Error as error:
+            if not is_of_the_row(error):
+                raise
+            return row[0], self._page_by_key(limit, before)
+        rows = [source_row(columns) for columns in found]
+        self._adapt(rows, limit)
+        return row[0], rows
 
-    def restart(self, rescans: list[int]) -> None:
-        """Begin the walk again, and with that answer these rescan requests."""
-        with self._connection.transaction():
-            self._connection.execute(self._bound.compose(_SQL["restart"]))
-            self._connection.execute(self._bound.compose(_SQL["answer_rescans"]), {"ids": rescans})
-        self.done = False
+    def _page_by_key(self, limit: int, after: Key | None) -> list[SourceRow]:
+        """The same page, its keys first, so that the rows that cannot be read are found among the others."""
+        pages = KeysetPages(self._connection, self._bound, _SQL["keys"], after=after)
+        keys = [tuple(row) for row in pages.read(limit)]
+        self._pages = self._pages_after(pages.after)
+        self._pages.is_exhausted = pages.is_exhausted
+        return [row for row in self._rows.read(keys) if row is not None] if keys else []
+
+    def _adapt(self, rows: list[SourceRow], limit: int) -> None:
+        """Bound a page in bytes as well as in rows, by what the last one held."""
+        characters = sum(len(row.text or "") for row in rows)
+        if characters > _CHARACTERS:
+            self._most_rows = max(_FEWEST_ROWS, limit // 2)
+        elif self._most_rows is not None and characters < _CHARACTERS // 4:
+            self._most_rows *= 2
+
+    def restart(
+        self, rescans: Iterable[int] = (), *, proves: bool = False, discards_queue: bool = False
+    ) -> None:
+        """Begin the walk again, and with that answer these requests; with `discards_queue` every queue entry too.
+
+        The caller holds the owner's transaction.
+        """
+        self._connection.execute(self._bound.compose(_SQL["restart"]), {"proves": proves})
+        self.answer(rescans)
+        if discards_queue:
+            queue.discard(self._connection, self._bound)
+        self.done, self.proves = False, proves
         self._pages = self._pages_after(None)
 
+    def answer(self, rescans: Iterable[int]) -> None:
+        """These requests are answered. The caller holds the owner's transaction."""
+        self._connection.execute(self._bound.compose(_SQL["answer_rescans"]), {"ids": list(rescans)})
+
     def finish(self) -> None:
-        """The last page is written and the orphans are removed."""
+        """The last page is written and the orphans are removed. The caller holds the owner's transaction."""
         self._connection.execute(self._bound.compose(_SQL["finish"]))
-        self.done = True
+        self.done, self.proves = True, False
+        self.proven_seconds_ago = 0.0
 
     def _pages_after(self, key: Key | None) -> KeysetPages:
         return KeysetPages(self._connection, self._bound, _SQL["page"], after=key)
 
 
-def checkpoint(connection: Connection, bound: BoundSync, key: Key) -> None:
-    """Note, in the caller's transaction, that every row up to `key` is written."""
-    connection.execute(bound.compose(_SQL["checkpoint"]), {"after": list(key)})
+def checkpoint(connection: Connection, bound: BoundSync, key: Key, rows: int, found: int) -> None:
+    """Note, in the caller's transaction, that every row up to `key` is written.
+
+    `rows` more have been passed, `found` of them were not fresh though nothing had told of them.
+    """
+    given = {"after": list(key), "rows": rows, "found": found, "vectors": 0}
+    connection.execute(bound.compose(_SQL["checkpoint"]), given)

@@ -1,5 +1,6 @@
 -- page: the next rows in key order, with the text of those that are not fresh
-SELECT {d_key_texts}, d.freshvec_hash, f.unchanged, CASE WHEN NOT f.unchanged THEN left(d.freshvec_text, {max_characters}) END
+SELECT {d_key_texts}, d.freshvec_hash, f.unchanged,
+       CASE WHEN NOT f.unchanged THEN left(d.freshvec_text, {max_characters}) END
   FROM (SELECT d.*, {hash} AS freshvec_hash
           FROM (SELECT {keys}, {text} AS freshvec_text FROM {source} {beyond} ORDER BY {keys} LIMIT %(limit)s) AS d
          OFFSET 0) AS d
@@ -7,20 +8,33 @@ SELECT {d_key_texts}, d.freshvec_hash, f.unchanged, CASE WHEN NOT f.unchanged TH
  CROSS JOIN LATERAL (SELECT {unchanged} AS unchanged) AS f
  ORDER BY {d_keys}
 
--- fence: the fence of rows about to be read
+-- keys: the keys of that page, where a row's text cannot be read
+SELECT {key_texts} FROM {source} {beyond} ORDER BY {keys} LIMIT %(limit)s
+
+-- fence: the order of rows about to be read
 SELECT nextval('freshvec.fence')
 
--- state: how far the walk is, and whether it is done
-SELECT backfill_after, backfill_done FROM freshvec.sync WHERE name = {sync_name}
+-- state: how far the walk is, whether it is done, whether it only proves, and seconds since all was proven fresh
+SELECT backfill_after, backfill_done, walk_proves, extract(epoch FROM now() - proven_at)::float8 FROM freshvec.sync WHERE name = {sync_name}
 
 -- restart: walk the whole table again
-UPDATE freshvec.sync SET backfill_after = NULL, backfill_done = false WHERE name = {sync_name}
+UPDATE freshvec.sync
+   SET backfill_after = NULL, backfill_done = false, walk_proves = %(proves)s, walk_rows = 0, walk_found = 0,
+       walk_vectors = 0, walk_started_at = now()
+ WHERE name = {sync_name}
 
 -- answer_rescans: these requests are answered by the walk that now begins
 DELETE FROM freshvec.rescan WHERE id = ANY (%(ids)s)
 
 -- checkpoint: every row up to this key is written
-UPDATE freshvec.sync SET backfill_after = %(after)s WHERE name = {sync_name}
+UPDATE freshvec.sync
+   SET backfill_after = %(after)s, walk_rows = walk_rows + %(rows)s, walk_found = walk_found + %(found)s,
+       walk_vectors = walk_vectors + %(vectors)s
+ WHERE name = {sync_name}
 
--- finish: every row is written
-UPDATE freshvec.sync SET backfill_done = true, backfill_after = NULL WHERE name = {sync_name}
+-- finish: every row is written; while the walk ran, triggers noted what changed behind it
+UPDATE freshvec.sync
+   SET backfill_done = true, walk_proves = false, backfill_after = NULL, rows_walked = walk_rows,
+       proven_at = walk_started_at,
+       proven_found = CASE WHEN proven_at IS NULL THEN 0 ELSE walk_found END, proven_vectors = walk_vectors
+ WHERE name = {sync_name}

@@ -20,14 +20,14 @@ class KeysetPages:
         connection: Connection,
         bound: BoundSync,
         template: LiteralString,
-        keys: Literal["keys", "t_keys"] = "keys",
+        alias: Literal["", "t_"] = "",
         after: Key | None = None,
     ) -> None:
         self._connection = connection
         self._bound = bound
         self._first = bound.compose(template, beyond=sql.SQL(""))
-        # A comparison of rows is a condition on the key's index, at any place of the table.
-        self._next = bound.compose(template, beyond=bound.compose(f"WHERE ({{{keys}}}) > ({{after}})"))
+        beyond = bound.compose(f"WHERE {{{alias}beyond_after}}")
+        self._next = bound.compose(template, beyond=beyond)
         self.after = after
         self.is_exhausted = False
 
@@ -37,6 +37,6 @@ class KeysetPages:
         query = self._next if self.after else self._first
         rows = self._connection.execute(query, given, binary=True).fetchall()
         if rows:
-            self.after = rows[-1][: len(self._bound.key_columns)]
+            self.after = rows[-1][: len(self._bound.key)]
         self.is_exhausted = len(rows) < limit
         return rows

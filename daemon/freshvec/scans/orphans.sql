@@ -1,3 +1,16 @@
--- orphans: target rows of one page whose source row is gone, and the page's last key
-WITH page AS (SELECT {t_keys} FROM {target} AS t {beyond} ORDER BY {t_keys} LIMIT %(limit)s)
-SELECT {t_key_texts}, NOT EXISTS (SELECT FROM {source} AS d WHERE {d_is_t}) FROM page AS t ORDER BY {t_keys}
+-- orphans: target rows of one page: the key, whether it holds a vector of the model, or an error, and whether its
+-- source row is gone
+WITH page AS (
+  SELECT {t_keys}, t.embedding IS NOT NULL AND t.fingerprint = %(fingerprint)s AS embedded,
+         t.encode_error IS NOT NULL AS failed
+    FROM {target} AS t {beyond} ORDER BY {t_keys} LIMIT %(limit)s
+)
+SELECT {t_key_texts}, t.embedded, t.failed, NOT EXISTS (SELECT FROM {source} AS d WHERE {d_is_t})
+  FROM page AS t ORDER BY {t_keys}
+
+-- counted: what the target was found to hold, unless it has changed meanwhile
+UPDATE freshvec.sync SET rows_embedded = %(embedded)s, rows_failed = %(failed)s
+ WHERE name = {sync_name} AND rows_embedded = %(embedded_before)s AND rows_failed = %(failed_before)s
+
+-- counts: what the target is said to hold
+SELECT rows_embedded, rows_failed FROM freshvec.sync WHERE name = {sync_name}

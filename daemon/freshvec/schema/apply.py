@@ -1,4 +1,4 @@
-"""Apply and remove: make a sync's objects in the database as planned, and take them away."""
+"""Apply and remove: make a sync's objects in the database as planned, bind it to its table, and take it all away."""
 
 from dataclasses import replace
 
@@ -6,11 +6,12 @@ from psycopg import sql
 
 from freshvec.backoff import Backoff
 from freshvec.capture import triggers
+from freshvec.capture.queue import ORPHANS
 from freshvec.config import Sync
-from freshvec.db import Connection, queries, translated
-from freshvec.errors import DatabaseError
+from freshvec.db import LOCK_CLASS, WRITE_LOCK_CLASS, Connection, queries, quoted, translated
+from freshvec.errors import DatabaseError, FreshvecError
 from freshvec.records import Model
-from freshvec.schema import migrations
+from freshvec.schema import identity, migrations
 from freshvec.schema.plan import Plan, plan
 from freshvec.source.bound import BoundSync
 from freshvec.target import table
@@ -22,14 +23,14 @@ _LOCK_ATTEMPTS = 10
 def apply(
     connection: Connection, sync: Sync, model: Model, worker_role: str | None = None
 ) -> tuple[BoundSync, bool]:
-    """Make the sync's objects and grants as declared; returns it, and whether its objects had to be changed."""
+    """Make the sync's objects and grants as declared; returns it, and whether anything had to be changed."""
     with translated("apply", f"sync {sync.name!r}"), migrations.exclusive(connection):
         planned = plan(connection, sync, model, worker_role)
+        changes = not planned.is_applied
         backoff = Backoff(first=0.1, cap=2.0)
         while True:
             try:
-                with translated("apply", f"sync {sync.name!r}"), connection.transaction():
-                    return _create(connection, planned), not planned.is_applied
+                return carry_out(connection, planned), changes
             except DatabaseError as error:
                 # Whoever waits for a table's lock holds up all who come after: give way and try again.
                 if not error.retryable or backoff.attempts >= _LOCK_ATTEMPTS:
@@ -37,46 +38,94 @@ def apply(
                 connection.execute(_SQL["pause"], {"seconds": backoff.next_delay()})
 
 
-def _create(connection: Connection, planned: Plan) -> BoundSync:
+def carry_out(connection: Connection, planned: Plan, *, trouble: str | None = None) -> BoundSync:
+    """One transaction: what is lacking, the grants, and the new binding. Raises DatabaseError."""
     bound = planned.bound
-    names = {
+    with translated("apply", f"sync {bound.name!r}"), connection.transaction():
+        connection.execute(_SQL["give_way_soon"])
+        connection.execute(_SQL["lock"], {"class": WRITE_LOCK_CLASS, "name": bound.name})
+        for statement in (*planned.lacking, *planned.access):
+            connection.execute(sql.SQL(statement))
+        return _define(connection, planned, trouble)
+
+
+def _define(connection: Connection, planned: Plan, trouble: str | None) -> BoundSync:
+    """Note the binding. The definition counts as applied only together with everything it says."""
+    bound, difference = planned.bound, planned.difference
+    now, _ = identity.read(connection, bound)
+    given = {
         "name": bound.name,
         "source_schema": bound.source_name[0],
         "source_table": bound.source_name[1],
+        "source_oid": bound.source_oid,
         "target_schema": bound.target_name[0],
         "target_table": bound.target_name[1],
         "model": bound.model.name,
         "fingerprint": bound.model.fingerprint,
         "definition": planned.definition,
+        "shape": planned.shape_hash,
+        "identity": now,
+        "granted": list(planned.readers),
+        "trouble": trouble,
+        "walk": planned.is_redefined or difference.whole,
+        "is_new_binding": planned.is_redefined or difference.is_binding,
     }
-    connection.execute(_SQL["give_way_soon"])
-    if not bound.id:
-        row = connection.execute(_SQL["insert_sync"], names).fetchone()
-        bound = replace(bound, id=row[0] if row else 0)
-    if not planned.is_applied:
-        for statement in planned.shape:
-            connection.execute(sql.SQL(statement))
-        # Last: the definition counts as applied only together with everything it says.
-        connection.execute(_SQL["define_sync"], names)
-    for statement in planned.grants:
-        connection.execute(sql.SQL(statement))
-    return bound
+    if planned.applied is None:
+        connection.execute(_SQL["insert_sync"], given)
+    if planned.is_redefined or difference.whole:
+        connection.execute(bound.compose(_SQL["raise_fence"]))
+    for member in difference.added if not given["walk"] else ():
+        _queue_member(connection, bound, member)
+    if difference.has_lost_members and not given["walk"]:
+        ask_for_walk(connection, bound.name, ORPHANS)
+    row = connection.execute(_SQL["define_sync"], given).fetchone()
+    assert row is not None
+    return replace(bound, id=row[0], generation=row[1])
+
+
+def _queue_member(connection: Connection, bound: BoundSync, oid: int) -> None:
+    """A partition or child that was attached may bring rows; a walk of the others would find nothing."""
+    row = connection.execute(_SQL["member"], {"oid": oid}).fetchone()
+    if row is not None:
+        connection.execute(bound.compose(_SQL["queue_member"], member=quoted(*row)))
+
+
+def ask_for_walk(connection: Connection, name: str, reason: str) -> None:
+    """Have the owner compare the sync's whole table."""
+    connection.execute(_SQL["ask_for_walk"], {"name": name, "reason": reason})
 
 
 def remove(connection: Connection, name: str) -> bool:
-    """Take everything of a sync away; the source stays as it was. False when it was not applied."""
+    """Take everything of a sync away; the source stays as it was. False when it was not applied.
+
+    Raises FreshvecError while a worker owns the sync: it would make everything again.
+    """
     with translated("remove", f"sync {name!r}"), migrations.exclusive(connection):
         if not migrations.is_bootstrapped(connection):
             return False
-        found = connection.execute(_SQL["find_target"], {"name": name}).fetchone()
-        if found is None:
+        row = connection.execute(_SQL["find_target"], {"name": name}).fetchone()
+        if row is None:
             return False
         with connection.transaction():
+            _refuse_while_owned(connection, name)
             for statement in triggers.removal(connection, name):
                 connection.execute(statement, ())
-            connection.execute(table.removal(name, (found[0], found[1])), ())
+            connection.execute(table.removal(name, (row[0], row[1])), ())
             connection.execute(_SQL["forget"], {"name": name})
     return True
+
+
+def _refuse_while_owned(connection: Connection, name: str) -> None:
+    lock = {"class": LOCK_CLASS, "name": name}
+    row = connection.execute(_SQL["own_for_now"], lock).fetchone()
+    if not (row and row[0]):
+        pid, application = connection.execute(_SQL["owner"], lock).fetchone() or ("unknown", "unknown")
+        raise FreshvecError(
+            "remove",
+            f"sync {name!r}",
+            f"a running worker keeps it (backend {pid}, {application}) and would make everything again",
+            "Take the sync out of that worker's file and reload or stop it; then remove the sync.",
+        )
 
 
 def applied_names(connection: Connection) -> list[str]:

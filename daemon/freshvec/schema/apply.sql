@@ -1,21 +1,48 @@
--- pause: before the next attempt
-SELECT pg_sleep(%(seconds)s)
-
 -- give_way_soon: whoever waits for a table's lock holds up all who come after
 SET LOCAL lock_timeout = '1s'
 
--- insert_sync: make a sync known
-INSERT INTO freshvec.sync (name, source_schema, source_table, target_schema, target_table, model, fingerprint, definition)
-VALUES (%(name)s, %(source_schema)s, %(source_table)s, %(target_schema)s, %(target_table)s, %(model)s, %(fingerprint)s, '')
-RETURNING id
+-- pause: before the next attempt
+SELECT pg_sleep(%(seconds)s)
 
--- define_sync: note what is being applied; a new text or model is walked from the beginning
+-- lock: no writing transaction of an older generation is under way any more, and none begins
+SELECT pg_advisory_xact_lock(%(class)s, hashtext(%(name)s))
+
+-- insert_sync: make a sync known
+INSERT INTO freshvec.sync (name, source_schema, source_table, source_oid, target_schema, target_table, model, fingerprint,
+                           definition, shape)
+VALUES (%(name)s, %(source_schema)s, %(source_table)s, %(source_oid)s, %(target_schema)s, %(target_table)s, %(model)s,
+        %(fingerprint)s, '', '')
+
+-- define_sync: note what is applied; what is defined otherwise, or may have changed unseen, is walked from the beginning
 UPDATE freshvec.sync
-   SET definition = %(definition)s, model = %(model)s, fingerprint = %(fingerprint)s,
+   SET definition = %(definition)s, shape = %(shape)s, identity = %(identity)s, granted = %(granted)s,
+       rows_embedded = CASE WHEN fingerprint = %(fingerprint)s AND source_oid = %(source_oid)s::oid
+                            THEN rows_embedded ELSE 0 END,
+       model = %(model)s, fingerprint = %(fingerprint)s, source_oid = %(source_oid)s,
        source_schema = %(source_schema)s, source_table = %(source_table)s,
-       target_schema = %(target_schema)s, target_table = %(target_table)s,
-       backfill_done = false, backfill_after = NULL
+       target_schema = %(target_schema)s, target_table = %(target_table)s, trouble = %(trouble)s,
+       generation = generation + CASE WHEN %(is_new_binding)s THEN 1 ELSE 0 END,
+       backfill_done = backfill_done AND NOT %(walk)s,
+       backfill_after = CASE WHEN %(walk)s THEN NULL ELSE backfill_after END,
+       walk_proves = walk_proves AND NOT %(walk)s,
+       walk_rows = CASE WHEN %(walk)s THEN 0 ELSE walk_rows END,
+       walk_found = CASE WHEN %(walk)s THEN 0 ELSE walk_found END,
+       walk_vectors = CASE WHEN %(walk)s THEN 0 ELSE walk_vectors END,
+       walk_started_at = CASE WHEN %(walk)s THEN now() ELSE walk_started_at END
  WHERE name = %(name)s
+RETURNING id, generation
+
+-- raise_fence: the next fence is above every one that the target holds
+SELECT setval('freshvec.fence', t.highest)
+  FROM (SELECT max(fence) AS highest FROM {target}) AS t
+ WHERE t.highest >= (SELECT last_value FROM freshvec.fence)
+
+-- queue_member: every row of a table that has come into the family
+INSERT INTO {queue} (bulk, {k}) SELECT true, {keys} FROM ONLY {member} WHERE pg_current_xact_id() IS NOT NULL
+
+-- member: the name of a table
+SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.oid = %(oid)s::oid AND c.relkind = 'r'
 
 -- find_target: where an applied sync writes to
 SELECT target_schema, target_table FROM freshvec.sync WHERE name = %(name)s
@@ -25,3 +52,15 @@ SELECT name FROM freshvec.sync ORDER BY name
 
 -- forget: nothing is known of a removed sync
 WITH gone AS (DELETE FROM freshvec.rescan WHERE sync = %(name)s) DELETE FROM freshvec.sync WHERE name = %(name)s
+
+-- ask_for_walk: have the owner compare the whole table
+SELECT freshvec.ask_for_walk(%(name)s, %(reason)s)
+
+-- own_for_now: nobody owns the sync, and nobody will until this transaction ends
+SELECT pg_try_advisory_xact_lock(%(class)s, hashtext(%(name)s))
+
+-- owner: who owns a sync: its backend and what it calls itself
+SELECT l.pid, a.application_name FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
+ WHERE l.locktype = 'advisory' AND l.classid = %(class)s::bigint::oid AND l.objsubid = 2 AND l.granted
+   AND l.objid::bigint = hashtext(%(name)s)::bigint & 4294967295
+   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())

@@ -1,6 +1,9 @@
-"""Plan: what a sync needs in the database, as DDL, and whether that is there already."""
+"""Plan: what a sync needs in the database, as DDL, and what of it is lacking."""
 
+import hashlib
+import json
 from dataclasses import dataclass, replace
+from typing import Any
 
 from psycopg import sql
 
@@ -9,7 +12,8 @@ from freshvec.config import Sync
 from freshvec.db import Connection, queries, quoted
 from freshvec.errors import SchemaError
 from freshvec.records import Model
-from freshvec.schema import migrations
+from freshvec.schema import identity, migrations
+from freshvec.schema.identity import Difference
 from freshvec.source.bind import bind
 from freshvec.source.bound import BoundSync
 from freshvec.target import table
@@ -18,53 +22,166 @@ _SQL = queries("schema/plan")
 
 
 @dataclass(frozen=True)
+class Applied:
+    """What the database knows of a sync."""
+
+    id: int
+    definition: str
+    shape: str
+    identity: str
+    generation: int
+    granted: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What a sync needs in the database. `shape` are its objects, `grants` what is still to be granted."""
+    """What a sync needs in the database.
+
+    `shape` are all its objects, `lacking` what must be run to have them, `access` what is still to be granted or
+    revoked, `readers` who then may read the target. `applied` is None while the database does not know the sync.
+    """
 
     bound: BoundSync
     shape: tuple[str, ...]
-    grants: tuple[str, ...]
-    is_applied: bool
+    lacking: tuple[str, ...]
+    access: tuple[str, ...]
+    readers: tuple[str, ...]
+    applied: Applied | None
+    difference: Difference
 
     @property
     def definition(self) -> str:
-        """The text that tells whether an applied sync is still the declared one."""
-        model = self.bound.model
-        return "\n".join([f"-- model {model.name} {model.fingerprint.hex()}", *self.shape])
+        """The text that tells whether an applied sync is still the declared one, on the same table."""
+        bound = self.bound
+        declared = {
+            "table": bound.source_oid,
+            "key": [[c.name, c.type, c.collation] for c in bound.key],
+            "text": hashlib.sha256(bound.text.as_string(None).encode()).hexdigest(),
+            "model": f"{bound.model.name} {bound.model.fingerprint.hex()}",
+            "target": [*bound.target_name, bound.vector_type.as_string(None)],
+        }
+        return json.dumps(declared)
+
+    @property
+    def shape_hash(self) -> str:
+        return hashlib.sha256("\n".join(self.shape).encode()).hexdigest()
+
+    @property
+    def is_redefined(self) -> bool:
+        """Whether another text, model, key, table or target is declared than was applied."""
+        return self.applied is None or self.applied.definition != self.definition
+
+    @property
+    def needs_objects(self) -> bool:
+        """Whether queue, target or functions are to be made: without them nothing can run."""
+        return bool(set(self.lacking) & set(self.shape))
+
+    def without_ddl(self) -> "Plan":
+        """The same binding, with nothing made, mended or granted."""
+        return replace(self, lacking=(), access=())
+
+    @property
+    def is_applied(self) -> bool:
+        """Whether nothing is to be made, mended or walked."""
+        return not (self.lacking or self.is_redefined or self.difference.is_binding)
 
 
 def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | None = None) -> Plan:
-    """The sync bound to the database, its whole DDL, and whether that is applied already. Changes nothing.
+    """The sync bound to the database, its DDL, and what of it is lacking. Changes nothing.
 
     Raises SchemaError or DatabaseError for whatever would keep it from being applied.
     """
-
-    def text(statements: list[sql.Composed]) -> tuple[str, ...]:
-        return tuple(statement.as_string(connection).replace("%%", "%") for statement in statements)
-
-    bound = bind(connection, sync, model)
-    table.check_existing(connection, bound)
-    grants = table.grants(connection, bound, worker_role)
-    if worker_role:
-        grants.append(sql.SQL(_SQL["grant_schema"]).format(role=quoted(worker_role)))
-    shape = [*queue.statements(bound), *table.statements(bound), *triggers.statements(bound)]
-    planned = Plan(bound, text(shape), text(grants), is_applied=False)
-    if migrations.pending(connection):
-        return planned
+    knows = not migrations.pending(connection)
+    bound = _bind(connection, sync, model, knows=knows)
+    existing = table.check_existing(connection, bound)
+    shape = _text(
+        connection, [*queue.statements(bound), *table.statements(bound), *triggers.statements(bound)]
+    )
+    planned = Plan(bound, shape, shape, (), (), None, identity.difference("", ""))
+    if not knows:
+        rights = _schema_rights(worker_role) + table.access(connection, bound, [], worker_role).ddl
+        security = _text(connection, table.row_security(bound, existing))
+        return replace(planned, lacking=shape + security, access=_text(connection, rights))
     _check_target_free(connection, bound)
-    found = connection.execute(_SQL["find_sync"], {"name": sync.name}).fetchone()
-    if found is None:
-        return planned
-    is_applied = found[1] == planned.definition and _is_whole(connection, bound)
-    return replace(planned, bound=replace(bound, id=found[0]), is_applied=is_applied)
+    applied = _applied(connection, sync.name)
+    if applied is not None:
+        bound = replace(bound, id=applied.id, generation=applied.generation)
+    planned = replace(planned, bound=bound, applied=applied)
+    access = table.access(connection, bound, list(applied.granted) if applied else [], worker_role)
+    rights = [] if _has_schema_rights(connection, worker_role) else _schema_rights(worker_role)
+    now, _ = identity.read(connection, bound)
+    return replace(
+        planned,
+        lacking=_lacking(connection, planned, existing),
+        access=_text(connection, rights + access.ddl),
+        readers=tuple(role or "" for role in access.granted),
+        difference=identity.difference(applied.identity if applied else "", now),
+    )
 
 
-def _is_whole(connection: Connection, bound: BoundSync) -> bool:
-    """Whether every object and every trigger of an applied sync is still there."""
+def _bind(connection: Connection, sync: Sync, model: Model, *, knows: bool) -> BoundSync:
+    """The sync bound to its table. A table that was renamed is named."""
+    try:
+        return bind(connection, sync, model)
+    except SchemaError as error:
+        row = connection.execute(_SQL["renamed"], {"name": sync.name}).fetchone() if knows else None
+        if row is None or "no such table" not in error.problem:
+            raise
+        remedy = f'If that is meant, write table = "{row[0]}" and run `freshvec apply`; else rename it back.'
+        problem = f"there is no such table; the one it was applied to is now {row[0]}"
+        raise SchemaError(error.operation, error.subject, problem, remedy) from error
+
+
+def _lacking(connection: Connection, planned: Plan, existing: table.Existing | None) -> tuple[str, ...]:
+    """The DDL to be run: all of it where an object is missing or made otherwise, else what mends the triggers."""
+    bound, applied = planned.bound, planned.applied
+    found_queue = table.describe(connection, ("freshvec", f"queue_{bound.name}"))
+    ddl: list[sql.Composed] = []
+    if existing is not None:
+        ddl += table.following(connection, bound, existing, found_queue.oid if found_queue else None)
+    is_shaped = applied is not None and applied.shape == planned.shape_hash and _all_exist(connection, bound)
+    lacking = _text(connection, ddl)
+    if ddl or not is_shaped:
+        lacking += planned.shape + _text(connection, triggers.strays(connection, bound))
+    else:
+        lacking += _text(connection, triggers.mending(connection, bound))
+    if existing is None or ddl or existing.has_row_security != bound.has_row_security:
+        lacking += _text(connection, table.row_security(bound, existing))
+    return lacking
+
+
+def _text(connection: Connection, statements: list[Any]) -> tuple[str, ...]:
+    return tuple(statement.as_string(connection).replace("%%", "%") for statement in statements)
+
+
+def _applied(connection: Connection, name: str) -> Applied | None:
+    row = connection.execute(_SQL["find_sync"], {"name": name}).fetchone()
+    if row is None:
+        return None
+    number, definition, shape, noted, generation, granted, _ = row
+    return Applied(number, definition, shape, noted, generation, tuple(granted))
+
+
+def _all_exist(connection: Connection, bound: BoundSync) -> bool:
+    """Whether the sync's queue, target, view and functions are there."""
     names = [("freshvec", f"queue_{bound.name}"), bound.target_name, bound.view_name]
-    quoted_names = [sql.Identifier(*name).as_string() for name in names]
-    row = connection.execute(_SQL["all_exist"], {"names": quoted_names}).fetchone()
-    return bool(row and row[0]) and triggers.is_installed(connection, bound)
+    given = {
+        "names": [sql.Identifier(*name).as_string() for name in names],
+        "functions": [f"{kind}_{bound.name}" for kind in ("capture", "capture_row", "embedded")],
+    }
+    row = connection.execute(_SQL["all_exist"], given).fetchone()
+    return bool(row and row[0])
+
+
+def _schema_rights(worker_role: str | None) -> list[sql.Composed]:
+    return [sql.SQL(_SQL["grant_schema"]).format(role=quoted(worker_role))] if worker_role else []
+
+
+def _has_schema_rights(connection: Connection, worker_role: str | None) -> bool:
+    if worker_role is None:
+        return True
+    row = connection.execute(_SQL["worker_rights"], {"role": worker_role}).fetchone()
+    return bool(row and row[0])
 
 
 def _check_target_free(connection: Connection, bound: BoundSync) -> None:

@@ -1,16 +1,30 @@
 -- find_sync: what was applied for a sync
-SELECT id, definition FROM freshvec.sync WHERE name = %(name)s
+SELECT id, definition, shape, identity, generation, granted, source_oid::bigint FROM freshvec.sync WHERE name = %(name)s
 
--- all_exist: whether every one of these tables and views is there
-SELECT bool_and(to_regclass(name) IS NOT NULL) FROM unnest(%(names)s::text[]) AS name
+-- renamed: the name that the table of an applied sync has now
+SELECT source_oid::regclass::text FROM freshvec.sync
+ WHERE name = %(name)s AND EXISTS (SELECT FROM pg_class WHERE oid = source_oid)
+
+-- all_exist: whether these tables, views and functions are there
+SELECT bool_and(to_regclass(name) IS NOT NULL) AND (
+         SELECT count(*) = 3 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+          WHERE n.nspname = 'freshvec' AND p.proname = ANY (%(functions)s::text[]))
+  FROM unnest(%(names)s::text[]) AS name
 
 -- target_taken: the sync that already writes to a target
-SELECT name FROM freshvec.sync WHERE target_schema = %(target_schema)s AND target_table = %(target_table)s AND name <> %(name)s
+SELECT name FROM freshvec.sync
+ WHERE target_schema = %(target_schema)s AND target_table = %(target_table)s AND name <> %(name)s
 
--- grant_schema: what the daemon's role needs of the schema
+-- worker_rights: whether the worker's role has what it needs of the schema
+SELECT has_schema_privilege(%(role)s, 'freshvec', 'USAGE') AND has_table_privilege(%(role)s, 'freshvec.sync', 'UPDATE')
+   AND has_table_privilege(%(role)s, 'freshvec.activity', 'INSERT')
+   AND has_function_privilege(%(role)s, 'freshvec.ring(text)', 'EXECUTE')
+
+-- grant_schema: what the worker's role needs of the schema
 GRANT USAGE ON SCHEMA freshvec TO {role};
 GRANT SELECT ON ALL TABLES IN SCHEMA freshvec TO {role};
 GRANT UPDATE ON freshvec.sync TO {role};
-GRANT SELECT, DELETE ON freshvec.rescan TO {role};
+GRANT SELECT, INSERT, DELETE ON freshvec.rescan TO {role};
 GRANT SELECT, INSERT, UPDATE ON freshvec.activity TO {role};
-GRANT USAGE ON SEQUENCE freshvec.fence TO {role}
+GRANT SELECT, UPDATE, USAGE ON SEQUENCE freshvec.fence TO {role};
+GRANT EXECUTE ON FUNCTION freshvec.ring(text), freshvec.ask_for_walk(text, text), freshvec.sync_status() TO {role}

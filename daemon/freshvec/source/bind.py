@@ -1,45 +1,60 @@
 """Binding: what a sync's source table is, read from the catalogue."""
 
+from dataclasses import replace
+
 from freshvec.config import Sync, split_name
-from freshvec.db import Connection, queries, translated
+from freshvec.db import Connection, queries, quoted, translated
 from freshvec.errors import SchemaError
 from freshvec.records import Model
-from freshvec.source.bound import BoundSync
+from freshvec.source.bound import BoundSync, Relation
+from freshvec.source.expression import dependence
+from freshvec.source.key import KeyColumn
 
 _SQL = queries("source/bind")
 _TARGET_COLUMNS = {"embedding", "content_hash", "fingerprint", "fence", "encode_error", "embedded_at"}
 
 
-def bind(connection: Connection, sync: Sync, model: Model, sync_id: int = 0) -> BoundSync:
+def bind(connection: Connection, sync: Sync, model: Model) -> BoundSync:
     """Resolve a sync against the database. Raises SchemaError or DatabaseError naming what to change."""
     with translated("inspect", f"table {sync.table}"):
-        oid, schema, table = _relation(connection, sync)
-        key_columns, key_types = _key(connection, sync, oid)
-        columns = [row[0] for row in connection.execute(_SQL["columns"], {"oid": oid})]
-        relations = connection.execute(_SQL["relations"], {"oid": oid}).fetchall()
-        _check_columns(sync, columns, key_columns)
+        encoding, version = connection.execute(_SQL["server"]).fetchone() or ("", 0)
+        if encoding == "SQL_ASCII":
+            problem = "the database has no encoding (SQL_ASCII), so its bytes are no text"
+            raise _refused(sync, problem, "Move the table to a database with ENCODING 'UTF8'.")
+        oid, name, is_child, has_row_security = _relation(connection, sync)
+        key = _key(connection, sync, oid)
+        columns = connection.execute(_SQL["columns"], {"oid": oid}).fetchall()
+        _check_columns(sync, [column for column, _ in columns], {column.name for column in key})
+        relations = _relations(connection, sync, oid)
         bound = BoundSync(
-            sync_id,
-            sync,
-            model,
-            oid,
-            (schema, table),
-            key_columns,
-            key_types,
-            tuple((a, b) for a, b in relations),
-            _vector_schema(connection, sync),
+            id=0,
+            sync=sync,
+            model=model,
+            source_oid=oid,
+            source_name=name,
+            key=key,
+            watched=(),
+            functions=(),
+            relations=relations,
+            is_family=is_child or len(relations) > 1 or relations[0].is_partitioned,
+            has_row_security=has_row_security,
+            vector_schema=_vector_schema(connection, sync),
+            encoding=encoding,
+            server_version=version,
         )
     with translated(f"read the text of sync {sync.name!r} from", sync.table):
         connection.execute(bound.compose(_SQL["check_text"]), ())
-    return bound
+        names = {number: column for column, number in columns}
+        depends = dependence(connection, sync, oid, bound.text, quoted(*name), names)
+    return replace(bound, watched=depends.columns, functions=depends.functions)
 
 
 def _refused(sync: Sync, problem: str, remedy: str) -> SchemaError:
     return SchemaError(f"bind sync {sync.name!r} to", sync.table, problem, remedy)
 
 
-def _relation(connection: Connection, sync: Sync) -> tuple[int, str, str]:
-    """Oid, schema and name of the source table."""
+def _relation(connection: Connection, sync: Sync) -> tuple[int, tuple[str, str], bool, bool]:
+    """Oid and name of the source table, whether it has a parent, and whether it has row security."""
     schema, table = split_name(sync.table)
     row = connection.execute(_SQL["relation"], {"schema": schema, "table": table}).fetchone()
     if row is None:
@@ -48,27 +63,51 @@ def _relation(connection: Connection, sync: Sync) -> tuple[int, str, str]:
             "there is no such table",
             "Create it, or correct `table` (schema.table; quote unusual names).",
         )
-    oid, schema, table, kind = row
+    oid, schema, table, kind, is_child, has_row_security = row
     if kind not in ("r", "p"):
         problem = "it is a view or another kind of relation, not a table"
         raise _refused(sync, problem, "Name the table whose rows change.")
-    return oid, schema, table
+    return oid, (schema, table), is_child, has_row_security
 
 
-def _key(connection: Connection, sync: Sync, oid: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names and types of the key columns."""
-    row = connection.execute(_SQL["key"], {"oid": oid}).fetchone()
-    if row is None:
-        problem = "it has no primary key and no unique index on NOT NULL columns"
-        raise _refused(sync, problem, f"Give it one: ALTER TABLE {sync.table} ADD PRIMARY KEY (…);")
-    return tuple(row[1]), tuple(row[2])
+def _key(connection: Connection, sync: Sync, oid: int) -> tuple[KeyColumn, ...]:
+    rows = connection.execute(_SQL["key"], {"oid": oid}).fetchall()
+    if rows:
+        return tuple(
+            KeyColumn(
+                name,
+                number,
+                kind,
+                type_oid,
+                tuple(collation) if collation else None,
+                tuple(equal),
+                tuple(more),
+            )
+            for name, number, kind, type_oid, collation, equal, more in rows
+        )
+    deferrable = connection.execute(_SQL["deferrable"], {"oid": oid}).fetchone()
+    if deferrable:
+        problem = f"its key {deferrable[0]!r} is DEFERRABLE, so two rows may share a key for a while"
+        raise _refused(sync, problem, "Give it a unique index on NOT NULL columns that is checked at once.")
+    problem = "it has no primary key and no unique index on NOT NULL columns"
+    raise _refused(sync, problem, f"Give it one: ALTER TABLE {sync.table} ADD PRIMARY KEY (…);")
 
 
-def _check_columns(sync: Sync, columns: list[str], key: tuple[str, ...]) -> None:
+def _relations(connection: Connection, sync: Sync, oid: int) -> tuple[Relation, ...]:
+    """The table itself, then its partitions and children."""
+    rows = connection.execute(_SQL["relations"], {"oid": oid}).fetchall()
+    for _, schema, table, kind in rows:
+        if kind == "f":
+            problem = f"its partition or child {schema}.{table} is a foreign table, whose changes no trigger here sees"
+            raise _refused(sync, problem, "Detach it, or name the tables that are here.")
+    return tuple(Relation(number, (schema, table), kind == "p") for number, schema, table, kind in rows)
+
+
+def _check_columns(sync: Sync, columns: list[str], key: set[str]) -> None:
     for column in sync.columns or ():
         if column not in columns:
             raise _refused(sync, f"it has no column {column!r}", f"Its columns are: {', '.join(columns)}.")
-    taken = set(key) & _TARGET_COLUMNS
+    taken = key & _TARGET_COLUMNS
     if taken:
         problem = f"its key column {min(taken)!r} is also a column of the target"
         raise _refused(sync, problem, "Rename the key column.")

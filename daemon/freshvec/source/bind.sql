@@ -1,32 +1,60 @@
--- relation: what a table is: oid, schema, name, kind
-SELECT c.oid::bigint, n.nspname, c.relname, c.relkind
+-- server: encoding and version of the server
+SELECT current_setting('server_encoding'), current_setting('server_version_num')::int
+
+-- relation: what a table is: oid, schema, name, kind, whether it has a parent, and row security
+SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text,
+       EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid),
+       c.relrowsecurity
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relname = %(table)s
-   AND CASE WHEN %(schema)s::text IS NULL THEN n.nspname = 'public' ELSE n.nspname = %(schema)s END
+   AND n.nspname = coalesce(%(schema)s::text, 'public')
 
--- key: the columns of the primary key, or of the first unique index that allows no NULL
-SELECT i.indisprimary, array_agg(a.attname::text ORDER BY k.place), array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY k.place)
-  FROM pg_index i
- CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+-- renamed: the name that an applied sync's table has now
+SELECT c.oid::regclass::text FROM pg_class c WHERE c.oid = (
+  SELECT source_oid FROM freshvec.sync WHERE name = %(name)s)
+
+-- key: the columns of the primary key, or of the first unique index that allows no NULL: with collation and operators
+SELECT a.attname::text, a.attnum::int, format_type(a.atttypid, a.atttypmod), a.atttypid::bigint,
+       CASE WHEN a.attcollation <> 0 THEN ARRAY[cn.nspname::text, co.collname::text] END,
+       ARRAY[en.nspname::text, eq.oprname::text], ARRAY[gn.nspname::text, gt.oprname::text]
+  FROM (SELECT i.indexrelid, i.indrelid, i.indkey, i.indclass, i.indnkeyatts
+          FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid JOIN pg_am ON pg_am.oid = ic.relam
+         WHERE amname = 'btree' AND i.indrelid = %(oid)s::oid AND i.indisunique AND i.indisvalid AND i.indimmediate
+           AND i.indpred IS NULL AND i.indexprs IS NULL
+           AND NOT EXISTS (SELECT FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) AS k (attnum)
+                             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+                            WHERE NOT a.attnotnull)
+         ORDER BY i.indisprimary DESC, i.indexrelid LIMIT 1) AS i
+ CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS k (attnum, opclass, place)
   JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
- WHERE i.indrelid = %(oid)s::oid AND i.indisunique AND i.indisvalid AND i.indimmediate
-   AND i.indpred IS NULL AND i.indexprs IS NULL AND k.place <= i.indnkeyatts
- GROUP BY i.indexrelid, i.indisprimary
-HAVING bool_and(a.attnotnull)
- ORDER BY i.indisprimary DESC, i.indexrelid
- LIMIT 1
+  LEFT JOIN pg_collation co ON co.oid = a.attcollation LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
+  JOIN pg_opclass oc ON oc.oid = k.opclass
+  JOIN pg_amop ea ON ea.amopfamily = oc.opcfamily AND ea.amopstrategy = 3
+                 AND ea.amoplefttype = oc.opcintype AND ea.amoprighttype = oc.opcintype
+  JOIN pg_operator eq ON eq.oid = ea.amopopr JOIN pg_namespace en ON en.oid = eq.oprnamespace
+  JOIN pg_amop ga ON ga.amopfamily = oc.opcfamily AND ga.amopstrategy = 5
+                 AND ga.amoplefttype = oc.opcintype AND ga.amoprighttype = oc.opcintype
+  JOIN pg_operator gt ON gt.oid = ga.amopopr JOIN pg_namespace gn ON gn.oid = gt.oprnamespace
+ WHERE k.place <= i.indnkeyatts
+ ORDER BY k.place
 
--- columns: the names of a table's columns
-SELECT attname::text FROM pg_attribute WHERE attrelid = %(oid)s::oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+-- deferrable: a key that cannot be used because its uniqueness may be checked later
+SELECT conname::text FROM pg_constraint
+ WHERE conrelid = %(oid)s::oid AND contype IN ('p', 'u') AND condeferrable ORDER BY contype LIMIT 1
 
--- relations: the table and every partition or child a statement may write to directly
+-- columns: the table's columns: name and number
+SELECT a.attname::text, a.attnum::int FROM pg_attribute a
+ WHERE a.attrelid = %(oid)s::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+
+-- relations: the table and every partition or child: oid, schema, name, kind
 WITH RECURSIVE family AS (
   SELECT %(oid)s::oid AS oid
   UNION
   SELECT inhrelid FROM pg_inherits JOIN family ON inhparent = family.oid
 )
-SELECT n.nspname, c.relname FROM family JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE c.relkind IN ('r', 'p') ORDER BY c.oid
+SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text
+  FROM family JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p', 'f') ORDER BY c.oid = %(oid)s::oid DESC, c.oid
 
 -- check_text: parse the text's expression without reading a row
 SELECT {text} AS freshvec_text FROM {source} WHERE false

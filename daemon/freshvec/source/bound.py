@@ -9,30 +9,55 @@ from psycopg import sql
 from freshvec.config import Sync
 from freshvec.db import quoted, verbatim
 from freshvec.records import Key, Model
+from freshvec.source import blank
+from freshvec.source.key import KeyColumn, beyond
 
-_BLANK = r"E' \t\r\n\f'"
 # A token is rarely longer than a few letters: this many characters per token hold more than a model reads,
 # and keep a page of megabyte texts from filling the memory.
 CHARACTERS_PER_TOKEN = 100
+_MOST_ARGUMENTS = 90  # of one function call; Postgres takes 100
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A table that holds rows of the source: itself, a partition or a child."""
+
+    oid: int
+    name: tuple[str, str]
+    is_partitioned: bool
 
 
 @dataclass(frozen=True)
 class BoundSync:
-    """A sync bound to the database: names resolved, key and types known. `id` is 0 until it is applied."""
+    """A sync bound to the database: names resolved, key and types known. `id` is 0 until it is applied.
+
+    `watched` are the columns whose change is a change of the text. `is_family`: the source has partitions, children
+    or a parent, so that a statement on another table may change its rows.
+    """
 
     id: int
     sync: Sync
     model: Model
     source_oid: int
     source_name: tuple[str, str]
-    key_columns: tuple[str, ...]
-    key_types: tuple[str, ...]
-    relations: tuple[tuple[str, str], ...]
+    key: tuple[KeyColumn, ...]
+    watched: tuple[str, ...]
+    functions: tuple[int, ...]
+    relations: tuple[Relation, ...]
+    is_family: bool
+    has_row_security: bool
     vector_schema: str | None
+    encoding: str
+    server_version: int
+    generation: int = 0
 
     @property
     def name(self) -> str:
         return self.sync.name
+
+    @property
+    def key_columns(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.key)
 
     @property
     def target_name(self) -> tuple[str, str]:
@@ -54,15 +79,20 @@ class BoundSync:
     @property
     def text(self) -> sql.Composable:
         """The text of a row over the source's own column names; NULL where there is nothing to embed."""
-        if self.sync.columns is not None:
-            columns = _list(map(quoted, self.sync.columns))
-            rendered: sql.Composable = sql.SQL("concat_ws(E'\\n', {})").format(columns)
-        else:
-            rendered = sql.SQL("({})::text").format(verbatim(self.sync.expression or ""))
-        wanted: sql.Composable = sql.SQL("btrim({}, " + _BLANK + ") <> ''").format(rendered)
+        rendered = sql.SQL('({} COLLATE "C")').format(self._rendered())
+        wanted = blank.shows_something(rendered, self.encoding)
         if self.sync.where:
             wanted = sql.SQL("({}) AND {}").format(verbatim(self.sync.where), wanted)
         return sql.SQL("CASE WHEN {} THEN {} END").format(wanted, rendered)
+
+    def _rendered(self) -> sql.Composable:
+        if self.sync.columns is None:
+            return sql.SQL("({})::text").format(verbatim(self.sync.expression or ""))
+        columns = [quoted(column) for column in self.sync.columns]
+        if len(columns) <= _MOST_ARGUMENTS:
+            return sql.SQL("concat_ws(E'\\n', {})").format(_list(columns))
+        one = "CASE WHEN {0} IS NOT NULL THEN concat({0}) END"
+        return sql.SQL("concat_ws(E'\\n', VARIADIC ARRAY[{}])").format(_list(_each(one, columns)))
 
     @property
     def max_characters(self) -> int:
@@ -71,7 +101,7 @@ class BoundSync:
 
     def keys(self, alias: str | None = None) -> list[sql.Composable]:
         """The key columns, quoted, behind `alias` if one is given."""
-        return [quoted(alias, column) for column in self.key_columns]
+        return [quoted(alias, column.name) for column in self.key]
 
     def compose(self, template: Any, **more: sql.Composable) -> sql.Composed:
         """A query template with this sync's names filled in. Placeholders for values stay.
@@ -83,13 +113,15 @@ class BoundSync:
     def _names(self) -> dict[str, sql.Composable]:
         """What the sync's objects are called."""
         return {
-            "sync_id": sql.Literal(self.id),
             "sync_name": sql.Literal(self.name),
             "source": quoted(*self.source_name),
             "target": quoted(*self.target_name),
             "view": quoted(*self.view_name),
             "queue": quoted("freshvec", f"queue_{self.name}"),
             "capture": quoted("freshvec", f"capture_{self.name}"),
+            "capture_row": quoted("freshvec", f"capture_row_{self.name}"),
+            "embedded": quoted("freshvec", f"embedded_{self.name}"),
+            "visible": quoted("freshvec", f"visible_{self.name}"),
         }
 
     def _text_parts(self) -> dict[str, sql.Composable]:
@@ -97,53 +129,77 @@ class BoundSync:
         return {
             "text": self.text,
             "hash": sql.SQL("substring(sha256(convert_to(freshvec_text, 'UTF8')) FROM 1 FOR 16)"),
+            # A row without text is fresh where the target has no row of it.
             "unchanged": sql.SQL(
-                "coalesce(t.fingerprint = %(fingerprint)s AND t.encode_error IS NULL"
-                " AND t.content_hash IS NOT DISTINCT FROM d.freshvec_hash"
-                " AND (t.embedding IS NULL) = (d.freshvec_hash IS NULL), false)"
+                "CASE WHEN d.freshvec_hash IS NULL THEN t.fence IS NULL"
+                " ELSE coalesce(t.content_hash = d.freshvec_hash AND t.fingerprint = %(fingerprint)s"
+                " AND t.encode_error IS NULL AND t.embedding IS NOT NULL, false) END"
             ),
             "max_characters": sql.Literal(self.max_characters),
             "vector_type": self.vector_type,
+            "dimension": sql.Literal(self.model.dimension),
+            "fingerprint": sql.Literal(self.model.fingerprint),
         }
 
     def _key_parts(self) -> dict[str, sql.Composable]:
         """Key columns: as lists, as texts, as typed columns, as conditions. `k1`, `k2`… stand for given ones."""
-        numbered = [quoted(f"k{i}") for i, _ in enumerate(self.key_columns, 1)]
-        types = [verbatim(name) for name in self.key_types]
-        placeholders = [sql.SQL("%({})s").format(k_name(i)) for i, _ in enumerate(self.key_columns, 1)]
-        columns = self.keys()
+        numbered = [quoted(f"k{i}") for i, _ in enumerate(self.key, 1)]
+        placeholders = [sql.SQL(f"%(k{i})s") for i, _ in enumerate(self.key, 1)]
+        types = [column.declared for column in self.key]
+        plain = [verbatim(column.type) for column in self.key]
         given = _list(_each("{}::text[]", placeholders))
+        k_typed = [column.cast(quoted("k", f"k{i}")) for i, column in enumerate(self.key, 1)]
+        after = [
+            column.cast(sql.SQL("{}::text").format(p))
+            for column, p in zip(self.key, placeholders, strict=True)
+        ]
+        d, t = self.keys("d"), self.keys("t")
+        g = [quoted("g", f"k{i}") for i, _ in enumerate(self.key, 1)]
         return {
             # lists of columns
-            "keys": _list(columns),
-            "d_keys": _list(self.keys("d")),
-            "t_keys": _list(self.keys("t")),
+            "keys": _list(self.keys()),
+            "view_columns": _list(_each("{} {}", self.keys(), plain)),
+            "d_keys": _list(d),
+            "t_keys": _list(t),
             "k": _list(numbered),
+            "d_keys_as_k": _list(_each("{} AS {}", d, numbered)),
+            "g_keys": _list(g),
+            "k_typed": _list(k_typed),
             # the same as texts: how keys travel between Postgres and the daemon
-            "d_key_texts": _list(_each("{}::text", self.keys("d"))),
-            "t_key_texts": _list(_each("{}::text", self.keys("t"))),
+            "key_texts": _list(_each("{}::text", self.keys())),
+            "d_key_texts": _list(_each("{}::text", d)),
+            "t_key_texts": _list(_each("{}::text", t)),
             "k_texts": _list(_each("{}::text", numbered)),
-            "k_typed": _list(_each("k.{}::{}", numbered, types)),
             # definitions of columns
-            "k_text_columns": _list(_each("{} text NOT NULL", numbered)),
             "k_typed_columns": _list(_each("{} {}", numbered, types)),
-            "key_columns_typed": _list(_each("{} {} NOT NULL", columns, types)),
+            "key_columns_typed": _list(_each("{} {} NOT NULL", self.keys(), types)),
+            "key_arguments": _list(plain),
             # rows of key texts, given as one text[] parameter per key column
             "key_params": given,
-            "given_keys": sql.SQL("unnest({}) AS k ({})").format(given, _list(numbered)),
+            "given_keys": sql.SQL("unnest({}) WITH ORDINALITY AS k ({}, place)").format(
+                given, _list(numbered)
+            ),
             # conditions
-            "d_is_k": _all(_each("d.{} = k.{}::{}", columns, numbered, types)),
-            "t_is_k": _all(_each("t.{} = k.{}::{}", columns, numbered, types)),
-            "d_is_t": _all(_each("d.{0} = t.{0}", columns)),
-            "after": _list(_each("{}::text::{}", placeholders, types)),
+            "d_is_k": self.same(d, k_typed),
+            "t_is_k": self.same(t, k_typed),
+            "t_is_g": self.same(t, g),
+            "d_is_t": self.same(d, t),
+            "d_is_argument": self.same(d, [sql.SQL(f"${i}") for i, _ in enumerate(self.key, 1)]),
+            "beyond_after": beyond(self.key, self.keys(), after),
+            "t_beyond_after": beyond(self.key, t, after),
         }
+
+    def same(self, left: list[sql.Composable], right: list[sql.Composable]) -> sql.Composable:
+        """Whether two keys are one, column by column, as the key's index decides it."""
+        pairs = zip(self.key, left, right, strict=True)
+        return _all(column.equals(one, other) for column, one, other in pairs)
 
     def key_arrays(self, keys: list[Key]) -> dict[str, list[str]]:
         """Parameters for `{given_keys}`: one list of texts per key column."""
-        return {f"k{i + 1}": [key[i] for key in keys] for i in range(len(self.key_columns))}
+        return {f"k{i + 1}": [key[i] for key in keys] for i in range(len(self.key))}
 
     def key_values(self, key: Key) -> dict[str, str]:
-        """Parameters for `{after}`."""
+        """Parameters for `{beyond_after}`."""
         return {f"k{i}": part for i, part in enumerate(key, 1)}
 
 
@@ -151,11 +207,6 @@ def view_of(target: tuple[str, str]) -> tuple[str, str]:
     """The name of a target's view."""
     schema, table = target
     return schema, table.removesuffix("_embedding") + "_embedded"
-
-
-def k_name(place: int) -> sql.SQL:
-    """The placeholder's name for the key column at `place`, from 1."""
-    return sql.SQL(f"k{place}")
 
 
 def _each(pattern: Any, *columns: Iterable[sql.Composable]) -> list[sql.Composed]:

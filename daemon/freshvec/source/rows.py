@@ -1,10 +1,17 @@
 """Reading rows of the source: key, text and hash, by key."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
 from freshvec.db import Connection, queries
 from freshvec.records import Key, SourceRow
 from freshvec.source.bound import BoundSync
 
 _SQL = queries("source/rows")
+# Classes of errors that a row's own values cause: data, constraints of domains, functions' own exceptions.
+_OF_THE_ROW = ("0A", "21", "22", "23", "2F", "38", "39", "P0")
 
 
 class RowReader:
@@ -15,22 +22,47 @@ class RowReader:
         self._bound = bound
         self._query = bound.compose(_SQL["read_rows"])
 
-    def read(self, keys: list[Key], *, whole: bool = False) -> list[SourceRow]:
-        """The source rows of `keys`; a key that is missing from the answer has no row any more.
+    def read(self, keys: Sequence[Key], *, whole: bool = False) -> list[SourceRow | None]:
+        """The source row of each key, None where there is none any more.
 
-        Texts come cut at `max_characters`, unless `whole` is asked for. The text of a row whose vector in the
-        target is of this very text stays where it is.
+        Texts come cut at `max_characters`, unless `whole` is asked for. The text of a row whose vector in the target
+        is of this very text stays where it is. A row whose text raises an error has that error; its neighbours are
+        found by halving.
         """
-        params = self._bound.key_arrays(keys) | {
+        try:
+            found = self._read(keys, whole)
+        except psycopg.Error as error:
+            if not is_of_the_row(error):
+                raise
+            if len(keys) == 1:
+                return [_failed(keys[0], error)]
+            middle = len(keys) // 2
+            return self.read(keys[:middle], whole=whole) + self.read(keys[middle:], whole=whole)
+        rows: list[SourceRow | None] = [None] * len(keys)
+        for row in found:
+            rows[row[-1] - 1] = source_row(row[:-1])
+        return rows
+
+    def _read(self, keys: Sequence[Key], whole: bool) -> list[tuple[Any, ...]]:
+        params = self._bound.key_arrays(list(keys)) | {
             "fingerprint": self._bound.model.fingerprint,
             "characters": None if whole else self._bound.max_characters,
         }
-        return source_rows(self._connection.execute(self._query, params, binary=True).fetchall())
+        return self._connection.execute(self._query, params, binary=True).fetchall()
 
 
-def source_rows(found: list[tuple[object, ...]]) -> list[SourceRow]:
-    """Rows of `…key texts, hash, unchanged, text` as values."""
-    return [
-        SourceRow(row[:-3], text=row[-1], content_hash=row[-3], unchanged=row[-2])  # type: ignore[arg-type]
-        for row in found
-    ]
+def source_row(row: tuple[Any, ...]) -> SourceRow:
+    """Columns `…key texts, hash, unchanged, text` as a value."""
+    return SourceRow(row[:-3], text=row[-1], content_hash=row[-3], unchanged=row[-2])
+
+
+def is_of_the_row(error: psycopg.Error) -> bool:
+    """Whether a row's own values caused the error, so that its neighbours can be read."""
+    return (error.sqlstate or "").startswith(_OF_THE_ROW)
+
+
+def _failed(key: Key, error: psycopg.Error) -> SourceRow:
+    message = error.diag.message_primary or str(error)
+    return SourceRow(
+        key, text=None, content_hash=None, unchanged=False, error=f"its text cannot be read: {message}"
+    )

@@ -1,4 +1,6 @@
-"""The target table: one row per source row, its embedding and what that was made from."""
+"""The target table: one row per source row that has a text, its embedding and what that was made from; and its view."""
+
+from dataclasses import dataclass
 
 from psycopg import sql
 
@@ -7,51 +9,136 @@ from freshvec.errors import SchemaError
 from freshvec.source.bound import BoundSync, view_of
 
 _SQL = queries("target/table")
+_RENAME = 'Name another one: target = { table = "…" }.'
+
+
+@dataclass(frozen=True)
+class Existing:
+    """A relation that has the target's name."""
+
+    oid: int
+    vector_type: str | None
+    is_ours: bool
+    has_row_security: bool
 
 
 def statements(bound: BoundSync) -> list[sql.Composed]:
     """The DDL of the target table and its view."""
-    return [bound.compose(_SQL["create"]), bound.compose(_SQL["create_view"])]
+    return [bound.compose(_SQL[name]) for name in ("create", "create_function", "create_view")]
 
 
-def grants(connection: Connection, bound: BoundSync, worker_role: str | None) -> list[sql.Composed]:
-    """What is still to be granted: who may read the source may read its embeddings; the daemon's role may do its work."""
-    names = {"oid": bound.source_oid, "target": sql.Identifier(*bound.target_name).as_string()}
-    roles = [row[0] for row in connection.execute(_SQL["readers"], names)]
+def describe(connection: Connection, name: tuple[str, str]) -> Existing | None:
+    """What a relation of that name is, None where there is none."""
+    row = connection.execute(_SQL["describe"], {"schema": name[0], "table": name[1]}).fetchone()
+    return None if row is None else Existing(*row)
+
+
+def following(
+    connection: Connection, bound: BoundSync, existing: Existing, queue_oid: int | None
+) -> list[sql.Composed]:
+    """The DDL by which an existing target and queue follow the key of the source; for another key they begin anew."""
+    declared = [(c.name, c.type, list(c.collation) if c.collation else None) for c in bound.key]
+    has = [tuple(row) for row in connection.execute(_SQL["columns"], {"oid": existing.oid})]
+    if has == declared:
+        return []
+    drop = [bound.compose(_SQL["drop_view"])]
+    if queue_oid is None or len(has) != len(declared):
+        return [*drop, bound.compose(_SQL["drop"])]
+    ddl = []
+    for place, (old, column) in enumerate(zip(has, bound.key, strict=True), 1):
+        if old[0] != column.name:
+            ddl.append(bound.compose(_SQL["rename"], column=quoted(old[0]), name=quoted(column.name)))
+        if old[1:] != (column.type, list(column.collation) if column.collation else None):
+            ddl.append(bound.compose(_SQL["retype"], column=quoted(column.name), type=column.declared))
+            names = {"target": quoted("freshvec", f"queue_{bound.name}"), "type": column.declared}
+            ddl.append(sql.SQL(_SQL["retype"]).format(column=quoted(f"k{place}"), **names))
+    return drop + ddl
+
+
+def row_security(bound: BoundSync, existing: Existing | None) -> list[sql.Composed]:
+    """The DDL that hides the embeddings of rows that the source hides."""
+    if bound.has_row_security:
+        return [bound.compose(_SQL["create_visible"]), bound.compose(_SQL["enable_row_security"])]
+    if existing is not None and existing.has_row_security:
+        return [bound.compose(_SQL["disable_row_security"])]
+    return []
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who is to be given the target, and who is to lose it: roles, None for everybody."""
+
+    granted: list[str | None]
+    ddl: list[sql.Composed]
+
+
+def access(connection: Connection, bound: BoundSync, granted: list[str], worker_role: str | None) -> Access:
+    """Who may read the source may read its embeddings, and only as long; the worker's role may do its work.
+
+    `granted` are the roles that were given it before, "" for everybody.
+    """
+    names = {"oid": bound.source_oid, "target": _text(*bound.target_name), "view": _text(*bound.view_name)}
+    readers: dict[str | None, bool] = dict(connection.execute(_SQL["readers"], names).fetchall())
     ddl = [
-        bound.compose(_SQL["grant"], role=quoted(role) if role else sql.SQL("PUBLIC"))
-        for role in sorted(roles, key=str)
+        bound.compose(_SQL["grant"], role=_role(role))
+        for role in sorted(readers, key=str)
+        if not readers[role]
     ]
-    if worker_role:
+    lost = [role or None for role in granted if (role or None) not in readers]
+    ddl += [bound.compose(_SQL["revoke"], role=_role(role)) for role in lost if role != worker_role]
+    if worker_role and not _has_rights(connection, bound, worker_role):
         ddl.append(bound.compose(_SQL["grant_worker"], role=quoted(worker_role)))
-    return ddl
+    return Access(list(readers), ddl)
+
+
+def _has_rights(connection: Connection, bound: BoundSync, role: str) -> bool:
+    tables = {
+        "source": _text(*bound.source_name),
+        "target": _text(*bound.target_name),
+        "queue": _text("freshvec", f"queue_{bound.name}"),
+    }
+    if describe(connection, bound.target_name) is None:
+        return False
+    row = connection.execute(_SQL["worker_rights"], {"role": role, **tables}).fetchone()
+    return bool(row and row[0])
+
+
+def _role(role: str | None) -> sql.Composable:
+    return quoted(role) if role else sql.SQL("PUBLIC")
+
+
+def _text(*names: str) -> str:
+    return sql.Identifier(*names).as_string()
 
 
 def removal(sync_name: str, target: tuple[str, str]) -> sql.Composed:
     """The DDL that takes view, target and queue away; it needs neither the source nor the model."""
     return sql.SQL(_SQL["drop"]).format(
-        view=quoted(*view_of(target)), target=quoted(*target), queue=quoted("freshvec", f"queue_{sync_name}")
+        view=quoted(*view_of(target)),
+        target=quoted(*target),
+        queue=quoted("freshvec", f"queue_{sync_name}"),
+        embedded=quoted("freshvec", f"embedded_{sync_name}"),
     )
 
 
-def check_existing(connection: Connection, bound: BoundSync) -> None:
-    """Raise SchemaError when a table of the target's name, or a view of its view's, is not one this sync can write to."""
+def check_existing(connection: Connection, bound: BoundSync) -> Existing | None:
+    """What has the target's name. Raises SchemaError when it, or what has its view's, is nothing this sync can use."""
     schema, table = bound.target_name
-    found = connection.execute(_SQL["describe"], {"schema": schema, "table": table}).fetchone()
-    remedy = 'Name another one: target = { table = "…" }.'
-    if found is None:
-        schema, view = bound.view_name
-        if connection.execute(_SQL["describe"], {"schema": schema, "table": view}).fetchone():
+    existing = describe(connection, bound.target_name)
+    if existing is None:
+        view = describe(connection, bound.view_name)
+        if view is not None and not view.is_ours:
             problem = "a table or view of that name exists and was not made for this sync"
-            raise SchemaError(f"use the view of sync {bound.name!r},", f"{schema}.{view}", problem, remedy)
-        return
-    kind, ours = found
+            raise SchemaError(
+                f"use the view of sync {bound.name!r},", ".".join(bound.view_name), problem, _RENAME
+            )
+        return None
     subject = f"{schema}.{table}"
-    if not ours or kind is None:
+    if not existing.is_ours or existing.vector_type is None:
         problem = "a table of that name exists and was not made by freshvec"
-        raise SchemaError(f"use the target of sync {bound.name!r},", subject, problem, remedy)
+        raise SchemaError(f"use the target of sync {bound.name!r},", subject, problem, _RENAME)
     wanted = bound.vector_type.as_string(None).replace('"', "").split(".")[-1]
-    has = kind.split(".")[-1]
+    has = existing.vector_type.split(".")[-1]
     if has != wanted:
         raise SchemaError(
             f"use the target of sync {bound.name!r},",
@@ -59,3 +146,4 @@ def check_existing(connection: Connection, bound: BoundSync) -> None:
             f"its embeddings are {has}, but model {bound.model.name} with type {bound.sync.target.type} gives {wanted}",
             f"Name another target, or `freshvec remove {bound.name}` first.",
         )
+    return existing

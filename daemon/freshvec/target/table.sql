@@ -1,41 +1,101 @@
--- create: one row a source row: its embedding, and what it was made from
+-- create: one row per source row that has a text: its embedding, and what it was made from
 CREATE TABLE IF NOT EXISTS {target} (
   {key_columns_typed},
-  embedding {vector_type},            -- NULL: the row has no text, or its text could not be encoded
-  content_hash bytea,                 -- first 16 bytes of sha256 of the text; NULL: the row has no text
+  embedding {vector_type},            -- NULL: the text could not be encoded, or the row is about to leave
+  content_hash bytea,                 -- first 16 bytes of sha256 of the text
   fingerprint bytea NOT NULL,         -- of the model
-  fence bigint NOT NULL,        -- the fence: only a later read may overwrite
-  encode_error text,                  -- why the text could not be encoded
+  fence bigint NOT NULL,              -- only a later read may overwrite
+  encode_error text,                  -- why the text could not be read or encoded
   embedded_at timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY ({keys})
 )
 
--- create_view: embeddings of rows that exist; it names key columns alone, so no other column is pinned by it
-CREATE OR REPLACE VIEW {view} AS
-SELECT {t_keys}, t.embedding, t.embedded_at FROM {target} AS t JOIN {source} AS d ON {d_is_t} WHERE t.embedding IS NOT NULL
+-- create_function: the embeddings of rows that exist, of the applied model alone. As a function's text it pins neither
+-- the table nor its columns against the application's own DDL, and Postgres inlines it, so that an index is used.
+CREATE OR REPLACE FUNCTION {embedded}() RETURNS TABLE ({view_columns}, embedding {vector_type}, embedded_at timestamptz)
+LANGUAGE sql STABLE AS $freshvec$
+SELECT {t_keys}, t.embedding, t.embedded_at FROM {target} AS t JOIN {source} AS d ON {d_is_t}
+ WHERE t.embedding IS NOT NULL AND t.fingerprint = {fingerprint}
+$freshvec$
 
--- describe: type of the embedding column of an existing target, and whether the table is ours
-SELECT format_type(a.atttypid, a.atttypmod), EXISTS (SELECT FROM pg_attribute o WHERE o.attrelid = c.oid AND o.attname = 'fence')
+-- create_view: what applications search; rights and policies are those of who asks
+CREATE OR REPLACE VIEW {view} WITH (security_invoker = true) AS SELECT * FROM {embedded}()
+
+-- drop_view: for a view of other columns
+DROP VIEW IF EXISTS {view};
+DROP FUNCTION IF EXISTS {embedded}()
+
+-- create_visible: whether the caller may see a row of the source; a function's text does not pin the table
+CREATE OR REPLACE FUNCTION {visible}({key_arguments}) RETURNS boolean LANGUAGE sql STABLE AS $freshvec$
+SELECT EXISTS (SELECT FROM {source} AS d WHERE {d_is_argument})
+$freshvec$
+
+-- enable_row_security: an embedding is seen by who may see its row
+ALTER TABLE {target} ENABLE ROW LEVEL SECURITY;
+DROP POLICY IF EXISTS freshvec_visible ON {target};
+CREATE POLICY freshvec_visible ON {target} FOR SELECT USING ({visible}({keys}))
+
+-- disable_row_security: the source has none
+ALTER TABLE {target} DISABLE ROW LEVEL SECURITY;
+DROP POLICY IF EXISTS freshvec_visible ON {target}
+
+-- describe: an existing relation of the target's name: oid, embedding's type, whether it is ours, row security
+SELECT c.oid::bigint, format_type(a.atttypid, a.atttypmod),
+       EXISTS (SELECT FROM pg_attribute o WHERE o.attrelid = c.oid AND o.attname = 'fence')
+       OR c.relkind = 'v' AND pg_get_viewdef(c.oid) LIKE '%% freshvec.embedded\_%%',
+       c.relrowsecurity
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'embedding' AND NOT a.attisdropped
  WHERE n.nspname = %(schema)s AND c.relname = %(table)s
 
--- readers: roles that may read the source but not yet the target, PUBLIC as NULL
-SELECT DISTINCT CASE WHEN acl.grantee = 0 THEN NULL ELSE pg_get_userbyid(acl.grantee) END
+-- columns: the columns before `embedding` of a target or `changed_at` of a queue: name, type, collation
+SELECT a.attname::text, format_type(a.atttypid, a.atttypmod),
+       CASE WHEN a.attcollation <> 0 THEN ARRAY[cn.nspname::text, co.collname::text] END
+  FROM pg_attribute a
+  LEFT JOIN pg_collation co ON co.oid = a.attcollation LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
+ WHERE a.attrelid = %(oid)s::oid AND a.attnum > 0 AND NOT a.attisdropped
+   AND a.attname NOT IN ('embedding', 'content_hash', 'fingerprint', 'fence', 'encode_error', 'embedded_at')
+ ORDER BY a.attnum
+
+-- retype: follow a key column of the source
+ALTER TABLE {target} ALTER COLUMN {column} TYPE {type}
+
+-- rename: follow a key column of the source
+ALTER TABLE {target} RENAME COLUMN {column} TO {name}
+
+-- readers: roles that may read the source, PUBLIC as NULL, and whether they may read target and view
+SELECT CASE WHEN acl.grantee = 0 THEN NULL ELSE pg_get_userbyid(acl.grantee)::text END,
+       (SELECT count(*) = 2 FROM pg_class t CROSS JOIN LATERAL aclexplode(t.relacl) AS has
+         WHERE t.oid IN (to_regclass(%(target)s), to_regclass(%(view)s))
+           AND has.grantee = acl.grantee AND has.privilege_type = 'SELECT')
   FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) AS acl
-  LEFT JOIN pg_class t ON t.oid = to_regclass(%(target)s)
  WHERE c.oid = %(oid)s::oid AND acl.privilege_type = 'SELECT' AND acl.grantee <> c.relowner
-   AND NOT EXISTS (SELECT FROM aclexplode(t.relacl) AS has WHERE has.grantee = acl.grantee AND has.privilege_type = 'SELECT')
+ GROUP BY acl.grantee
 
 -- grant: who may read the source may read its embeddings
 GRANT SELECT ON {target}, {view} TO {role}
 
--- grant_worker: what the daemon's role needs, and no more
+-- revoke: who may read the source no more may not read its embeddings
+REVOKE SELECT ON {target}, {view} FROM {role}
+
+-- grant_worker: what the worker's role needs, and no more
 GRANT SELECT ON {source} TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {target} TO {role};
+GRANT SELECT ON {view} TO {role};
 GRANT SELECT, INSERT, DELETE ON {queue} TO {role}
 
--- drop: take the view and the target away
+-- worker_rights: whether the worker's role has all of that
+SELECT has_table_privilege(%(role)s, %(source)s, 'SELECT')
+   AND has_table_privilege(%(role)s, %(target)s, 'SELECT')
+   AND has_table_privilege(%(role)s, %(target)s, 'INSERT')
+   AND has_table_privilege(%(role)s, %(target)s, 'UPDATE')
+   AND has_table_privilege(%(role)s, %(target)s, 'DELETE')
+   AND has_table_privilege(%(role)s, %(queue)s, 'SELECT')
+   AND has_table_privilege(%(role)s, %(queue)s, 'INSERT')
+   AND has_table_privilege(%(role)s, %(queue)s, 'DELETE')
+
+-- drop: take the view, the target and the queue away
 DROP VIEW IF EXISTS {view};
+DROP FUNCTION IF EXISTS {embedded}();
 DROP TABLE IF EXISTS {target};
 DROP TABLE IF EXISTS {queue}

@@ -1,74 +1,119 @@
-"""Writing rows of the target: COPY BINARY into a staging table, then one fenced upsert."""
+"""Writing rows of the target: vectors as one binary array, one fenced upsert, and the counts kept beside it."""
 
 from collections.abc import Sequence
 
-from psycopg import sql
+import numpy as np
+from loguru import logger
 
-from freshvec.db import LOCK_CLASS, Connection, queries, quoted
+from freshvec.db import Connection, queries
 from freshvec.records import Fate, Key, Outcome
 from freshvec.source.bound import BoundSync
-from freshvec.target.binary import COPY_HEADER, COPY_TRAILER, copy_bigint, copy_field, copy_row, pack
+from freshvec.target.binary import RealArray, register
 
 _SQL = queries("target/upsert")
-_STATEMENTS = ("copy", "lock_shared", "lock_exclusive", "upsert", "touch", "read_again", "remove")
+_STATEMENTS = (
+    "upsert",
+    "touch",
+    "overtaken",
+    "clear",
+    "remove",
+    "clear_tombstones",
+    "raise_fence",
+    "count",
+)
 
 
 class TargetWriter:
-    """Writes rows inside the caller's transaction. Holds a temporary table, so it belongs to one connection."""
+    """Writes rows inside the caller's transaction."""
 
     def __init__(self, connection: Connection, bound: BoundSync) -> None:
         self.connection = connection
         self._bound = bound
         self._model = {"fingerprint": bound.model.fingerprint}
-        self._element = bound.sync.target.type
-        names = {
-            "staging": quoted("pg_temp", f"freshvec_staging_{bound.name}"),
-            "lock": sql.Literal(LOCK_CLASS),
-        }
-        self._queries = {name: bound.compose(_SQL[name], **names) for name in _STATEMENTS}
-        connection.execute(bound.compose(_SQL["staging"], **names), ())
+        self._queries = {name: bound.compose(_SQL[name]) for name in _STATEMENTS}
+        register(connection)
 
-    def write(self, outcomes: Sequence[Outcome]) -> None:
-        """Store, touch and remove rows. Of several outcomes of one key the one with the highest fence counts."""
-        latest: dict[Key, Outcome] = {}
-        for outcome in outcomes:
-            if outcome.key not in latest or latest[outcome.key].fence < outcome.fence:
-                latest[outcome.key] = outcome
+    def write(self, outcomes: Sequence[Outcome]) -> list[Key]:
+        """Store, touch, clear and remove rows. Of several outcomes of one key the one with the highest fence counts.
+
+        A row can be deleted while its vector is under way. Writers look whether the source row exists; who removes
+        must be alone (`removes`), so that one of the two always sees the other.
+
+        Gives the keys of rows to be read again. Those found unchanged, while an older reading was written meanwhile:
+        what they were is so no more. And those that the target holds a later reading of another text of: a reading of
+        our own has answered the row, and once more costs a hash; but one that a restore brought back must not stay.
+        """
         by_fate: dict[Fate, list[Outcome]] = {fate: [] for fate in Fate}
-        for outcome in latest.values():
+        for outcome in _latest(outcomes):
             by_fate[outcome.fate].append(outcome)
-        execute = self.connection.execute
-        # A row can be deleted while its vector is under way. Writers look whether the source row exists;
-        # a removal waits until no writer is under way, so one of the two always sees the other.
-        execute(self._queries["lock_exclusive" if by_fate[Fate.REMOVE] else "lock_shared"])
-        if by_fate[Fate.STORE]:
-            # The same order everywhere, so that two workers cannot wait for each other.
-            self._copy(sorted(by_fate[Fate.STORE], key=lambda outcome: outcome.key))
-            execute(self._queries["upsert"], self._model)
-        if by_fate[Fate.TOUCH]:
-            params = self._params(by_fate[Fate.TOUCH])
-            hashes = [outcome.content_hash for outcome in by_fate[Fate.TOUCH]]
-            execute(self._queries["touch"], params | {"hashes": hashes, **self._model})
-            execute(self._queries["read_again"], params)
-        if by_fate[Fate.REMOVE]:
-            execute(self._queries["remove"], self._params(by_fate[Fate.REMOVE]))
+        counts, again = self._store(by_fate[Fate.STORE])
+        again += self._touch(by_fate[Fate.TOUCH])
+        for fate, name in ((Fate.CLEAR, "clear"), (Fate.REMOVE, "remove")):
+            if by_fate[fate]:
+                params = self._params(by_fate[fate]) | self._model
+                row = self.connection.execute(self._queries[name], params).fetchone() or (0, 0)
+                counts = {
+                    **counts,
+                    "embedded": counts["embedded"] + row[0],
+                    "failed": counts["failed"] + row[1],
+                }
+        if any(counts.values()):
+            self.connection.execute(self._queries["count"], counts)
+        return again
+
+    def clear_tombstones(self, outcomes: Sequence[Outcome]) -> None:
+        """Delete rows without a text that this pipeline wrote, unless something else was written since."""
+        self.connection.execute(self._queries["clear_tombstones"], self._params(list(outcomes)))
+
+    def _store(self, outcomes: list[Outcome]) -> tuple[dict[str, int], list[Key]]:
+        """Rows embedded and failed, more or fewer, writes refused by fences of another time; and keys to read again."""
+        if not outcomes:
+            return {"embedded": 0, "failed": 0, "refused": 0}, []
+        vectors = [outcome.embedding for outcome in outcomes if outcome.embedding is not None]
+        slots = np.cumsum([outcome.embedding is not None for outcome in outcomes]).tolist()
+        given: dict[str, object] = {
+            "vectors": RealArray(np.concatenate(vectors) if vectors else np.empty(0, np.float32)),
+            "slots": [
+                slot if o.embedding is not None else 0 for o, slot in zip(outcomes, slots, strict=True)
+            ],
+            "hashes": [outcome.content_hash for outcome in outcomes],
+            "errors": [outcome.error for outcome in outcomes],
+        }
+        params = self._params(outcomes) | given | self._model
+        row = self.connection.execute(self._queries["upsert"], params).fetchone()
+        assert row is not None
+        embedded, failed, places, highest, unknown = row
+        if unknown:
+            message = "sync {}: {} writes met fences of another time (a restore?); their rows are read again"
+            logger.warning(message, self._bound.name, unknown)
+            self.connection.execute(self._queries["raise_fence"], {"above": highest})
+        counts = {"embedded": embedded, "failed": failed, "refused": unknown}
+        return counts, [outcomes[place - 1].key for place in places or ()]
+
+    def _touch(self, outcomes: list[Outcome]) -> list[Key]:
+        """Raise the fence of rows found unchanged; gives the keys of those that are unchanged no more."""
+        if not outcomes:
+            return []
+        params = self._params(outcomes)
+        hashes = [outcome.content_hash for outcome in outcomes]
+        self.connection.execute(self._queries["touch"], params | {"hashes": hashes} | self._model)
+        places = self.connection.execute(self._queries["overtaken"], params)
+        return [outcomes[place - 1].key for (place,) in places]
 
     def _params(self, outcomes: list[Outcome]) -> dict[str, object]:
         keys = self._bound.key_arrays([outcome.key for outcome in outcomes])
         return {**keys, "fences": [outcome.fence for outcome in outcomes]}
 
-    def _copy(self, outcomes: list[Outcome]) -> None:
-        with self.connection.cursor().copy(self._queries["copy"]) as copy:
-            copy.write(COPY_HEADER + b"".join(self._rows(outcomes)) + COPY_TRAILER)
 
-    def _rows(self, outcomes: list[Outcome]) -> list[bytes]:
-        """The staging table's rows: key texts, embedding, hash, fence, error."""
-        vectors = iter(pack([o.embedding for o in outcomes if o.embedding is not None], self._element))
-        rows = []
-        for outcome in outcomes:
-            keys = (copy_field(part.encode()) for part in outcome.key)
-            vector = copy_field(None) if outcome.embedding is None else next(vectors)
-            error = None if outcome.error is None else outcome.error.encode()
-            fence = copy_bigint(outcome.fence)
-            rows.append(copy_row((*keys, vector, copy_field(outcome.content_hash), fence, copy_field(error))))
-        return rows
+def removes(outcomes: Sequence[Outcome]) -> bool:
+    """Whether writing these must be done alone."""
+    return any(outcome.fate is Fate.REMOVE for outcome in outcomes)
+
+
+def _latest(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """One outcome per key as it is spelt, in the order of keys: two writers cannot wait for each other."""
+    latest: dict[Key, Outcome] = {}
+    for outcome in outcomes:
+        if outcome.key not in latest or latest[outcome.key].fence < outcome.fence:
+            latest[outcome.key] = outcome
+    return [latest[key] for key in sorted(latest)]

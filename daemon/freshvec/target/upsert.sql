@@ -1,37 +1,72 @@
--- staging: where a batch waits for the one statement that writes it
-CREATE TEMPORARY TABLE IF NOT EXISTS {staging} (
-  {k_text_columns}, embedding {vector_type}, content_hash bytea, fence bigint NOT NULL, encode_error text
-) ON COMMIT DELETE ROWS
-
--- copy: fill the staging table
-COPY {staging} FROM STDIN (FORMAT BINARY)
-
--- lock_shared: many may write at once
-SELECT pg_advisory_xact_lock_shared({lock}, -{sync_id})
-
--- lock_exclusive: nobody else writes; a removal must see every write that could bring the row back
-SELECT pg_advisory_xact_lock({lock}, -{sync_id})
-
--- upsert: write staged rows whose source row exists, unless a later read has been written
-INSERT INTO {target} AS t ({keys}, embedding, content_hash, fingerprint, fence, encode_error)
-SELECT {d_keys}, k.embedding, k.content_hash, %(fingerprint)s, k.fence, k.encode_error
-  FROM {staging} AS k JOIN {source} AS d ON {d_is_k}
-    ON CONFLICT ({keys}) DO UPDATE
-   SET embedding = excluded.embedding, content_hash = excluded.content_hash, fingerprint = excluded.fingerprint,
-       fence = excluded.fence, encode_error = excluded.encode_error, embedded_at = excluded.embedded_at
- WHERE t.fence < excluded.fence
+-- upsert: write the vectors of rows that exist, unless a later read has been written. `before` sees the target as it
+-- was, so that what it holds is counted by differences. Gives: rows embedded and failed, more or fewer; the places of
+-- rows whose write was refused though the target holds another text, the highest fence among those, and how many
+-- of these fences the sequence has never given.
+WITH given AS MATERIALIZED (
+  SELECT DISTINCT ON ({d_keys}) {d_keys_as_k}, k.content_hash, k.fence, k.encode_error, k.place,
+         CASE WHEN k.slot > 0
+              THEN (%(vectors)s::real[])[(k.slot - 1) * {dimension} + 1 : k.slot * {dimension}]::{vector_type}
+          END AS embedding
+    FROM unnest({key_params}, %(slots)s::int[], %(hashes)s::bytea[], %(fences)s::bigint[], %(errors)s::text[])
+         WITH ORDINALITY AS k ({k}, slot, content_hash, fence, encode_error, place)
+    JOIN {source} AS d ON {d_is_k}
+   ORDER BY {d_keys}, k.fence DESC
+), before AS MATERIALIZED (
+  SELECT g.place, t.fence < g.fence AS admits, t.fence,
+         t.embedding IS NOT NULL AND t.fingerprint = %(fingerprint)s AS embedded, t.encode_error IS NOT NULL AS failed,
+         t.content_hash IS DISTINCT FROM g.content_hash OR t.fingerprint <> %(fingerprint)s AS differs
+    FROM given AS g JOIN {target} AS t ON {t_is_g}
+), written AS (
+  INSERT INTO {target} AS t ({keys}, embedding, content_hash, fingerprint, fence, encode_error)
+  SELECT {g_keys}, g.embedding, g.content_hash, %(fingerprint)s, g.fence, g.encode_error FROM given AS g
+      ON CONFLICT ({keys}) DO UPDATE
+     SET embedding = excluded.embedding, content_hash = excluded.content_hash, fingerprint = excluded.fingerprint,
+         fence = excluded.fence, encode_error = excluded.encode_error, embedded_at = excluded.embedded_at
+   WHERE t.fence < excluded.fence
+  RETURNING t.embedding IS NOT NULL AS embedded, t.encode_error IS NOT NULL AS failed
+)
+SELECT (SELECT count(*) FILTER (WHERE embedded) FROM written)
+       - (SELECT count(*) FILTER (WHERE embedded AND admits) FROM before),
+       (SELECT count(*) FILTER (WHERE failed) FROM written)
+       - (SELECT count(*) FILTER (WHERE failed AND admits) FROM before),
+       (SELECT array_agg(place::int) FROM before WHERE NOT admits AND differs),
+       (SELECT max(fence) FROM before WHERE NOT admits AND differs),
+       (SELECT count(*) FROM before WHERE NOT admits AND differs AND fence > (SELECT last_value FROM freshvec.fence))
 
 -- touch: a row was read again and found unchanged: raise its fence, so that an older read cannot overwrite it
 UPDATE {target} AS t SET fence = k.fence
   FROM unnest({key_params}, %(fences)s::bigint[], %(hashes)s::bytea[]) AS k ({k}, fence, content_hash)
- WHERE {t_is_k} AND t.fence < k.fence
-   AND t.fingerprint = %(fingerprint)s AND t.content_hash IS NOT DISTINCT FROM k.content_hash
+ WHERE {t_is_k} AND t.fence < k.fence AND t.fingerprint = %(fingerprint)s AND t.content_hash = k.content_hash
 
--- read_again: an older read was written between that reading and this touch: what was found unchanged is so no more
-INSERT INTO {queue} (bulk, {k})
-SELECT false, {k_typed} FROM unnest({key_params}, %(fences)s::bigint[]) AS k ({k}, fence)
+-- overtaken: places of rows that an older reading was written to between their reading and their touch
+SELECT k.place::int FROM unnest({key_params}, %(fences)s::bigint[]) WITH ORDINALITY AS k ({k}, fence, place)
  WHERE NOT EXISTS (SELECT FROM {target} AS t WHERE {t_is_k} AND t.fence >= k.fence)
 
--- remove: take away the embeddings of rows that are gone
+-- clear: rows that have no text any more; gives rows embedded and failed, as a number below zero
+WITH gone AS (
+  DELETE FROM {target} AS t USING unnest({key_params}, %(fences)s::bigint[]) AS k ({k}, fence)
+   WHERE {t_is_k} AND t.fence < k.fence
+  RETURNING t.embedding IS NOT NULL AND t.fingerprint = %(fingerprint)s AS embedded, t.encode_error IS NOT NULL AS failed
+)
+SELECT -count(*) FILTER (WHERE embedded), -count(*) FILTER (WHERE failed) FROM gone
+
+-- remove: the same of rows that are gone
+WITH gone AS (
+  DELETE FROM {target} AS t USING unnest({key_params}, %(fences)s::bigint[]) AS k ({k}, fence)
+   WHERE {t_is_k} AND t.fence < k.fence AND NOT EXISTS (SELECT FROM {source} AS d WHERE {d_is_t})
+  RETURNING t.embedding IS NOT NULL AND t.fingerprint = %(fingerprint)s AS embedded, t.encode_error IS NOT NULL AS failed
+)
+SELECT -count(*) FILTER (WHERE embedded), -count(*) FILTER (WHERE failed) FROM gone
+
+-- clear_tombstones: rows that were written to keep an older reading out
 DELETE FROM {target} AS t USING unnest({key_params}, %(fences)s::bigint[]) AS k ({k}, fence)
- WHERE {t_is_k} AND t.fence < k.fence AND NOT EXISTS (SELECT FROM {source} AS d WHERE {d_is_t})
+ WHERE {t_is_k} AND t.fence = k.fence AND t.content_hash IS NULL AND t.encode_error IS NULL
+
+-- raise_fence: a target that was restored holds higher fences than the sequence gives; the next one is above them
+SELECT setval('freshvec.fence', %(above)s) FROM freshvec.fence WHERE last_value <= %(above)s
+
+-- count: what the target holds, kept by differences
+UPDATE freshvec.sync
+   SET rows_embedded = greatest(0, rows_embedded + %(embedded)s), rows_failed = greatest(0, rows_failed + %(failed)s),
+       refused = refused + %(refused)s
+ WHERE name = {sync_name}

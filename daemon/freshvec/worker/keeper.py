@@ -1,4 +1,4 @@
-"""The life of one sync in a worker: apply it, own it, run its pipeline, and begin again after a failure."""
+"""The life of one sync in a worker: own it, apply it, run its pipeline, and begin again after a failure."""
 
 import time
 
@@ -7,19 +7,22 @@ from loguru import logger
 from freshvec.backoff import Backoff
 from freshvec.capture.bell import Listener
 from freshvec.config import Settings, Sync
-from freshvec.db import translated
+from freshvec.db import Connection, translated
 from freshvec.encoding.dispatch import Dispatcher
-from freshvec.errors import FreshvecError, NotOwnedError
+from freshvec.errors import DatabaseError, FreshvecError, NotOwnedError, SchemaError
 from freshvec.pipeline.pipeline import Pipeline
 from freshvec.pipeline.progress import Progress
 from freshvec.records import Model
-from freshvec.schema.apply import apply
-from freshvec.schema.plan import plan
+from freshvec.schema import identity, migrations
+from freshvec.schema.apply import ask_for_walk, carry_out
+from freshvec.schema.plan import Plan, plan
 from freshvec.source.bound import BoundSync
 from freshvec.worker import ownership
 
 _STANDBY_SECONDS = 1.0
 _REPEAT_SECONDS = 60.0  # the same error is logged again after this long
+_REST_BETWEEN_WALKS = 10.0  # times as long as one takes, where changes can only be found by walking
+_DENIED = "42501"  # Postgres: insufficient privilege
 
 
 class Keeper:
@@ -33,21 +36,31 @@ class Keeper:
         self.pipeline: Pipeline | None = None
         self.last_error: str | None = None
         self.was_fresh = False  # when the pipeline last ended
-        self._model = model
         self.dispatcher = dispatcher
+        self._model = model
         self._settings = settings
         self._once = once
-        self._bound: BoundSync | None = None
+        self._identity = ""  # of the binding that the pipeline works by
+        self._seen: int | None = (
+            None  # the generation when this declaration was first compared with what is applied
+        )
+        self._trouble: str | None = None  # what this worker may not mend
+        self._walk_due = 0.0
+        self._check_due = False
         self._owned = False
         self._backoff = Backoff()
         self._due = 0.0
-        self._silenced = 0
         self._logged_at = 0.0
         self._running_since = 0.0
 
     @property
     def is_fresh(self) -> bool:
         return self.pipeline is not None and self.pipeline.fresh.is_set()
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps the sync from being kept as declared."""
+        return self._trouble or self.last_error
 
     def seconds_until_due(self) -> float:
         """When `advance` should be called again without any news."""
@@ -58,25 +71,32 @@ class Keeper:
         if self.pipeline is not None and self.pipeline.failure is not None:
             failure = self.pipeline.failure
             self._end_pipeline(0.5)
-            self._failed(failure)
+            self._failed(failure, listener.connection)
         if time.monotonic() < self._due:
             return
-        if self.pipeline is not None:
-            self._settle()
-            return
         try:
-            with translated("start", f"sync {self.sync.name!r}"):
-                self._begin(listener)
+            with translated("keep", f"sync {self.sync.name!r}"):
+                if self.pipeline is None:
+                    self._begin(listener)
+                else:
+                    self._look(listener.connection)
+                    self._settle()
         except Exception as error:  # of one sync: the others go on
             helpless = not (isinstance(error, FreshvecError) and error.retryable)
             if listener.connection.broken or (self._once and helpless):
                 raise
-            self._failed(error)
+            self._end_pipeline(0.5)
+            self._failed(error, listener.connection)
 
     def wake(self) -> None:
         """Something may have changed: let the pipeline look now."""
         if self.pipeline is not None:
             self.pipeline.wake()
+
+    def sweep(self) -> None:
+        """Look at everything once, whatever was or was not heard: queue, table, triggers, grants."""
+        self._check_due = True
+        self.wake()
 
     def lose(self) -> None:
         """The listener's connection is gone and with it the ownership."""
@@ -87,29 +107,101 @@ class Keeper:
     def stop(self, drain_seconds: float) -> None:
         self._end_pipeline(drain_seconds)
 
+    def leave(self, listener: Listener, drain_seconds: float) -> None:
+        """End, and let another worker have the sync: it is declared no more, or otherwise."""
+        self._end_pipeline(drain_seconds)
+        if self._owned:
+            ownership.disown(listener.connection, self.sync.name)
+            self._owned = False
+
     def _begin(self, listener: Listener) -> None:
-        planned = plan(listener.connection, self.sync, self._model)
-        self._bound = planned.bound
-        if not planned.is_applied:  # else nothing is asked for that a worker with few rights could not do
-            role = self._settings.database.worker_role
-            self._bound, changed = apply(listener.connection, self.sync, self._model, role)
-            if changed:  # else another worker was quicker
-                logger.info("sync {}: applied to {}", self.sync.name, self.sync.table)
+        """Own first, apply second: whoever stands by must not put an older definition over a newer one."""
+        connection = listener.connection
+        if self._seen is None:
+            self._seen = self._generation(connection)
         if not self._owned:
-            self._owned = ownership.own(listener.connection, self._bound.id)
+            self._owned = ownership.own(connection, self.sync.name)
             if not self._owned:
-                self._stand_by(listener, self._bound.id)
+                self._stand_by(listener)
                 return
             logger.info("sync {}: owned by this worker", self.sync.name)
-        self.pipeline = Pipeline(
-            self._bound, self.dispatcher, self._settings, self.progress, walk_again=self._once
-        )
+        if migrations.pending(connection):
+            migrations.migrate(connection)
+        planned = plan(connection, self.sync, self._model, self._settings.database.worker_role)
+        if planned.is_redefined and planned.bound.generation != self._seen and planned.applied is not None:
+            raise SchemaError(
+                "keep",
+                f"sync {self.sync.name!r}",
+                "another definition of it was applied since this worker read its file",
+                "Make the file say the same, then reload the worker (systemctl reload freshvec, or SIGHUP).",
+            )
+        bound = self._bind(connection, planned)
+        self.pipeline = Pipeline(bound, self.dispatcher, self._settings, self.progress, walk_again=self._once)
+        self._seen = bound.generation
+        self._identity, _ = identity.read(connection, bound)
         self._running_since = time.monotonic()
+        self._walk_due = time.monotonic() + self._settings.daemon.sweep_seconds
         self.pipeline.start()
         self._due = 0.0
 
-    def _stand_by(self, listener: Listener, sync_id: int) -> None:
-        owner = ownership.owner(listener.connection, sync_id)
+    def _bind(self, connection: Connection, planned: Plan) -> BoundSync:
+        """The sync applied as far as this worker's rights go; what they do not allow is said in status."""
+        self._trouble = None
+        if planned.is_applied and not planned.access and not planned.difference.access:
+            ownership.keep_trouble(connection, self.sync.name, None)
+            return planned.bound
+        try:
+            bound = carry_out(connection, planned)
+        except DatabaseError as error:
+            if (
+                _sqlstate(error) != _DENIED
+                or planned.applied is None
+                or planned.is_redefined
+                or planned.needs_objects
+            ):
+                raise
+            self._trouble = (
+                f"this worker may not mend it: {error.problem}. Run `freshvec apply {self.sync.name}` as the owner of "
+                f"{self.sync.table}; until then changes are found by walking the table"
+            )
+            logger.warning("sync {}: {}", self.sync.name, self._trouble)
+            bound = carry_out(connection, planned.without_ddl(), trouble=self._trouble)
+        else:
+            if planned.lacking:
+                logger.info("sync {}: applied to {}", self.sync.name, self.sync.table)
+            elif planned.difference.is_binding:
+                logger.info("sync {}: {} has changed; bound again", self.sync.name, self.sync.table)
+        return bound
+
+    def _generation(self, connection: Connection) -> int:
+        row = (
+            identity.generation(connection, self.sync.name)
+            if migrations.is_bootstrapped(connection)
+            else None
+        )
+        return row or 0
+
+    def _look(self, connection: Connection) -> None:
+        """At a sweep: whether the table, its triggers, its grants and the applied generation are still the same."""
+        if not self._check_due or self.pipeline is None:
+            return
+        self._check_due = False
+        now, generation = identity.read(connection, self.pipeline.bound)
+        if now != self._identity or generation != self.pipeline.bound.generation:
+            logger.info(
+                "sync {}: {} or what was applied has changed; looking again", self.sync.name, self.sync.table
+            )
+            self._end_pipeline(0.5)
+            self._due = 0.0
+        elif self._trouble and self.is_fresh and time.monotonic() >= self._walk_due:
+            began = time.monotonic()
+            ask_for_walk(connection, self.sync.name, "changes may be missed")
+            self.wake()
+            rest = max(self._settings.daemon.sweep_seconds, _REST_BETWEEN_WALKS * (time.monotonic() - began))
+            self._walk_due = time.monotonic() + rest
+
+    def _stand_by(self, listener: Listener) -> None:
+        owner = ownership.owner(listener.connection, self.sync.name)
         if self._once:
             raise NotOwnedError(
                 "backfill",
@@ -127,18 +219,26 @@ class Keeper:
             self.pipeline.stop(drain_seconds)
             self.pipeline = None
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception, connection: Connection) -> None:
         """Log it, though not the same error over and over, and set the time of the next attempt."""
-        said = str(error) if isinstance(error, FreshvecError) else f"{type(error).__name__}: {error}"
+        message = str(error) if isinstance(error, FreshvecError) else f"{type(error).__name__}: {error}"
         delay = self._backoff.next_delay()
         self._due = time.monotonic() + delay
-        if said == self.last_error and time.monotonic() - self._logged_at < _REPEAT_SECONDS:
-            self._silenced += 1
+        if message == self.last_error and time.monotonic() - self._logged_at < _REPEAT_SECONDS:
             return
         logger.opt(exception=None if isinstance(error, FreshvecError) else error).error(
-            "sync {}: {} (next attempt in {:.1f} s)", self.sync.name, said, delay
+            "sync {}: {} (next attempt in {:.1f} s)", self.sync.name, message, delay
         )
-        self.last_error, self._logged_at, self._silenced = said, time.monotonic(), 0
+        self.last_error, self._logged_at = message, time.monotonic()
+        self._show_trouble(connection, message)
+
+    def _show_trouble(self, connection: Connection, message: str) -> None:
+        """Let `status` say it, where there is a place to say it."""
+        try:
+            if self._owned and migrations.is_bootstrapped(connection):
+                ownership.keep_trouble(connection, self.sync.name, message)
+        except Exception as error:  # what is wrong may be this very table
+            logger.debug("sync {}: {}", self.sync.name, error)
 
     def _settle(self) -> None:
         """After a while without a failure the trouble counts as over; said once."""
@@ -146,3 +246,7 @@ class Keeper:
             logger.info("sync {}: recovered after {} attempts", self.sync.name, self._backoff.attempts)
             self.last_error = None
             self._backoff.reset()
+
+
+def _sqlstate(error: DatabaseError) -> str:
+    return getattr(error.__cause__, "sqlstate", None) or ""

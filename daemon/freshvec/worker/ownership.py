@@ -5,15 +5,27 @@ from freshvec.db import LOCK_CLASS, Connection, queries, translated
 _SQL = queries("worker/ownership")
 
 
-def own(connection: Connection, sync_id: int) -> bool:
+def own(connection: Connection, name: str) -> bool:
     """Try to become the owner of a sync, as long as this connection lives."""
-    with translated("own", "a sync"):
-        row = connection.execute(_SQL["own"], {"class": LOCK_CLASS, "sync": sync_id}).fetchone()
+    with translated("own", f"sync {name!r}"):
+        row = connection.execute(_SQL["own"], {"class": LOCK_CLASS, "name": name}).fetchone()
     return bool(row and row[0])
 
 
-def owner(connection: Connection, sync_id: int) -> tuple[int, str] | None:
+def disown(connection: Connection, name: str) -> None:
+    """Let another worker have it."""
+    with translated("disown", f"sync {name!r}"):
+        connection.execute(_SQL["disown"], {"class": LOCK_CLASS, "name": name})
+
+
+def owner(connection: Connection, name: str) -> tuple[int, str] | None:
     """Backend pid and application name of a sync's owner."""
-    with translated("find the owner of", "a sync"):
-        row = connection.execute(_SQL["owner"], {"class": LOCK_CLASS, "sync": sync_id}).fetchone()
+    with translated("find the owner of", f"sync {name!r}"):
+        row = connection.execute(_SQL["owner"], {"class": LOCK_CLASS, "name": name}).fetchone()
     return None if row is None else (row[0], row[1])
+
+
+def keep_trouble(connection: Connection, name: str, trouble: str | None) -> None:
+    """Let `status` say why the sync is not kept as declared; None once it is."""
+    with translated("note the trouble of", f"sync {name!r}"):
+        connection.execute(_SQL["trouble"], {"name": name, "trouble": trouble})

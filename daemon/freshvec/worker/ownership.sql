@@ -1,7 +1,14 @@
--- own: try to become the owner of a sync
-SELECT pg_try_advisory_lock(%(class)s, %(sync)s)
+-- own: try to become the owner of a sync, as long as this connection lives
+SELECT pg_try_advisory_lock(%(class)s, hashtext(%(name)s))
+
+-- disown: let another worker have it
+SELECT pg_advisory_unlock(%(class)s, hashtext(%(name)s))
 
 -- owner: who owns a sync: its backend and what it calls itself
 SELECT l.pid, a.application_name FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
- WHERE l.locktype = 'advisory' AND l.classid = %(class)s AND l.objid = %(sync)s AND l.objsubid = 2 AND l.granted
+ WHERE l.locktype = 'advisory' AND l.classid = %(class)s::bigint::oid AND l.objsubid = 2 AND l.granted
+   AND l.objid::bigint = hashtext(%(name)s)::bigint & 4294967295
    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+
+-- trouble: why a sync is not kept as declared
+UPDATE freshvec.sync SET trouble = %(trouble)s WHERE name = %(name)s AND trouble IS DISTINCT FROM %(trouble)s

@@ -216,7 +216,8 @@ class Worker:
     def sweep(self) -> None:
         """A notification is a hint, this is the guarantee."""
         for keeper in self.keepers:
-            keeper.wake()
+            keeper.sweep()
+        self._waker.wake()
 
     def housekeep(self) -> None:
         """Keep what was found out about batch sizes, and what was measured."""

@@ -1,0 +1,87 @@
+"""Identity: what a sync is bound to, as the catalogue has it, in one cheap query; and what a difference means."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import sql
+
+from freshvec.db import Connection, queries
+from freshvec.source.bound import BoundSync
+
+_SQL = queries("schema/identity")
+_PARTIAL = ("members", "triggers")  # a partition that came or went changes these two
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What changed between two identities.
+
+    `whole`: changes may have been missed anywhere, so everything is walked. `added` and `has_lost_members`: tables of
+    the family that came and went, the rest being as it was. `access`: who may read the source.
+    """
+
+    whole: bool
+    added: tuple[int, ...]
+    has_lost_members: bool
+    access: bool
+
+    @property
+    def is_binding(self) -> bool:
+        return self.whole or bool(self.added) or self.has_lost_members
+
+
+def read(connection: Connection, bound: BoundSync) -> tuple[str, int | None]:
+    """The identity, and the sync's generation, None while it is not applied."""
+    schema, table = bound.source_name
+    given = {
+        "schema": schema,
+        "table": table,
+        "name": bound.name,
+        "columns": sorted({*bound.key_columns, *bound.watched}),
+        "functions": list(bound.functions),
+        "target": _text(*bound.target_name),
+        "queue": _text("freshvec", f"queue_{bound.name}"),
+        "view": _text(*bound.view_name),
+    }
+    row = connection.execute(_SQL["identity"], given).fetchone()
+    assert row is not None
+    return row[0], row[1]
+
+
+def generation(connection: Connection, name: str) -> int | None:
+    """The generation of an applied sync."""
+    row = connection.execute(_SQL["generation"], {"name": name}).fetchone()
+    return None if row is None else row[0]
+
+
+def difference(before: str, now: str) -> Difference:
+    """What is different. An identity that was never noted differs wholly."""
+    if not before:
+        return Difference(whole=True, added=(), has_lost_members=False, access=True)
+    old, new = json.loads(before), json.loads(now)
+    access = old["access"] != new["access"] or old["security"] != new["security"]
+    others = [name for name in new if name not in (*_PARTIAL, "access", "security")]
+    old_members, new_members = old["members"] or {}, new["members"] or {}
+    kept = old_members.keys() & new_members.keys()
+    same = (
+        all(old[name] == new[name] for name in others)
+        and all(old_members[oid] == new_members[oid] for oid in kept)
+        and _triggers_of(old, kept) == _triggers_of(new, kept)
+    )
+    added = tuple(int(oid) for oid in new_members if oid not in old_members)
+    return Difference(
+        whole=not same,
+        added=added if same else (),
+        has_lost_members=same and len(kept) < len(old_members),
+        access=access,
+    )
+
+
+def _triggers_of(identity: dict[str, Any], members: set[str]) -> dict[str, str]:
+    triggers = identity["triggers"] or {}
+    return {name: state for name, state in triggers.items() if name.split(" ", 1)[0] in members}
+
+
+def _text(*names: str) -> str:
+    return sql.Identifier(*names).as_string()
