@@ -21,7 +21,9 @@ from freshvec.config import Settings
 from freshvec.errors import ModelError
 from freshvec.models import catalogue
 from freshvec.models.artefact import Artefact, Precision
-from freshvec.records import Encoder, Tokens, Vector
+from freshvec.records import Encoder, Model, Tokens, Vector
+from freshvec.schema.plan import plan
+from freshvec.source.bound import BoundSync
 from freshvec.worker.worker import Worker
 
 REPOSITORY = Path(__file__).parents[1]
@@ -156,6 +158,22 @@ def backfill(settings: Settings, encoder: Encoder) -> Worker:
     worker = Worker(settings, settings.sync, once=True, load=lambda _: encoder, tick_seconds=0.1)
     worker.run()
     return worker
+
+
+def bound_sync(connection: Connection, settings: Settings, encoder: Encoder) -> BoundSync:
+    """The first declared sync, bound as a worker with that encoder binds it."""
+    model = Model(MODEL, encoder.dimension, encoder.max_tokens, encoder.fingerprint)
+    return plan(connection, settings.sync[0], model).bound
+
+
+def count(connection: Connection, rows: str) -> int:
+    """How many rows a table has, or a table with a condition behind it."""
+    (found,) = connection.execute(f"SELECT count(*) FROM {rows}").fetchone() or (0,)
+    return int(found)
+
+
+def exists(connection: Connection, relation: str) -> bool:
+    return connection.execute("SELECT to_regclass(%s)", (relation,)).fetchone() != (None,)
 
 
 def content_hash(text: str) -> bytes:

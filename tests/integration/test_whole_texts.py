@@ -13,15 +13,16 @@ import pytest
 from freshvec.config import Settings
 from freshvec.db import connect
 from freshvec.encoding.encoder import OnnxEncoder
-from freshvec.records import Encoder, Fate, Key, Model, Outcome, SourceRow, Tokens, Vector
-from freshvec.source.bind import bind
+from freshvec.records import Encoder, Fate, Key, Outcome, SourceRow, Tokens, Vector
 from freshvec.source.rows import RowReader
 from freshvec.target.upsert import TargetWriter
 from freshvec.worker.worker import Worker
 from tests.support import (
     Connection,
     NullEncoder,
+    bound_sync,
     content_hash,
+    count,
     running,
     settings_for,
     stale,
@@ -87,9 +88,8 @@ class Scene:
     def write_by_another(self, fence: int, text: str) -> None:
         """Another reader has read this text of row 1 with that fence, and writes its vector."""
         (vector,) = self.encoder.encode(self.encoder.tokenize([text]))
-        model = Model("any", self.encoder.dimension, self.encoder.max_tokens, self.encoder.fingerprint)
         with connect(self.settings.database.url, "another") as connection:
-            writer = TargetWriter(connection, bind(connection, self.settings.sync[0], model))
+            writer = TargetWriter(connection, bound_sync(connection, self.settings, self.encoder))
             with connection.transaction():
                 writer.write([Outcome(KEY, fence, Fate.STORE, vector, content_hash(text))])
         written = "SELECT fence, content_hash FROM docs_embedding WHERE id = 1"
@@ -150,11 +150,6 @@ def play(scene: Scene, second_read: SecondRead, portion: str, rows: int = 1) -> 
         until("the later rows are embedded", lambda: count(scene.docs, "docs_embedded WHERE id >= 1000") == 3)
         scene.rest(worker)
         assert stale(scene.docs, scene.encoder) == []
-
-
-def count(docs: Connection, rows: str) -> int:
-    (found,) = docs.execute(f"SELECT count(*) FROM {rows}").fetchone() or (0,)
-    return int(found)
 
 
 def once(action: Callable[[], None]) -> Callable[[Key], None]:

@@ -9,12 +9,13 @@ from freshvec.records import Fate, Key, Outcome
 from freshvec.source.bound import BoundSync
 from freshvec.target.binary import COPY_HEADER, COPY_TRAILER, copy_bigint, copy_field, copy_row, pack
 
-_SQL = queries("target/upsert")
 _STATEMENTS = ("copy", "lock_shared", "lock_exclusive", "upsert", "touch", "read_again", "remove")
 
 
 class TargetWriter:
     """Writes rows inside the caller's transaction. Holds a temporary table, so it belongs to one connection."""
+
+    statements = queries("target/upsert")
 
     def __init__(self, connection: Connection, bound: BoundSync) -> None:
         self.connection = connection
@@ -25,8 +26,8 @@ class TargetWriter:
             "staging": quoted("pg_temp", f"freshvec_staging_{bound.name}"),
             "lock": sql.Literal(LOCK_CLASS),
         }
-        self._queries = {name: bound.compose(_SQL[name], **names) for name in _STATEMENTS}
-        connection.execute(bound.compose(_SQL["staging"], **names), ())
+        self._queries = {name: bound.compose(self.statements[name], **names) for name in _STATEMENTS}
+        connection.execute(bound.compose(self.statements["staging"], **names), ())
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
         """Store, touch and remove rows. Of several outcomes of one key the one with the highest fence counts."""

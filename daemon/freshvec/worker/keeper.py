@@ -19,6 +19,7 @@ from freshvec.source.bound import BoundSync
 from freshvec.worker import ownership
 
 _STANDBY_SECONDS = 1.0
+RECOVERED_SECONDS = 5.0  # a pipeline that has run this long has recovered
 _REPEAT_SECONDS = 60.0  # the same error is logged again after this long
 
 
@@ -142,7 +143,7 @@ class Keeper:
 
     def _settle(self) -> None:
         """After a while without a failure the trouble counts as over; said once."""
-        if self.last_error and time.monotonic() - self._running_since > 5.0:
+        if self.last_error and time.monotonic() - self._running_since > RECOVERED_SECONDS:
             logger.info("sync {}: recovered after {} attempts", self.sync.name, self._backoff.attempts)
             self.last_error = None
             self._backoff.reset()
