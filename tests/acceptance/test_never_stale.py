@@ -102,7 +102,7 @@ def last_fence(connection: Connection) -> int:
 
 
 def has_written(connection: Connection, after: int) -> bool:
-    return last_fence(connection) > after + 15
+    return last_fence(connection) > after + 10
 
 
 AT_REST = "SELECT backlog = 0 AND coverage = 1 AND backfill_done AND NOT rescan_waiting FROM freshvec.status"

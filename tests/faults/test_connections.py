@@ -100,7 +100,7 @@ def test_connections_cut_as_soon_as_they_are_made_do_not_end_the_worker(
         first = worker.keepers[0].pipeline
         with Application(url) as application:
             made = 0
-            while made < 8 or application.edits < 300:
+            while made < 5 or application.edits < 300:
                 made += cut(docs, who)
         until("another pipeline runs", lambda: worker.keepers[0].pipeline not in (None, first))
         settle(url, worker, encoder)

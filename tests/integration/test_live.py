@@ -155,7 +155,12 @@ def test_status_says_what_is(url: str, docs: Connection) -> None:
         wait_fresh(worker)
         docs.execute("UPDATE docs SET body = 'new' WHERE id = 1")
         until("the edit is fresh", lambda: is_fresh(docs, 1, "new"))
-        worker.housekeep()
+
+        def measured() -> bool:  # a lag is noted just after the commit that the edit is seen by
+            worker.housekeep()
+            return read_status(settings)["lag_p50_ms"] is not None
+
+        until("the lag is measured", measured)
         row = read_status(settings)
         assert row["owner_pid"] is not None
     counted = {name: row[name] for name in ("rows_total", "rows_fresh", "rows_failed", "backlog", "coverage")}
