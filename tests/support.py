@@ -1,4 +1,4 @@
-"""What the tests share: waiting for conditions, a stand-in encoder of any speed, services and worker processes."""
+"""What tests share: waiting for conditions, an encoder without a model, workers in threads and processes."""
 
 import hashlib
 import os
@@ -9,26 +9,30 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psycopg
+import pytest
 
 from freshvec.config import Settings
 from freshvec.errors import ModelError
-from freshvec.export.export import PRECISIONS, export
 from freshvec.models import catalogue
-from freshvec.models.artefact import Artefact
-from freshvec.records import Encoder, Tokens, Vector
+from freshvec.models.artefact import Artefact, Precision
+from freshvec.records import Encoder, Model, Tokens, Vector
+from freshvec.schema.plan import plan
+from freshvec.source.bound import BoundSync
 from freshvec.worker.worker import Worker
 
 REPOSITORY = Path(__file__).parents[1]
 MODEL = "all-MiniLM-L6-v2"
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
-def until(what: str, condition: Callable[[], object], seconds: float = 30.0) -> None:
+def until(what: str, condition: Callable[[], object], seconds: float = 90.0) -> None:
     """Wait for a condition; fail with its name when the deadline passes."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -38,7 +42,10 @@ def until(what: str, condition: Callable[[], object], seconds: float = 30.0) -> 
 
 
 def exported() -> Path:
-    """A folder with the real model in every precision: exporting takes seconds, and its result is checked by sha256."""
+    """A folder with the real model in every precision, which stays between runs: it is checked by its sha256.
+
+    Where it must be made and what makes it is not installed, the test that asks for it is skipped.
+    """
     folder = REPOSITORY / ".cache" / "models"
     card = catalogue.find(MODEL)
     try:
@@ -46,24 +53,32 @@ def exported() -> Path:
         for precision in PRECISIONS:
             kept.path(precision)
     except ModelError:
+        if find_spec("torch") is None:
+            pytest.skip(f"{MODEL} is not exported, and torch is not installed: `make test` does both")
+        from freshvec.export.export import export
+
         export(card, folder)
     return folder
 
 
 class NullEncoder:
-    """No model: a vector derived from the text's hash, after as many seconds a batch as asked for.
+    """No model: a vector derived from the whole text's hash, after as many seconds per batch as asked for.
 
-    It lets tests of everything but the model run at full rate; `refuse` makes it fail on texts that contain it.
+    It lets tests of everything but the model run at full rate. It fails on texts that contain `refuse`. Of a
+    text a worker first reads 100 characters per token of `max_tokens`, and then all where that does not fill
+    the model; 1,000 characters fill this one.
     """
 
     dimension = 8
-    max_tokens = 256
     fingerprint = b"null encoder 000"
     device = "cpu"
 
-    def __init__(self, seconds_a_batch: float = 0.0, refuse: str | None = None) -> None:
+    def __init__(
+        self, seconds_a_batch: float = 0.0, refuse: str | None = None, max_tokens: int = 256
+    ) -> None:
         self.seconds_a_batch = seconds_a_batch
         self.refuse = refuse
+        self.max_tokens = max_tokens
         self.encoded = 0
         self._texts: dict[bytes, str] = {}
 
@@ -85,14 +100,15 @@ class NullEncoder:
     def encode(self, batch: list[Tokens]) -> Vector:
         if self.seconds_a_batch:
             time.sleep(self.seconds_a_batch)
-        if self.refuse is not None and any(
-            self.refuse in self._texts.get(t.ids.tobytes(), "") for t in batch
-        ):
+        if any(self._is_refused(tokens) for tokens in batch):
             raise RuntimeError("the null encoder refuses this text")
         self.encoded += len(batch)
-        raw = np.stack([np.frombuffer(text.ids.tobytes(), dtype=np.uint8)[:8] for text in batch])
+        raw = np.stack([np.frombuffer(tokens.ids.tobytes(), dtype=np.uint8)[:8] for tokens in batch])
         vectors = raw.astype(np.float32) + 1
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+
+    def _is_refused(self, tokens: Tokens) -> bool:
+        return self.refuse is not None and self.refuse in self._texts.get(tokens.ids.tobytes(), "")
 
 
 def settings_for(url: str, *syncs: dict[str, Any], **daemon: Any) -> Settings:
@@ -109,39 +125,93 @@ def sync_of(table: str, name: str = "docs", **more: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(settings: Settings, encoder: Encoder, *, once: bool = False) -> Iterator[Worker]:
-    """A service in a thread of this process with the given encoder; stopped at the end."""
-    service = Worker(settings, settings.sync, once=once, load=lambda _: encoder, tick_seconds=0.2)
+def running(settings: Settings, encoder: Encoder, *, once: bool = False) -> Iterator[Worker]:
+    """A worker in a thread of this process with the given encoder; stopped at the end."""
+    worker = Worker(settings, settings.sync, once=once, load=lambda _: encoder, tick_seconds=0.2)
     raised: list[BaseException] = []
 
     def run() -> None:
         try:
-            service.run()
+            worker.run()
         except BaseException as error:
             raised.append(error)
 
-    thread = threading.Thread(target=run, name="service")
+    thread = threading.Thread(target=run, name="worker")
     thread.start()
     try:
-        yield service
+        yield worker
     finally:
-        service.stop()
-        thread.join(30)
-        assert not thread.is_alive(), "the service did not stop"
+        worker.stop()
+        thread.join(60)
+        assert not thread.is_alive(), "the worker did not stop"
     if raised:
         raise raised[0]
 
 
-def wait_fresh(service: Worker, seconds: float = 60.0) -> None:
-    """Until every sync of the service has nothing left to do."""
-    until("every row is fresh", lambda: all(keeper.is_fresh for keeper in service.keepers), seconds)
+def wait_fresh(worker: Worker, seconds: float = 90.0) -> None:
+    """Until every sync of the worker has nothing left to do."""
+    until("every row is fresh", lambda: all(keeper.is_fresh for keeper in worker.keepers), seconds)
 
 
 def backfill(settings: Settings, encoder: Encoder) -> Worker:
     """Run a one-time backfill in this process until it is done."""
-    service = Worker(settings, settings.sync, once=True, load=lambda _: encoder, tick_seconds=0.1)
-    service.run()
-    return service
+    worker = Worker(settings, settings.sync, once=True, load=lambda _: encoder, tick_seconds=0.1)
+    worker.run()
+    return worker
+
+
+def bound_sync(connection: Connection, settings: Settings, encoder: Encoder) -> BoundSync:
+    """The first declared sync, bound as a worker with that encoder binds it."""
+    model = Model(MODEL, encoder.dimension, encoder.max_tokens, encoder.fingerprint)
+    return plan(connection, settings.sync[0], model).bound
+
+
+def count(connection: Connection, rows: str) -> int:
+    """How many rows a table has, or a table with a condition behind it."""
+    (found,) = connection.execute(f"SELECT count(*) FROM {rows}").fetchone() or (0,)
+    return int(found)
+
+
+def exists(connection: Connection, relation: str) -> bool:
+    return connection.execute("SELECT to_regclass(%s)", (relation,)).fetchone() != (None,)
+
+
+def content_hash(text: str) -> bytes:
+    """The hash that a target keeps of a row's text."""
+    return hashlib.sha256(text.encode()).digest()[:16]
+
+
+EVERY_ROW = """
+SELECT d.id, t.id, CASE WHEN btrim(d.body, E' \\t\\r\\n\\f') <> '' THEN d.body END, t.embedding::text
+  FROM docs d FULL JOIN docs_embedding t USING (id)
+"""
+
+
+def stale(connection: Connection, encoder: Encoder) -> list[str]:
+    """What is wrong at rest with `docs`: every vector against a fresh encoding of its row's current text."""
+    wrong, have = [], []
+    for source, copy, text, vector in connection.execute(EVERY_ROW):
+        if source is None:
+            wrong.append(f"{copy}: orphaned")
+        elif copy is None or (text is not None and vector is None):
+            wrong.append(f"{source}: missing")
+        elif text is None and vector is not None:
+            wrong.append(f"{source}: kept the vector of a text that is gone")
+        elif text is not None:
+            have.append((source, text, as_vector(vector)))
+    if not have:
+        return wrong
+    fresh = encoder.encode(encoder.tokenize([text for _, text, _ in have]))
+    for (row, _, vector), wanted in zip(have, fresh, strict=True):
+        cosine = float(vector @ wanted / np.linalg.norm(vector) / np.linalg.norm(wanted))
+        if cosine <= 0.9999:
+            wrong.append(f"{row}: cosine {cosine:.4f}")
+    return wrong
+
+
+def as_vector(text: str) -> Vector:
+    """A vector as Postgres prints it, of pgvector's types or as an array."""
+    return np.array(text.strip("[]{}").split(","), dtype=np.float32)
 
 
 def write_config(path: Path, settings_toml: str) -> Path:
@@ -150,7 +220,7 @@ def write_config(path: Path, settings_toml: str) -> Path:
 
 
 def config_toml(url: str, models_dir: Path, syncs: str, daemon: str = "") -> str:
-    """An freshvec.toml for worker processes."""
+    """A freshvec.toml for worker processes."""
     return (
         f'[database]\nurl = "{url}"\n[daemon]\nmodels_dir = "{models_dir}"\nsweep_seconds = 5.0\n'
         f"commit_every_seconds = 0.5\n{daemon}\n{syncs}\n"
@@ -161,7 +231,7 @@ DOCS_SYNC = f'[[sync]]\nname = "docs"\ntable = "docs"\ncolumns = ["body"]\nmodel
 
 
 class WorkerProcess:
-    """An `freshvec` process of the real program, its output kept in a file."""
+    """A `freshvec` process of the real program, its output kept in a file."""
 
     def __init__(self, config: Path, *arguments: str, log: Path, env: dict[str, str] | None = None) -> None:
         self.log = log
@@ -177,25 +247,33 @@ class WorkerProcess:
     def output(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
+    @property
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
     def kill(self) -> None:
         """SIGKILL, and reap."""
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(60)
 
-    def stop(self, seconds: float = 30.0) -> int:
+    def terminate(self) -> None:
+        """SIGTERM, and not wait for what it does."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def stop(self, seconds: float = 60.0) -> int:
         """SIGTERM; the exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+        if self.is_running:
+            self.terminate()
         return self.process.wait(seconds)
 
     def close(self) -> None:
-        if self.process.poll() is None:
+        if self.is_running:
             self.kill()
         self._file.close()
 
 
 def freshvec(
-    *arguments: str, env: dict[str, str] | None = None, timeout: float = 120
+    *arguments: str, env: dict[str, str] | None = None, timeout: float = 240
 ) -> subprocess.CompletedProcess[str]:
     """Run the real command line to its end."""
     return subprocess.run(
@@ -206,3 +284,6 @@ def freshvec(
         env={**os.environ, **(env or {})},
         check=False,
     )
+
+
+serving = running

@@ -1,14 +1,21 @@
-"""`backfill` with no terminal: plain lines while it works, a summary at the end, and what a killed one leaves to the next."""
+"""`backfill` without a terminal: plain lines, a summary, and what a killed one leaves to the next."""
 
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
+from tests.support import (
+    DOCS_SYNC,
+    Connection,
+    WorkerProcess,
+    config_toml,
+    count,
+    freshvec,
+    until,
+    write_config,
+)
 
-from tests.support import DOCS_SYNC, Connection, WorkerProcess, config_toml, freshvec, until, write_config
-
-ROWS, LONG = 1500, 400
+ROWS, LONG = 1500, 300
 CHECKPOINT = "SELECT backfill_after[1]::bigint FROM freshvec.sync WHERE name = 'docs'"
 LINE = re.compile(
     rf"docs: ([\d,]+) of {ROWS:,} rows, (\d+) rows/s, ETA (\S+ \S+|–), ([\d,]+) truncated, \d+ MiB"
@@ -18,46 +25,51 @@ SUMMARY = re.compile(
 )
 
 
-@pytest.mark.timeout(240)
+FILL = """
+INSERT INTO docs SELECT g, g || repeat(' words', CASE WHEN g > %s THEN 1 ELSE 300 END)
+  FROM generate_series(1, %s) g
+"""
+WRITTEN = "SELECT count(*) FROM docs_embedding WHERE id <= %s AND embedding IS NOT NULL"
+
+
+def number(text: str) -> int:
+    return int(text.replace(",", ""))
+
+
 def test_plain_lines_then_killed_then_on_from_the_checkpoint(
     url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., WorkerProcess]
 ) -> None:
-    docs.execute(
-        "INSERT INTO docs SELECT g, g || repeat(' words', CASE WHEN g > %s THEN 1 ELSE 300 END) FROM generate_series(1, %s) g",
-        (LONG, ROWS),
-    )
+    docs.execute(FILL, (LONG, ROWS))
     # One thread, so that the first rows take longer than the time between two lines on any machine.
     slow = config_toml(url, models_dir, DOCS_SYNC, 'page_rows = 100\nthreads = 1\ndevice = "cpu"')
-    worker = workers(write_config(tmp_path / "slow.toml", slow), "backfill")
-    until("a line says how far it is", lambda: LINE.search(worker.output), 60)
+    process = workers(write_config(tmp_path / "slow.toml", slow), "backfill")
+    until("a line says how far it is", lambda: LINE.search(process.output))
     until("the checkpoint has moved", lambda: docs.execute(CHECKPOINT).fetchone() not in (None, (None,)))
-    assert worker.process.poll() is None, "it is still in the middle"
-    worker.kill()
+    assert process.is_running, "it is still in the middle"
+    process.kill()
 
-    said = LINE.search(worker.output)
-    assert said is not None
-    assert 0 < int(said[1].replace(",", "")) < ROWS
-    assert int(said[2]) > 0, "a rate"
-    assert said[3] != "–", "an estimate of the time left"
-    assert int(said[4]) > 0, "texts longer than the model reads"
+    line = LINE.search(process.output)
+    assert line is not None
+    assert 0 < number(line[1]) < ROWS
+    assert number(line[2]) > 0, "a rate"
+    assert line[3] != "–", "an estimate of the time left"
+    assert number(line[4]) > 0, "texts longer than the model reads"
     reached = docs.execute(CHECKPOINT).fetchone()
     assert reached is not None
     assert 0 < reached[0] < ROWS
-    behind = "SELECT count(*) FROM docs_embedding WHERE id <= %s AND embedding IS NOT NULL"
-    assert docs.execute(behind, reached).fetchone() == reached, "every row up to the checkpoint is written"
+    assert docs.execute(WRITTEN, reached).fetchone() == reached, "every row up to the checkpoint is written"
 
-    config = write_config(
-        tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC, "page_rows = 100")
-    )
+    quick = config_toml(url, models_dir, DOCS_SYNC, "page_rows = 100")
+    config = write_config(tmp_path / "freshvec.toml", quick)
     again = freshvec("backfill", "--config", str(config))
     assert again.returncode == 0, again.stderr
     summary = SUMMARY.search(again.stderr)
     assert summary is not None, again.stderr
-    done, encoded = (int(number.replace(",", "")) for number in summary.groups())
+    done, encoded = map(number, summary.groups())
     assert done == ROWS - reached[0], "it begins behind the checkpoint"
     assert 0 < encoded <= done
-    assert docs.execute(behind, (ROWS,)).fetchone() == (ROWS,)
-    for output in (worker.output, again.stderr, again.stdout):
+    assert docs.execute(WRITTEN, (ROWS,)).fetchone() == (ROWS,)
+    for output in (process.output, again.stderr, again.stdout):
         assert "\x1b" not in output, "no control characters where there is no terminal"
         assert "\r" not in output, "nor a line drawn over itself"
 
@@ -65,17 +77,16 @@ def test_plain_lines_then_killed_then_on_from_the_checkpoint(
 def test_stopped_by_a_signal_it_says_so_and_the_next_goes_on(
     url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., WorkerProcess]
 ) -> None:
-    docs.execute(
-        "INSERT INTO docs SELECT g, 'some text or other, number ' || g FROM generate_series(1, %s) g", (ROWS,)
-    )
-    config = write_config(
-        tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC, "page_rows = 100")
-    )
-    worker = workers(config, "backfill")
-    until("it has begun", lambda: "owned by this worker" in worker.output)
-    assert worker.stop() == 1, "not every row is fresh"
-    assert "stopped before the end; run it again to go on" in worker.output
-    assert "Traceback" not in worker.output
+    # One thread, so that it is stopped before it is done; then short texts, so that the rest is quick.
+    docs.execute(FILL, (LONG, ROWS))
+    slow = config_toml(url, models_dir, DOCS_SYNC, 'page_rows = 100\nthreads = 1\ndevice = "cpu"')
+    config = write_config(tmp_path / "freshvec.toml", slow)
+    process = workers(config, "backfill")
+    until("it has begun", lambda: "owned by this worker" in process.output)
+    assert process.stop() == 1, "not every row is fresh"
+    assert "stopped before the end; run it again to go on" in process.output
+    assert "Traceback" not in process.output
+    docs.execute("UPDATE docs SET body = id::text WHERE id <= %s", (LONG,))
     assert freshvec("backfill", "--config", str(config)).returncode == 0
 
 
@@ -91,9 +102,6 @@ def test_it_refuses_while_a_daemon_owns_the_sync_and_disturbs_nothing(
     assert "See `freshvec status`" in refused.stderr, "the remedy"
     assert "Traceback" not in refused.stderr
     docs.execute("INSERT INTO docs VALUES (1, 'still kept fresh')")
-    until(
-        "the daemon works on",
-        lambda: docs.execute("SELECT FROM docs_embedding WHERE id = 1").fetchone() is not None,
-    )
+    until("the daemon works on", lambda: count(docs, "docs_embedding WHERE id = 1") == 1)
     assert daemon.stop() == 0
     assert freshvec("backfill", "--config", str(config)).returncode == 0, "now it may"

@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-from tests.support import DOCS_SYNC, Connection, config_toml, freshvec, write_config
+from tests.support import DOCS_SYNC, Connection, config_toml, exists, freshvec, write_config
 
 
 def test_the_whole_day_of_a_user(url: str, docs: Connection, models_dir: Path, tmp_path: Path) -> None:
     docs.execute("INSERT INTO docs VALUES (1, 'How to bake bread'), (2, 'Tuning a guitar'), (3, NULL)")
-    config = [
-        "--config",
-        str(write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC))),
-    ]
+    path = write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC))
+    config = ["--config", str(path)]
     assert "CREATE TABLE" in freshvec("plan", *config).stdout
     assert "applied" in freshvec("apply", *config).stdout
     assert "nothing to do" in freshvec("apply", *config).stdout
@@ -31,4 +29,4 @@ def test_the_whole_day_of_a_user(url: str, docs: Connection, models_dir: Path, t
     assert freshvec("backfill", *config).returncode == 0
     assert freshvec("verify", *config).returncode == 0
     assert freshvec("remove", "docs", "--yes", *config).returncode == 0
-    assert docs.execute("SELECT to_regclass('docs_embedding')").fetchone() == (None,)
+    assert not exists(docs, "docs_embedding")

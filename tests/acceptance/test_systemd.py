@@ -9,7 +9,20 @@ from pathlib import Path
 import pytest
 
 from freshvec import config, data
-from tests.support import DOCS_SYNC, Connection, WorkerProcess, config_toml, until, write_config
+from freshvec.worker.worker import Worker
+from tests.support import (
+    DOCS_SYNC,
+    Connection,
+    NullEncoder,
+    WorkerProcess,
+    config_toml,
+    count,
+    exists,
+    settings_for,
+    sync_of,
+    until,
+    write_config,
+)
 
 UNITS = ("freshvec.service", "freshvec-backfill.service")
 needs_systemd = pytest.mark.skipif(
@@ -20,12 +33,9 @@ needs_systemd = pytest.mark.skipif(
 @needs_systemd
 @pytest.mark.parametrize("unit", UNITS)
 def test_systemd_finds_nothing_to_complain_about(unit: str, tmp_path: Path) -> None:
-    text = (
-        (data.folder("systemd") / unit)
-        .read_text()
-        .replace("/opt/freshvec/bin/freshvec", shutil.which("true") or "/bin/true")
-    )
-    (tmp_path / unit).write_text(text)
+    text = (data.folder("systemd") / unit).read_text()
+    command = shutil.which("true") or "/bin/true"
+    (tmp_path / unit).write_text(text.replace("/opt/freshvec/bin/freshvec", command))
     dropin = tmp_path / f"{unit}.d"
     dropin.mkdir()
     for name in ("gpu.conf", "serve.conf"):
@@ -64,6 +74,12 @@ def supervisor(tmp_path: Path) -> Iterator[socket.socket]:
         yield received
 
 
+def without_url(models_dir: Path) -> str:
+    """A configuration whose URL comes as a credential."""
+    lines = config_toml("x", models_dir, DOCS_SYNC).splitlines()
+    return "\n".join(line for line in lines if not line.startswith("url"))
+
+
 def test_ready_means_listening_and_the_url_stays_secret(
     url: str,
     docs: Connection,
@@ -75,33 +91,26 @@ def test_ready_means_listening_and_the_url_stays_secret(
     docs.execute("INSERT INTO docs VALUES (1, 'one')")
     secret = url.replace("postgres:@", "postgres:geheimnis@")
     (tmp_path / "database_url").write_text(secret + "\n")
-    toml = "\n".join(
-        line for line in config_toml("x", models_dir, DOCS_SYNC).splitlines() if not line.startswith("url")
-    )
+    toml = without_url(models_dir)
     environment = {
         "NOTIFY_SOCKET": str(tmp_path / "notify"),
         "WATCHDOG_USEC": "1000000",
         "CREDENTIALS_DIRECTORY": str(tmp_path),
         "FRESHVEC_DAEMON_LOG_LEVEL": "DEBUG",
     }
-    worker = workers(write_config(tmp_path / "freshvec.toml", toml), env=environment)
+    process = workers(write_config(tmp_path / "freshvec.toml", toml), env=environment)
     assert supervisor.recv(1000).startswith(b"READY=1")
-    seen = docs.execute(
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'freshvec listener'"
-    ).fetchone()
-    assert seen == (1,)
+    assert count(docs, "pg_stat_activity WHERE application_name = 'freshvec listener'") == 1
     assert supervisor.recv(1000) == b"WATCHDOG=1"
     assert supervisor.recv(1000) == b"WATCHDOG=1"
-    process = Path(f"/proc/{worker.process.pid}")
     for file in ("cmdline", "environ"):
-        assert b"geheimnis" not in (process / file).read_bytes()
-    assert worker.stop() == 0
+        assert b"geheimnis" not in Path(f"/proc/{process.process.pid}/{file}").read_bytes()
+    assert process.stop() == 0
     messages: list[bytes] = []
-    supervisor.settimeout(1)
     while not messages or messages[-1] != b"STOPPING=1":
         messages.append(supervisor.recv(1000))
-    assert "geheimnis" not in worker.output
-    assert "Traceback" not in worker.output
+    assert "geheimnis" not in process.output
+    assert "Traceback" not in process.output
 
 
 def test_not_ready_while_the_database_is_away_but_alive(
@@ -112,28 +121,26 @@ def test_not_ready_while_the_database_is_away_but_alive(
     workers: Callable[..., WorkerProcess],
     supervisor: socket.socket,
 ) -> None:
-    """It waits for the server: no READY, but signs of life, or the watchdog would kill it for an outage not its own."""
+    """It waits for the server: not ready, but alive, or the watchdog would kill it for another's outage."""
     folder = tmp_path / "socket"
     (tmp_path / "database_url").write_text(url.split("?")[0] + f"?host={folder}")
-    toml = "\n".join(
-        line for line in config_toml("x", models_dir, DOCS_SYNC).splitlines() if not line.startswith("url")
-    )
+    toml = without_url(models_dir)
     environment = {
         "NOTIFY_SOCKET": str(tmp_path / "notify"),
         "WATCHDOG_USEC": "60000000",
         "CREDENTIALS_DIRECTORY": str(tmp_path),
     }
-    worker = workers(write_config(tmp_path / "freshvec.toml", toml), env=environment)
+    process = workers(write_config(tmp_path / "freshvec.toml", toml), env=environment)
     assert [supervisor.recv(1000), supervisor.recv(1000)] == [b"WATCHDOG=1"] * 2
-    assert "next attempt in" in worker.output
+    assert "next attempt in" in process.output
     folder.symlink_to(url.split("host=")[1])  # now the server is there
     messages = [supervisor.recv(1000)]
     while messages[-1] == b"WATCHDOG=1":
         messages.append(supervisor.recv(1000))
     assert messages[-1].startswith(b"READY=1")
     docs.execute("INSERT INTO docs VALUES (1, 'one')")
-    until("it works", lambda: docs.execute("SELECT FROM docs_embedding WHERE id = 1").fetchone() is not None)
-    assert worker.stop() == 0
+    until("it works", lambda: exists(docs, "docs_embedding") and count(docs, "docs_embedding") == 1)
+    assert process.stop() == 0
 
 
 def test_the_units_say_what_operations_ask_for() -> None:
@@ -158,26 +165,25 @@ def test_the_units_say_what_operations_ask_for() -> None:
         assert "database_url" not in values["ExecStart"]
 
 
+class Stuck:
+    """A pipeline without a sign of life."""
+
+    failure = None
+
+    def beat(self) -> float:
+        return 10_000.0
+
+
 def test_a_stuck_pipeline_withholds_the_watchdog(
     monkeypatch: pytest.MonkeyPatch, supervisor: socket.socket, tmp_path: Path
 ) -> None:
-    from freshvec.worker import worker as service
-    from tests.support import NullEncoder, settings_for, sync_of
-
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     settings = settings_for("postgresql://nowhere", sync_of("docs"))
-    made = service.Worker(settings, settings.sync, load=lambda _: NullEncoder())
-
-    class Stuck:
-        failure = None
-
-        def beat(self) -> float:
-            return 10_000.0
-
-    made.ping()
+    worker = Worker(settings, settings.sync, load=lambda _: NullEncoder())
+    worker.ping()
     assert supervisor.recv(100) == b"WATCHDOG=1"
-    made.keepers[0].pipeline = Stuck()  # type: ignore[assignment]
-    made.ping()
-    supervisor.settimeout(0.2)
-    with pytest.raises(TimeoutError):
+    worker.keepers[0].pipeline = Stuck()  # type: ignore[assignment]
+    worker.ping()
+    supervisor.setblocking(False)
+    with pytest.raises(BlockingIOError):
         supervisor.recv(100)

@@ -1,5 +1,6 @@
 """The wheel in a clean environment, away from the checkout."""
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -8,55 +9,36 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import DOCS_SYNC, REPOSITORY, Connection, config_toml, write_config
+from freshvec import data
+from tests.support import DOCS_SYNC, REPOSITORY, Connection, config_toml, exists, write_config
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `bin` of an environment with only the wheel in it; its dependencies come from this one by path."""
     folder = tmp_path_factory.mktemp("wheel")
-    build = [
-        sys.executable,
-        "-m",
-        "build",
-        "--wheel",
-        "--no-isolation",
-        "--outdir",
-        str(folder),
-        str(REPOSITORY),
-    ]
-    subprocess.run(build, check=True, capture_output=True)
+    module("build", "--wheel", "--no-isolation", "--outdir", str(folder), str(REPOSITORY))
     venv.create(folder / "venv", with_pip=False)
     (wheel,) = folder.glob("*.whl")
     python = folder / "venv/bin/python"
-    paths = subprocess.run(
-        [python, "-c", "import site; print(site.getsitepackages()[0])"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    site = Path(paths.stdout.strip())
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "--python",
-            str(python),
-            "install",
-            "--no-deps",
-            "--no-index",
-            str(wheel),
-        ],
-        check=True,
-    )
+    module("pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel))
     # A path entry brings the dependencies along, but not the editable install of this checkout.
-    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    where = run(python, "-c", "import site; print(site.getsitepackages()[0])", cwd=folder).stdout.strip()
+    (Path(where) / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     return folder / "venv/bin"
 
 
+def module(*command: str) -> None:
+    """Run a module of this environment."""
+    subprocess.run([sys.executable, "-m", *command], check=True, capture_output=True)
+
+
 def run(binary: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([binary, *arguments], capture_output=True, text=True, cwd=cwd, check=False)
+    """Run a program of the other environment; no path leads it back to the checkout."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
+        [binary, *arguments], capture_output=True, text=True, cwd=cwd, env=environment, check=False
+    )
 
 
 def test_the_command_works_and_the_data_is_inside(installed: Path, tmp_path: Path) -> None:
@@ -78,10 +60,8 @@ def test_the_migrations_apply_from_there(
     done = run(installed / "freshvec", "apply", "--config", str(config), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "migrated: 0001_schema.sql" in done.stdout
-    assert docs.execute("SELECT to_regclass('docs_embedding')").fetchone() != (None,)
+    assert exists(docs, "docs_embedding")
 
 
 def test_an_editable_install_finds_them_in_the_checkout() -> None:
-    from freshvec import data
-
     assert data.folder("migrations") == REPOSITORY / "migrations"

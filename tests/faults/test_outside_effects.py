@@ -8,16 +8,31 @@ import pytest
 from loguru import logger
 
 from freshvec.capture import queue
-from freshvec.pipeline import reader
 from freshvec.source.rows import RowReader
 from freshvec.target.upsert import TargetWriter
-from tests.acceptance.test_never_stale import stale
-from tests.support import Connection, NullEncoder, serving, settings_for, sync_of, until, wait_fresh
+from freshvec.worker import keeper
+from tests.support import (
+    Connection,
+    NullEncoder,
+    count,
+    exists,
+    running,
+    settings_for,
+    stale,
+    sync_of,
+    until,
+    wait_fresh,
+)
 
 FRESH = """
-SELECT count(*) FILTER (WHERE t.content_hash = substring(sha256(convert_to(d.body, 'UTF8')) FROM 1 FOR 16)) = count(*)
-  FROM docs d FULL JOIN docs_embedding t USING (id)
+SELECT bool_and(t.content_hash IS NOT DISTINCT FROM d.hash)
+  FROM (SELECT id, substring(sha256(convert_to(body, 'UTF8')) FROM 1 FOR 16) AS hash FROM docs) AS d
+  FULL JOIN docs_embedding AS t USING (id)
 """
+
+
+def is_fresh(docs: Connection) -> bool:
+    return docs.execute(FRESH).fetchone() == (True,)
 
 
 @pytest.fixture
@@ -41,20 +56,14 @@ def failing(real: Any, error: Exception, times: int) -> Any:
     return call
 
 
+DISK_FULL = psycopg.errors.DiskFull("could not extend file")
+NOT_SERIALIZABLE = psycopg.errors.SerializationFailure("could not serialize")
 EFFECTS = {
-    "the disk is full at the write": (
-        TargetWriter,
-        "write",
-        psycopg.errors.DiskFull("could not extend file"),
-    ),
-    "the queue cannot be emptied": (
-        queue,
-        "delete",
-        psycopg.errors.SerializationFailure("could not serialize"),
-    ),
+    "the disk is full at the write": (TargetWriter, "write", DISK_FULL),
+    "the queue cannot be emptied": (queue, "delete", NOT_SERIALIZABLE),
     "a read fails": (RowReader, "read", psycopg.OperationalError("the connection is lost")),
     "a deadlock": (TargetWriter, "write", psycopg.errors.DeadlockDetected("deadlock detected")),
-    "something nobody thought of": (reader.Reader, "_handle", ZeroDivisionError("surprise")),
+    "something nobody thought of": (NullEncoder, "tokenize", ZeroDivisionError("surprise")),
 }
 
 
@@ -70,17 +79,18 @@ def test_it_recovers(
 ) -> None:
     docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 50) g")
     encoder = NullEncoder()
-    with serving(settings_for(url, sync_of("docs")), encoder) as service:
-        wait_fresh(service)
+    with running(settings_for(url, sync_of("docs")), encoder) as worker:
+        wait_fresh(worker)
+        monkeypatch.setattr(keeper, "RECOVERED_SECONDS", 2.0)
         monkeypatch.setattr(owner, name, failing(getattr(owner, name), error, 3))
         docs.execute("UPDATE docs SET body = body || ' edited'")
         docs.execute("INSERT INTO docs VALUES (100, 'new')")
-        until("everything is fresh", lambda: docs.execute(FRESH).fetchone() == (True,), 60)
-        until("the recovery is said", lambda: any("recovered after" in line for line in log), 30)
-    said = [line for line in log if line.startswith("ERROR")]
-    assert len(said) == 1, "the same error is logged once"
-    assert str(error) in said[0]
-    assert stale(docs, lambda texts: encoder.encode(encoder.tokenize(texts))) == []
+        until("everything is fresh", lambda: is_fresh(docs))
+        until("the recovery is said", lambda: any("recovered after" in line for line in log))
+    errors = [line for line in log if line.startswith("ERROR")]
+    assert len(errors) == 1, "the same error is logged once"
+    assert str(error) in errors[0]
+    assert stale(docs, encoder) == []
 
 
 def test_a_broken_encoder_is_waited_for(
@@ -88,37 +98,31 @@ def test_a_broken_encoder_is_waited_for(
 ) -> None:
     docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 50) g")
     encoder = NullEncoder()
-    with serving(settings_for(url, sync_of("docs")), encoder) as service:
-        wait_fresh(service)
-        monkeypatch.setattr(
-            encoder, "encode", failing(encoder.encode, RuntimeError("the device fell off the bus"), 500)
-        )
+    with running(settings_for(url, sync_of("docs")), encoder) as worker:
+        wait_fresh(worker)
+        monkeypatch.setattr(keeper, "RECOVERED_SECONDS", 2.0)
+        error = RuntimeError("the device fell off the bus")
+        monkeypatch.setattr(encoder, "encode", failing(encoder.encode, error, 500))
         docs.execute("UPDATE docs SET body = body || ' edited'")
-        until("everything is fresh", lambda: docs.execute(FRESH).fetchone() == (True,), 60)
-        until("the recovery is said", lambda: any("recovered after" in line for line in log), 30)
-    assert docs.execute("SELECT count(*) FROM docs_embedding WHERE encode_error IS NOT NULL").fetchone() == (
-        0,
-    )
+        until("everything is fresh", lambda: is_fresh(docs))
+        until("the recovery is said", lambda: any("recovered after" in line for line in log))
+    assert count(docs, "docs_embedding WHERE encode_error IS NOT NULL") == 0
     assert sum("fell off the bus" in line for line in log) == 1
     assert sum("recovered after" in line for line in log) == 1
-    assert stale(docs, lambda texts: encoder.encode(encoder.tokenize(texts))) == []
+    assert stale(docs, encoder) == []
 
 
 def test_a_dropped_target_is_said_and_made_again_by_apply(url: str, docs: Connection, log: list[str]) -> None:
     docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 50) g")
     settings = settings_for(url, sync_of("docs"))
     encoder = NullEncoder()
-    with serving(settings, encoder) as service:
-        wait_fresh(service)
+    with running(settings, encoder) as worker:
+        wait_fresh(worker)
         docs.execute("DROP TABLE docs_embedding CASCADE")
         docs.execute("UPDATE docs SET body = 'edited' WHERE id = 1")
-        until(
-            "it is made again",
-            lambda: docs.execute("SELECT to_regclass('docs_embedding')").fetchone() != (None,),
-            60,
-        )
-        until("everything is fresh", lambda: docs.execute(FRESH).fetchone() == (True,), 60)
-    (said,) = (line for line in log if line.startswith("ERROR"))
-    assert "docs_embedding" in said
-    assert docs.execute("SELECT count(*) FROM docs_embedded").fetchone() == (50,), "its view is back as well"
-    assert stale(docs, lambda texts: encoder.encode(encoder.tokenize(texts))) == []
+        until("it is made again", lambda: exists(docs, "docs_embedding"))
+        until("everything is fresh", lambda: is_fresh(docs))
+    (error,) = (line for line in log if line.startswith("ERROR"))
+    assert "docs_embedding" in error
+    assert count(docs, "docs_embedded") == 50, "its view is back as well"
+    assert stale(docs, encoder) == []

@@ -4,12 +4,20 @@ import pytest
 from psycopg import sql
 
 from freshvec.db import connect, queries
-from freshvec.records import Model
-from freshvec.scans import backfill as walking
-from freshvec.scans import verify
-from freshvec.schema import plan as schema
-from freshvec.source.bind import bind
-from tests.support import Connection, NullEncoder, serving, settings_for, sync_of, until, wait_fresh
+from freshvec.scans.backfill import Backfill
+from freshvec.scans.verify import verify
+from tests.support import (
+    Connection,
+    NullEncoder,
+    bound_sync,
+    content_hash,
+    count,
+    running,
+    settings_for,
+    sync_of,
+    until,
+    wait_fresh,
+)
 
 ODD = [
     "a:b",
@@ -23,11 +31,12 @@ ODD = [
     "ünïcödé",
     " ",
 ]
+UUIDS = [f"00000000-0000-0000-0000-{n:012d}" for n in range(3)]
 
 KEYS: dict[str, tuple[str, list[tuple[object, ...]]]] = {
     "bigint": ("k bigint PRIMARY KEY", [(-(2**62),), (0,), (2**62,)]),
     "smallint": ("k smallint PRIMARY KEY", [(1,), (2,), (3,)]),
-    "uuid": ("k uuid PRIMARY KEY", [(f"00000000-0000-0000-0000-{n:012d}",) for n in range(3)]),
+    "uuid": ("k uuid PRIMARY KEY", [(uuid,) for uuid in UUIDS]),
     "text": ("k text PRIMARY KEY", [(key,) for key in ODD]),
     "timestamptz": (
         "k timestamptz PRIMARY KEY",
@@ -40,7 +49,7 @@ KEYS: dict[str, tuple[str, list[tuple[object, ...]]]] = {
     "composite": ("k text, n int, PRIMARY KEY (k, n)", [(key, n) for key in ODD for n in (1, 2)]),
     "uuid and time": (
         "k uuid, n timestamptz, PRIMARY KEY (n, k)",
-        [(f"00000000-0000-0000-0000-{n:012d}", f"2026-01-0{n + 1}") for n in range(3)],
+        [(uuid, f"2026-01-0{n}") for n, uuid in enumerate(UUIDS, 1)],
     ),
     "unique index only": ("k int NOT NULL UNIQUE, n int", [(1, None), (2, None)]),
 }
@@ -58,18 +67,14 @@ def test_every_kind_of_key(
         application.execute(f"INSERT INTO docs ({names}, body) VALUES ({marks}, 'before')", key)
     settings = settings_for(url, sync_of("docs"), page_rows=2)
     encoder = NullEncoder()
-    with serving(settings, encoder) as service:
-        wait_fresh(service)
+    with running(settings, encoder) as worker:
+        wait_fresh(worker)
         application.execute(f"INSERT INTO docs ({names}, body) VALUES ({marks}, 'live')", keys[-1])
         application.execute("UPDATE docs SET body = body || k::text")
         application.execute("DELETE FROM docs WHERE ctid = (SELECT min(ctid) FROM docs)")
-        wait = "SELECT count(*) FROM freshvec.queue_docs"
-        until("the queue is empty", lambda: application.execute(wait).fetchone() == (0,))
+        until("the queue is empty", lambda: count(application, "freshvec.queue_docs") == 0)
         with connect(settings.database.url, "test") as connection:
-            bound = schema.plan(
-                connection, settings.sync[0], Model("null", 8, 256, encoder.fingerprint)
-            ).bound
-            report = verify.verify(connection, bound)
+            report = verify(connection, bound_sync(connection, settings, encoder))
     assert report.is_fresh, report
     assert report.rows == len(keys) - 1
 
@@ -91,17 +96,12 @@ def test_any_name(url: str, application: Connection, names: tuple[str, str, str,
     application.execute(sql.SQL("INSERT INTO {} VALUES (1, 'one'), (2, 'two')").format(relation))
     declared = sync_of(relation.as_string(), columns=[text])
     target = sql.Identifier(namespace, f"{table}_embedding").as_string().replace("%", "%%")
-    with serving(settings_for(url, declared), NullEncoder()) as service:
-        wait_fresh(service)
-        application.execute(
-            sql.SQL("UPDATE {} SET {} = 'edited' WHERE {} = 1")
-            .format(relation, t, k)
-            .as_string()
-            .replace("%", "%%"),
-            (),
-        )
-        query = f"SELECT count(*) FROM {target} WHERE content_hash = substring(sha256(%s) FROM 1 FOR 16)"
-        until("the edit is fresh", lambda: application.execute(query, (b"edited",)).fetchone() == (1,))
+    with running(settings_for(url, declared), NullEncoder()) as worker:
+        wait_fresh(worker)
+        application.execute(sql.SQL("UPDATE {} SET {} = 'edited' WHERE {} = 1").format(relation, t, k))
+        query = f"SELECT count(*) FROM {target} WHERE content_hash = %s"
+        edited = (content_hash("edited"),)
+        until("the edit is fresh", lambda: application.execute(query, edited).fetchone() == (1,))
 
 
 def test_a_page_is_found_through_the_key_and_is_as_quick_late_as_early(
@@ -111,19 +111,19 @@ def test_a_page_is_found_through_the_key_and_is_as_quick_late_as_early(
     application.execute(
         "INSERT INTO docs SELECT g % 50, g::text, 'text ' || g FROM generate_series(1, 20000) g"
     )
-    settings = settings_for(url, sync_of("docs"))
-    with serving(settings, NullEncoder()) as service:
-        wait_fresh(service)
+    settings, encoder = settings_for(url, sync_of("docs")), NullEncoder()
+    with running(settings, encoder) as worker:
+        wait_fresh(worker)
     with connect(settings.database.url, "test") as connection:
-        bound = bind(connection, settings.sync[0], Model("null", 8, 256, b"x" * 16))
+        bound = bound_sync(connection, settings, encoder)
         page = bound.compose(
             queries("scans/backfill")["page"], beyond=bound.compose("WHERE ({keys}) > ({after})")
         )
         for after in (("0", "1"), ("49", "99")):
-            params = {"limit": 100, "fingerprint": b"x" * 16} | bound.key_values(after)
+            params = {"limit": 100, "fingerprint": encoder.fingerprint} | bound.key_values(after)
             explain = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT TEXT) ") + page
             plan = "\n".join(row[0] for row in connection.execute(explain, params))
             assert "Index Cond: (ROW(" in plan, plan
             assert "Seq Scan" not in plan
             assert "Rows Removed by Filter" not in plan
-        assert walking.Backfill(connection, bound).done
+        assert Backfill(connection, bound).done

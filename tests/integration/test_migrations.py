@@ -10,7 +10,7 @@ from freshvec import data
 from freshvec.db import Connection, connect
 from freshvec.errors import DatabaseError, SchemaError
 from freshvec.schema import migrations
-from tests.support import settings_for
+from tests.support import count, exists, settings_for
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_applied_once_and_in_order(url: str, folder: Path) -> None:
     with open_(url) as connection:
         assert migrations.migrate(connection, folder)[-2:] == ["0900_more.sql", "0901_fill.sql"]
         assert migrations.migrate(connection, folder) == []
-        assert connection.execute("SELECT count(*) FROM freshvec.more").fetchone() == (1,)
+        assert count(connection, "freshvec.more") == 1
 
 
 def test_many_starting_together_apply_once(url: str) -> None:
@@ -68,11 +68,13 @@ def test_a_missing_file_is_refused(url: str, folder: Path) -> None:
 
 def test_one_that_needs_no_transaction_says_so(url: str, folder: Path) -> None:
     (folder / "0900_index.sql").write_text(
-        "-- freshvec: no-transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS extra ON freshvec.rescan (sync);\nSELECT 1;\n"
+        "-- freshvec: no-transaction\n"
+        "CREATE INDEX CONCURRENTLY IF NOT EXISTS extra ON freshvec.rescan (sync);\n"
+        "SELECT 1;\n"
     )
     with open_(url) as connection:
         assert "0900_index.sql" in migrations.migrate(connection, folder)
-        assert connection.execute("SELECT to_regclass('freshvec.extra') IS NOT NULL").fetchone() == (True,)
+        assert exists(connection, "freshvec.extra")
 
 
 def test_a_failing_one_leaves_nothing_and_can_be_tried_again(url: str, folder: Path) -> None:
@@ -81,6 +83,6 @@ def test_a_failing_one_leaves_nothing_and_can_be_tried_again(url: str, folder: P
     with open_(url) as connection:
         with pytest.raises(DatabaseError, match=r"0900_broken\.sql.*division by zero"):
             migrations.migrate(connection, folder)
-        assert connection.execute("SELECT to_regclass('freshvec.half')").fetchone() == (None,)
+        assert not exists(connection, "freshvec.half")
         broken.write_text("CREATE TABLE freshvec.half (x int)")
         assert migrations.migrate(connection, folder) == ["0900_broken.sql"]

@@ -1,6 +1,5 @@
 """A sample of a sync's texts: real rows, rendered as the daemon renders them, from all over the table."""
 
-from freshvec.config import Sync
 from freshvec.db import connect
 from freshvec.records import Model
 from freshvec.source.bind import bind
@@ -13,18 +12,16 @@ TINY = Model("tiny", 3, 4, b"fingerprint 0000")
 
 def sampled(url: str, rows: int, **more: str) -> list[str]:
     settings = settings_for(url, sync_of("docs", **more))
-    declared: Sync = settings.sync[0]
     with connect(settings.database.url, "test") as connection:
-        return sample(connection, bind(connection, declared, TINY), rows)
+        return sample(connection, bind(connection, settings.sync[0], TINY), rows)
 
 
 def test_it_is_spread_over_the_table(url: str, docs: Connection) -> None:
     docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 1000) g")
     places = [int(text.split()[1]) for text in sampled(url, 10)]
     assert len(places) == 10
-    assert [place // 100 for place in sorted(place - 1 for place in places)] == list(range(10)), (
-        "one of each tenth"
-    )
+    tenths = sorted((place - 1) // 100 for place in places)
+    assert tenths == list(range(10)), "one of each tenth"
 
 
 def test_all_where_there_are_fewer_and_none_of_an_empty_table(url: str, docs: Connection) -> None:
@@ -48,9 +45,8 @@ def test_of_a_large_table_only_some_pages_are_read(url: str, docs: Connection) -
     docs.execute(f"CREATE FUNCTION seen(t text) RETURNS text LANGUAGE sql IMMUTABLE AS $${body}$$")
     assert len(sampled(url, 100, expression="public.seen(body)")) == 100
     (rendered,) = docs.execute("SELECT last_value FROM rendered").fetchone() or (0,)
-    assert 100 <= rendered < 20_000, (
-        "not a tenth of the table, though each row may be rendered more than once"
-    )
+    # Not a tenth of the table, though each row may be rendered more than once.
+    assert 100 <= rendered < 20_000
 
 
 def test_where_few_rows_are_wanted_all_of_the_table_is_looked_at(url: str, docs: Connection) -> None:

@@ -7,12 +7,10 @@ import psycopg
 import pytest
 
 from freshvec.db import connect
-from freshvec.records import Fate, Model, Outcome
-from freshvec.schema import plan as schema
+from freshvec.records import Fate, Outcome
 from freshvec.target.upsert import TargetWriter
-from tests.support import MODEL, Connection, NullEncoder, backfill, settings_for, sync_of
+from tests.support import Connection, NullEncoder, backfill, bound_sync, count, settings_for, sync_of
 
-FINGERPRINT = NullEncoder.fingerprint
 KEY = ("1",)
 
 
@@ -23,15 +21,13 @@ def writer(url: str, docs: Connection) -> Iterator[TargetWriter]:
     backfill(settings, NullEncoder())
     docs.execute("UPDATE docs_embedding SET fence = 3, content_hash = 'A'")
     with connect(settings.database.url, "test") as connection:
-        yield TargetWriter(
-            connection, schema.plan(connection, settings.sync[0], Model(MODEL, 8, 256, FINGERPRINT)).bound
-        )
+        yield TargetWriter(connection, bound_sync(connection, settings, NullEncoder()))
 
 
-def write(writer: TargetWriter, token: int, fate: Fate, text: bytes | None = None) -> None:
-    vector = np.full(8, token, dtype=np.float32) if fate is Fate.STORE and text else None
+def write(writer: TargetWriter, fence: int, fate: Fate, text: bytes | None = None) -> None:
+    vector = np.full(8, fence, dtype=np.float32) if fate is Fate.STORE and text else None
     with writer.connection.transaction():
-        writer.write([Outcome(KEY, token, fate, vector, text)])
+        writer.write([Outcome(KEY, fence, fate, vector, text)])
 
 
 def stored(docs: Connection) -> tuple[object, ...] | None:
@@ -39,8 +35,7 @@ def stored(docs: Connection) -> tuple[object, ...] | None:
 
 
 def queued(docs: Connection) -> int:
-    found = docs.execute("SELECT count(*) FROM freshvec.queue_docs").fetchone()
-    return int(found[0]) if found else -1
+    return count(docs, "freshvec.queue_docs")
 
 
 def test_an_older_read_does_not_overwrite_a_newer_one(writer: TargetWriter, docs: Connection) -> None:
@@ -94,11 +89,7 @@ def test_a_removal_waits_for_writers_under_way_and_sees_what_they_wrote(
 
 
 def test_of_several_outcomes_of_a_row_the_last_read_counts(writer: TargetWriter, docs: Connection) -> None:
+    vector = np.ones(8, dtype=np.float32)
     with writer.connection.transaction():
-        writer.write(
-            [
-                Outcome(KEY, token, Fate.STORE, np.ones(8, dtype=np.float32), str(token).encode())
-                for token in (5, 9, 7)
-            ]
-        )
+        writer.write([Outcome(KEY, fence, Fate.STORE, vector, b"%d" % fence) for fence in (5, 9, 7)])
     assert stored(docs) == (b"9", 9)

@@ -8,16 +8,20 @@ import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from freshvec.encoding.batching import plan_batches
 from freshvec.encoding.encoder import OnnxEncoder
 from tests.support import (
     DOCS_SYNC,
+    MODEL,
     Connection,
     NullEncoder,
+    as_vector,
     config_toml,
+    count,
     freshvec,
-    serving,
+    running,
     settings_for,
     sync_of,
     until,
@@ -56,43 +60,36 @@ def test_what_is_stored_is_a_fresh_encoding(
 ) -> None:
     for row, text in TEXTS.items():
         docs.execute("INSERT INTO docs VALUES (%s, %s)", (row, text))
-    with serving(settings_for(url, sync_of("docs", target={"type": kind})), encoder) as service:
-        wait_fresh(service)
+    with running(settings_for(url, sync_of("docs", target={"type": kind})), encoder) as worker:
+        wait_fresh(worker)
         docs.execute("UPDATE docs SET body = NULL WHERE id = 1")
+        until("the emptied row lost its vector", lambda: count(docs, "docs_embedded WHERE id = 1") == 0)
         query = "SELECT id, embedding::text FROM docs_embedded ORDER BY id"
-        until("the emptied row lost its vector", lambda: 1 not in [row[0] for row in docs.execute(query)])
-        stored = {
-            row: np.array(text.strip("[]{}").split(","), dtype=np.float32)
-            for row, text in docs.execute(query)
-        }
-        truncated = service.keepers[0].progress.snapshot().truncated
+        stored = {row: as_vector(text) for row, text in docs.execute(query)}
+        truncated = worker.keepers[0].progress.snapshot().truncated
     assert set(stored) == set(TEXTS) - BLANK - {1}
     fresh = encoder.encode(encoder.tokenize([TEXTS[row] or "" for row in stored]))
     assert cosines(np.stack(list(stored.values())), fresh).min() > least
     assert truncated == 3
-    empty = docs.execute(
-        "SELECT id, embedding, content_hash FROM docs_embedding WHERE embedding IS NULL ORDER BY id"
-    )
-    assert empty.fetchall() == [(row, None, None) for row in sorted({1} | BLANK)]
+    query = "SELECT id, content_hash FROM docs_embedding WHERE embedding IS NULL ORDER BY id"
+    assert docs.execute(query).fetchall() == [(row, None) for row in sorted({1} | BLANK)]
 
 
 def test_equal_texts_are_encoded_once_and_each_has_its_vector(url: str, docs: Connection) -> None:
     docs.execute("INSERT INTO docs SELECT g, 'the same text' FROM generate_series(1, 60) g")
     encoder = NullEncoder()
-    with serving(settings_for(url, sync_of("docs")), encoder) as service:
-        wait_fresh(service)
-    assert docs.execute("SELECT count(*), count(DISTINCT embedding::text) FROM docs_embedded").fetchone() == (
-        60,
-        1,
-    )
+    with running(settings_for(url, sync_of("docs")), encoder) as worker:
+        wait_fresh(worker)
+    query = "SELECT count(*), count(DISTINCT embedding::text) FROM docs_embedded"
+    assert docs.execute(query).fetchone() == (60, 1)
     assert encoder.encoded == 1
 
 
 def test_a_row_emptied_and_filled_again(url: str, docs: Connection) -> None:
     docs.execute("INSERT INTO docs VALUES (1, 'first')")
     vector = "SELECT embedding::text FROM docs_embedded WHERE id = 1"
-    with serving(settings_for(url, sync_of("docs")), NullEncoder()) as service:
-        wait_fresh(service)
+    with running(settings_for(url, sync_of("docs")), NullEncoder()) as worker:
+        wait_fresh(worker)
         first = docs.execute(vector).fetchone()
         assert first
         for empty in (None, "", " \n"):
@@ -107,9 +104,9 @@ def test_one_text_the_model_refuses_costs_no_other_row(url: str, docs: Connectio
     docs.execute("UPDATE docs SET body = 'a cursed text' WHERE id = 42")
     encoder = NullEncoder(refuse="cursed")
     failed = "SELECT rows_failed, rows_fresh, backlog FROM freshvec.status"
-    with serving(settings_for(url, sync_of("docs")), encoder) as service:
-        wait_fresh(service)
-        assert docs.execute("SELECT count(*) FROM docs_embedded").fetchone() == (99,)
+    with running(settings_for(url, sync_of("docs")), encoder) as worker:
+        wait_fresh(worker)
+        assert count(docs, "docs_embedded") == 99
         assert docs.execute(failed).fetchone() == (1, 99, 0)
         error = docs.execute("SELECT encode_error FROM docs_embedding WHERE id = 42").fetchone()
         assert error == ("the null encoder refuses this text",)
@@ -123,8 +120,8 @@ def test_retry_gives_a_refused_text_another_chance(
     docs.execute("INSERT INTO docs VALUES (1, 'a cursed text'), (2, 'a plain text')")
     encoder = NullEncoder(refuse="cursed")
     config = write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC))
-    with serving(settings_for(url, sync_of("docs"), sweep_seconds=600.0), encoder) as service:
-        wait_fresh(service)
+    with running(settings_for(url, sync_of("docs"), sweep_seconds=600.0), encoder) as worker:
+        wait_fresh(worker)
         assert docs.execute("SELECT rows_failed FROM freshvec.status").fetchone() == (1,)
         shown = freshvec("status", "--config", str(config)).stdout
         assert "docs: could not encode these" in shown
@@ -133,18 +130,16 @@ def test_retry_gives_a_refused_text_another_chance(
         assert row["failures"] == [{"key": {"id": 1}, "error": "the null encoder refuses this text"}]
         encoder.refuse = None
         assert "docs: 1 rows queued" in freshvec("retry", "--config", str(config)).stdout
-        until("it is embedded", lambda: docs.execute("SELECT count(*) FROM docs_embedded").fetchone() == (2,))
+        until("it is embedded", lambda: count(docs, "docs_embedded") == 2)
         assert docs.execute("SELECT rows_failed FROM freshvec.status").fetchone() == (0,)
         assert "could not encode" not in freshvec("status", "--config", str(config)).stdout
 
 
+ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=400)
+
+
 @settings(deadline=None, max_examples=15)
-@given(
-    st.lists(
-        st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=400), min_size=1, max_size=30
-    ),
-    st.sampled_from([64, 500]),
-)
+@given(st.lists(ANY_TEXT, min_size=1, max_size=30), st.sampled_from([64, 500]))
 def test_a_batch_gives_what_single_texts_give(encoder: OnnxEncoder, texts: list[str], size: int) -> None:
     tokens = encoder.tokenize(texts)
     assert len(tokens) == len(texts)
@@ -160,14 +155,12 @@ def test_a_batch_gives_what_single_texts_give(encoder: OnnxEncoder, texts: list[
     st.text(max_size=60), st.integers(0, 3000), st.sampled_from(["word ", "x", "\n", "é ", "🎉", "a-b/c "])
 )
 def test_a_long_text_has_the_tokens_of_the_whole(
-    encoder: OnnxEncoder, start: str, count: int, unit: str
+    models_dir: Path, encoder: OnnxEncoder, start: str, times: int, unit: str
 ) -> None:
-    from tokenizers import Tokenizer
-
-    plain = Tokenizer.from_file(str(encoder._artefact.tokenizer_path))
+    plain = Tokenizer.from_file(str(models_dir / MODEL / "tokenizer.json"))
     plain.no_padding()
     plain.enable_truncation(encoder.max_tokens)
-    text = start + unit * count
+    text = start + unit * times
     wanted = plain.encode(text)
     (found,) = encoder.tokenize([text])
     assert found.ids.tolist() == wanted.ids
@@ -194,8 +187,8 @@ def test_what_follows_a_start_that_says_nothing_is_embedded_too(
     texts = {row: start + " How to bake bread at home." for row, start in enumerate(LONG_STARTS.values(), 1)}
     for row, text in texts.items():
         docs.execute("INSERT INTO docs VALUES (%s, %s)", (row, "short" if live else text))
-    with serving(settings_for(url, sync_of("docs")), encoder) as service:
-        wait_fresh(service)
+    with running(settings_for(url, sync_of("docs")), encoder) as worker:
+        wait_fresh(worker)
         if live:
             docs.execute("UPDATE docs SET body = 'short again'")
             for row, text in texts.items():
@@ -204,9 +197,7 @@ def test_what_follows_a_start_that_says_nothing_is_embedded_too(
         query = "SELECT embedding::text FROM docs_embedded ORDER BY id"
 
         def worst() -> float:
-            stored = [
-                np.array(row[0].strip("[]").split(","), dtype=np.float32) for row in docs.execute(query)
-            ]
+            stored = [as_vector(text) for (text,) in docs.execute(query)]
             return float(cosines(np.stack(stored), fresh).min())
 
         until("every vector is that of its whole text", lambda: worst() > 0.9999)

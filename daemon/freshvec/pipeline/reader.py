@@ -292,9 +292,7 @@ def _removed(portion: Portion, keys: Iterable[Key]) -> list[Outcome]:
 def _without_last_word(text: str, limit: int) -> str:
     """A text that was cut at `limit` characters, without the word that the cut may have gone through.
 
-    Half a word has other tokens than the whole one. What is left has the tokens that the whole text begins with.
+    Half a word has other tokens than the whole one. What is left has the tokens that the whole text begins
+    with; of one endless word that is nothing. Only a space or a new line ends a word in every tokenizer.
     """
-    if len(text) < limit:
-        return text
-    words = text.rsplit(None, 1)
-    return words[0] if len(words) == 2 and not text[-1].isspace() else text
+    return text if len(text) < limit else text[: max(text.rfind(" "), text.rfind("\n"), 0)]

@@ -10,7 +10,6 @@ from freshvec.records import Fate, Key, Outcome
 from freshvec.source.bound import BoundSync
 from freshvec.target.binary import RealArray, register
 
-_SQL = queries("target/upsert")
 _STATEMENTS = (
     "upsert",
     "touch",
@@ -26,11 +25,13 @@ _STATEMENTS = (
 class TargetWriter:
     """Writes rows inside the caller's transaction."""
 
+    statements = queries("target/upsert")
+
     def __init__(self, connection: Connection, bound: BoundSync) -> None:
         self.connection = connection
         self._bound = bound
         self._model = {"fingerprint": bound.model.fingerprint}
-        self._queries = {name: bound.compose(_SQL[name]) for name in _STATEMENTS}
+        self._queries = {name: bound.compose(self.statements[name]) for name in _STATEMENTS}
         register(connection)
 
     def write(self, outcomes: Sequence[Outcome]) -> list[Key]:

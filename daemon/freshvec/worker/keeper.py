@@ -20,6 +20,7 @@ from freshvec.source.bound import BoundSync
 from freshvec.worker import ownership
 
 _STANDBY_SECONDS = 1.0
+RECOVERED_SECONDS = 5.0  # a pipeline that has run this long has recovered
 _REPEAT_SECONDS = 60.0  # the same error is logged again after this long
 _REST_BETWEEN_WALKS = 10.0  # times as long as one takes, where changes can only be found by walking
 _DENIED = "42501"  # Postgres: insufficient privilege
@@ -242,7 +243,7 @@ class Keeper:
 
     def _settle(self) -> None:
         """After a while without a failure the trouble counts as over; said once."""
-        if self.last_error and time.monotonic() - self._running_since > 5.0:
+        if self.last_error and time.monotonic() - self._running_since > RECOVERED_SECONDS:
             logger.info("sync {}: recovered after {} attempts", self.sync.name, self._backoff.attempts)
             self.last_error = None
             self._backoff.reset()
