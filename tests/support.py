@@ -1,4 +1,4 @@
-"""What the tests share: waiting for conditions, a stand-in encoder of any speed, services and worker processes."""
+"""What the tests share: waiting for conditions, an encoder without a model, workers and their processes."""
 
 import hashlib
 import os
@@ -16,10 +16,9 @@ import numpy as np
 import psycopg
 
 from freshvec.config import Settings
+from freshvec.encoding.loading import Models
 from freshvec.errors import ModelError
 from freshvec.export.export import PRECISIONS, export
-from freshvec.models import catalogue
-from freshvec.models.artefact import Artefact
 from freshvec.records import Encoder, Tokens, Vector
 from freshvec.worker.worker import Worker
 
@@ -38,22 +37,21 @@ def until(what: str, condition: Callable[[], object], seconds: float = 30.0) -> 
 
 
 def exported() -> Path:
-    """A folder with the real model in every precision: exporting takes seconds, and its result is checked by sha256."""
-    folder = REPOSITORY / ".cache" / "models"
-    card = catalogue.find(MODEL)
+    """A folder with the real model in every precision: a checked earlier export, or a new one."""
+    models = models_in(REPOSITORY / ".cache" / "models")
     try:
-        kept = Artefact.open(folder, card)
+        kept = models.artefact(MODEL)
         for precision in PRECISIONS:
             kept.path(precision)
     except ModelError:
-        export(card, folder)
-    return folder
+        export(models.card(MODEL), models.folder)
+    return models.folder
 
 
 class NullEncoder:
-    """No model: a vector derived from the text's hash, after as many seconds a batch as asked for.
+    """No model: a vector derived from the text's hash, after as many seconds per batch as asked for.
 
-    It lets tests of everything but the model run at full rate; `refuse` makes it fail on texts that contain it.
+    It lets tests of everything but the model run at full rate. It fails on texts that contain `refuse`.
     """
 
     dimension = 8
@@ -93,6 +91,11 @@ class NullEncoder:
         raw = np.stack([np.frombuffer(text.ids.tobytes(), dtype=np.uint8)[:8] for text in batch])
         vectors = raw.astype(np.float32) + 1
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+
+
+def models_in(folder: Path, **daemon: Any) -> Models:
+    """The models exported to a folder; `daemon` overrides the daemon's defaults."""
+    return Models(Settings.model_validate({"daemon": {"models_dir": folder, **daemon}}))
 
 
 def settings_for(url: str, *syncs: dict[str, Any], **daemon: Any) -> Settings:
