@@ -12,7 +12,7 @@ from freshvec.cli import backfill_view, status_view
 from freshvec.db import connect
 from freshvec.health import status
 from freshvec.worker.worker import Worker
-from tests.support import Connection, NullEncoder, settings_for, sync_of
+from tests.support import NullEncoder, settings_for, sync_of
 
 USED, TOTAL = 5436, 81559  # MiB, as nvidia-smi says it
 
@@ -69,17 +69,3 @@ def test_a_cpu_has_a_batch_size_and_no_memory_of_its_own(database: str, tmp_path
         None,
     )
     assert status_view.device(row) == "cpu, batches of 4,096 tokens"
-
-
-def measured(connection: Connection) -> None:
-    """A sync and what a worker of before wrote about it."""
-    connection.execute(
-        """INSERT INTO freshvec.sync
-           (name, source_schema, source_table, target_schema, target_table, model, fingerprint, definition)
-           VALUES ('old', 'public', 'old', 'public', 'old_embedding', 'm', 'f', 'd')"""
-    )
-    connection.execute(
-        """INSERT INTO freshvec.activity
-             (sync, worker, device, rows_per_second, rows_written, texts_truncated)
-           VALUES ('old', 'w', 'cpu', 1, 1, 0)"""
-    )
