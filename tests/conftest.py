@@ -9,9 +9,8 @@ import psycopg
 import pytest
 
 from freshvec.embedded import EmbeddedPostgres
-from freshvec.encoding.encoder import OnnxEncoder, load
-from freshvec.models import catalogue
-from tests.support import MODEL, Connection, WorkerProcess, exported
+from freshvec.encoding.encoder import OnnxEncoder
+from tests.support import MODEL, Connection, WorkerProcess, exported, models_in
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 _numbers = itertools.count(1)
@@ -80,7 +79,7 @@ def models_dir() -> Path:
 @pytest.fixture(scope="session")
 def encoder(models_dir: Path) -> OnnxEncoder:
     """The real model on the CPU."""
-    return load(models_dir, catalogue.find(MODEL), "cpu", None)
+    return models_in(models_dir, device="cpu").encoder(MODEL)
 
 
 @pytest.fixture

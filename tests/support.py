@@ -18,9 +18,9 @@ import psycopg
 import pytest
 
 from freshvec.config import Settings
+from freshvec.encoding.loading import Models
 from freshvec.errors import ModelError
-from freshvec.models import catalogue
-from freshvec.models.artefact import Artefact, Precision
+from freshvec.models.artefact import Precision
 from freshvec.records import Encoder, Model, Tokens, Vector
 from freshvec.schema.plan import plan
 from freshvec.source.bound import BoundSync
@@ -46,10 +46,9 @@ def exported() -> Path:
 
     Where it must be made and what makes it is not installed, the test that asks for it is skipped.
     """
-    folder = REPOSITORY / ".cache" / "models"
-    card = catalogue.find(MODEL)
+    models = models_in(REPOSITORY / ".cache" / "models")
     try:
-        kept = Artefact.open(folder, card)
+        kept = models.artefact(MODEL)
         for precision in PRECISIONS:
             kept.path(precision)
     except ModelError:
@@ -57,8 +56,8 @@ def exported() -> Path:
             pytest.skip(f"{MODEL} is not exported, and torch is not installed: `make test` does both")
         from freshvec.export.export import export
 
-        export(card, folder)
-    return folder
+        export(models.card(MODEL), models.folder)
+    return models.folder
 
 
 class NullEncoder:
@@ -109,6 +108,11 @@ class NullEncoder:
 
     def _is_refused(self, tokens: Tokens) -> bool:
         return self.refuse is not None and self.refuse in self._texts.get(tokens.ids.tobytes(), "")
+
+
+def models_in(folder: Path, **daemon: Any) -> Models:
+    """The models exported to a folder; `daemon` overrides the daemon's defaults."""
+    return Models(Settings.model_validate({"daemon": {"models_dir": folder, **daemon}}))
 
 
 def settings_for(url: str, *syncs: dict[str, Any], **daemon: Any) -> Settings:

@@ -4,7 +4,10 @@ import random
 
 
 class Backoff:
-    """Full-jitter exponential delay (AWS Architecture Blog, "Exponential Backoff And Jitter", 2015)."""
+    """Exponential delay with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter", 2015).
+
+    The delay is drawn below a ceiling that begins at `first` seconds and doubles up to `cap` seconds.
+    """
 
     def __init__(self, first: float = 0.2, cap: float = 30.0) -> None:
         self._first = first
@@ -18,4 +21,5 @@ class Backoff:
         return random.uniform(min(self._first, ceiling) / 2, ceiling)
 
     def reset(self) -> None:
+        """Begin anew: the last attempt succeeded."""
         self.attempts = 0

@@ -1,4 +1,4 @@
-"""Where the files that come with freshvec are: in the wheel beside the code, in a checkout at its top."""
+"""Where the files that come with freshvec are: beside the code in a wheel, at the top of a checkout."""
 
 from pathlib import Path
 

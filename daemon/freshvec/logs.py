@@ -1,4 +1,4 @@
-"""Loguru's one sink: text for people, JSON on request, priorities for journald, never a secret."""
+"""The one sink of the log: text for people, JSON on request, priorities for journald, never a secret."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ def hide(secret: str) -> None:
 
 
 def hide_url(url: str) -> None:
-    """Hide a connection string, its password as written, and the pieces a parser may make of an unescaped one."""
+    """Hide a connection string, its password as written, and what a parser makes of an unescaped password."""
     hide(url)
     for password in re.findall(r"://[^:/@]*:(.*)@|[?&]password=([^&]*)", url):
         for piece in {*password, *"@".join(password).split("@")}:
@@ -36,7 +36,7 @@ def hide_url(url: str) -> None:
 
 
 def redact(text: str) -> str:
-    """`text` with every known secret, and all that looks like a password in a URL or DSN, blanked out."""
+    """`text` with every known secret, and whatever looks like a password in a URL or DSN, blanked out."""
     for secret in sorted(_secrets, key=len, reverse=True):  # a secret may be part of a longer one
         text = text.replace(secret, "***")
     for pattern in _IN_TEXT:
@@ -65,7 +65,7 @@ def configure(level: str = "INFO", form: Literal["text", "json"] = "text") -> No
         sys.stderr.flush()
 
     logger.remove()
-    # diagnose would print the variables of a traceback, passwords included.
+    # "diagnose" would print the variables of a traceback, passwords included.
     pattern = "<level>{level: <7}</level> {message}"
     if not journald:
         pattern = "<dim>{time:HH:mm:ss.SSS}</dim> " + pattern

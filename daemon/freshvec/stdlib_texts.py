@@ -1,4 +1,4 @@
-"""Real texts that are at hand wherever Python is: the docstrings of its standard library."""
+"""Real texts that come with every Python: the docstrings of its standard library."""
 
 import ast
 import sysconfig

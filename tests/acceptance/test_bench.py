@@ -1,4 +1,4 @@
-"""`freshvec bench`, the real program on the real model: from a sync, a file, without anything; never how fast."""
+"""`freshvec bench`, the real program on the real model: of a sync, a file, or its own; never how fast."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ sys.meta_path.insert(0, Missing())
 
 @pytest.fixture
 def models(models_dir: Path, tmp_path: Path) -> Path:
-    """The exported model as every export from now on describes it: fp32, with its FLOPs a token."""
+    """The exported model as every export from now on describes it: fp32, with its FLOPs per token."""
     folder = tmp_path / "models" / MODEL
     folder.mkdir(parents=True)
     for name in ("fp32.onnx", "tokenizer.json"):
@@ -184,7 +184,7 @@ def test_wrong_usage_is_said_before_anything_is_measured(models: Path, lines: Pa
     at = ("--models-dir", str(models))
     assert "it is not in the catalogue" in refused(1, "no-such-model", *at)
     assert "freshvec export bge-m3" in refused(1, "bge-m3", *at)
-    assert "there is none. Give one text a line." in refused(1, MODEL, *at, "--texts", str(empty))
+    assert "there is none. Give one text per line." in refused(1, MODEL, *at, "--texts", str(empty))
     assert "does not exist" in refused(2, MODEL, *at, "--texts", str(tmp_path / "nothing.txt"))
     assert "either --sync or --texts" in refused(2, MODEL, *at, "--texts", str(lines), "--sync", "docs")
     assert "there is no device 'tpu'" in refused(2, MODEL, *at, "--device", "tpu")

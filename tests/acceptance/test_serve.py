@@ -77,17 +77,17 @@ def test_an_application_searches_what_the_same_worker_keeps_fresh(
 
 
 @pytest.mark.parametrize(
-    ("given", "said", "code"),
+    ("given", "message", "code"),
     [
         ("0.0.0.0:1", "no key is set", 1),
         ("8377", "write host:port", 2),
         ("localhost:x", "write host:port", 2),
     ],
 )
-def test_bad_addresses_are_refused(config: Path, given: str, said: str, code: int) -> None:
+def test_bad_addresses_are_refused(config: Path, given: str, message: str, code: int) -> None:
     done = freshvec("serve", "--address", given, "--config", str(config))
     assert done.returncode == code
-    assert said in done.stderr
+    assert message in done.stderr
     assert freshvec("run", "--serve", given, "--config", str(config)).returncode == code
 
 

@@ -6,7 +6,16 @@ from pathlib import Path
 
 from loguru import logger
 
-from tests.benchmarks import backfill, encoding, footprint, freshness, memory, openvino, queue, writers
+from tests.benchmarks import (
+    backfill,
+    encoding,
+    footprint,
+    freshness,
+    memory,
+    openvino_rate,
+    queue_rate,
+    writers,
+)
 from tests.benchmarks.harness import Machine, Report, write_json
 
 BENCHMARKS = {
@@ -16,10 +25,10 @@ BENCHMARKS = {
     "touch": freshness.touch,
     "idle": footprint.idle,
     "reference": encoding.reference,
-    "openvino": openvino.openvino,
+    "openvino": openvino_rate.openvino,
     "memory": memory.memory,
     "writers": writers.writers,
-    "queue": queue.queue,
+    "queue": queue_rate.queue,
 }
 
 
@@ -35,9 +44,8 @@ def main() -> int:
     logger.add(sys.stderr, level="WARNING")  # of workers in this process
     report = Report()
     machine = Machine.here()
-    print(
-        f"{machine.date}, {machine.cores} cores of {machine.processor}, Python {machine.python}, {machine.packages}\n"
-    )
+    processor = f"{machine.cores} cores of {machine.processor}"
+    print(f"{machine.date}, {processor}, Python {machine.python}, {machine.packages}\n")
     print("| figure | measured | bar | |\n|---|---|---|---|")
     for name in arguments.names or BENCHMARKS:
         BENCHMARKS[name](report, arguments.quick)

@@ -1,4 +1,4 @@
-"""Our encoder beside sentence-transformers' own, and beside what the processor can multiply: `freshvec bench` held to bars."""
+"""`freshvec bench` held to bars: our encoder beside sentence-transformers and the processor's limit."""
 
 from loguru import logger
 
@@ -9,17 +9,15 @@ from freshvec.bench.texts import Texts
 from freshvec.bench.throughput import tokenizing_rates
 from freshvec.encoding.machine import cpu_limit
 from freshvec.encoding.tokenizer import pool_processes
-from freshvec.models import catalogue
-from freshvec.models.artefact import Artefact
 from tests.benchmarks.harness import Report, median, one_line_texts, texts
-from tests.support import MODEL, exported
+from tests.support import MODEL, exported, models_in
 
 BASELINE: Baseline = "sentence-transformers"
 
 
 def reference(report: Report, quick: bool) -> None:
     """Everything in turns in one run, median of three, sentence-transformers with its defaults."""
-    artefact = Artefact.open(exported(), catalogue.find(MODEL))
+    artefact = models_in(exported()).artefact(MODEL)
     options = measure.Options(devices=("cpu",), baselines=(BASELINE,), rounds=1 if quick else 3)
     count = 200 if quick else 1000
     for name, rows, least_ratio, least_share in (
@@ -42,7 +40,7 @@ def reference(report: Report, quick: bool) -> None:
             report.at_least(
                 f"{name}: int8 against fp32", ratio(graphs["int8"].passes, fp32.passes), 1.25, "×"
             )
-    # On few cores the daemon has no pool; a small one shows what its way to another process costs.
+    # On few cores the daemon has no pool; a small one shows what the way to another process costs.
     rates = tokenizing_rates(artefact, texts(count), options.rounds, pool_processes(cpu_limit()) or 2)
     for processes, measured in rates.items():
         report.add(f"tokenising, {processes} process{'es' * (processes > 1)}", median(measured), "tokens/s")

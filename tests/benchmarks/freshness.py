@@ -26,7 +26,7 @@ HASH = "SELECT content_hash FROM docs_embedding WHERE id = %s"
 
 
 def edit(writing: Connection, reading: Connection, row: int, text: str) -> float:
-    """Milliseconds from the return of the commit until another session sees the embedding of exactly this text."""
+    """Milliseconds from the commit's return until another session sees the embedding of exactly this text."""
     wanted = hashlib.sha256(text.encode()).digest()[:16]
     writing.execute("UPDATE docs SET body = %s WHERE id = %s", (text, row))
     committed = time.perf_counter()
@@ -37,7 +37,7 @@ def edit(writing: Connection, reading: Connection, row: int, text: str) -> float
 
 
 def edits(url: str, first: int, count: int, label: str) -> list[float]:
-    """So many edits, one after the other."""
+    """The milliseconds of `count` edits, one after the other."""
     with psycopg.connect(url, autocommit=True) as writing, psycopg.connect(url, autocommit=True) as reading:
         return [edit(writing, reading, first + n, f"{label} number {n}, a short text") for n in range(count)]
 
@@ -45,7 +45,7 @@ def edits(url: str, first: int, count: int, label: str) -> list[float]:
 def edits_while(
     url: str, first: int, count: int, label: str, going: Callable[[Connection], bool]
 ) -> list[float]:
-    """At most so many edits, one after the other, as long as something else goes on, and each begun while it does."""
+    """At most `count` edits, one after the other, each begun while something else is still going on."""
     made: list[float] = []
     with psycopg.connect(url, autocommit=True) as writing, psycopg.connect(url, autocommit=True) as reading:
         while len(made) < count and going(reading):
@@ -96,7 +96,7 @@ def _idle(report: Report, url: str, first: int, count: int) -> None:
 def _burst(
     report: Report, connection: Connection, url: str, first: int, count: int, burst: int, quick: bool
 ) -> None:
-    """One statement changes many rows; single edits go on meanwhile. Then a burst alone, against its encoding."""
+    """Single edits while one statement changes many rows; then a burst alone, against its encoding."""
     connection.execute("UPDATE docs SET body = body || ' in a burst, row ' || id WHERE id <= %s", (burst,))
     going = holds("SELECT EXISTS (SELECT FROM freshvec.queue_docs WHERE bulk)")
     during = edits_while(url, first, count, "burst", going)

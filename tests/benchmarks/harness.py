@@ -1,4 +1,4 @@
-"""What the benchmarks share: texts, the real model, a worker process, medians, and a table of figures with their bars."""
+"""What the benchmarks share: texts, the real model, a worker process, and a table of figures with bars."""
 
 import json
 import os
@@ -18,12 +18,21 @@ import numpy as np
 import psycopg
 
 from freshvec.embedded import EmbeddedPostgres
-from freshvec.encoding.encoder import OnnxEncoder, load
-from freshvec.models import catalogue
+from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.models.artefact import Precision
 from freshvec.records import Tokens, Vector
 from freshvec.stdlib_texts import docstrings
-from tests.support import DOCS_SYNC, MODEL, REPOSITORY, Connection, NullEncoder, config_toml, exported, until
+from tests.support import (
+    DOCS_SYNC,
+    MODEL,
+    REPOSITORY,
+    Connection,
+    NullEncoder,
+    config_toml,
+    exported,
+    models_in,
+    until,
+)
 
 MODELS = REPOSITORY / ".cache" / "models"
 NULL_WORKER = ("-m", "tests.benchmarks.null_worker")
@@ -82,20 +91,20 @@ class Machine:
 
 def texts(count: int) -> list[str]:
     """Docstrings of the standard library, evenly chosen, repeated with a number where there are too few."""
-    found = [f"{name}\n{body}" for name, body in docstrings()]
-    if count <= len(found):
-        return found[:: len(found) // count][:count]
-    return [found[i % len(found)] + f" {i // len(found)}" * (i >= len(found)) for i in range(count)]
+    every = [f"{name}\n{body}" for name, body in docstrings()]
+    if count <= len(every):
+        return every[:: len(every) // count][:count]
+    return [every[i % len(every)] + f" {i // len(every)}" * (i >= len(every)) for i in range(count)]
 
 
 def one_line_texts(count: int) -> list[str]:
     """The first sentences of the same docstrings."""
-    found = [body.strip().split("\n", 1)[0] for _, body in docstrings()]
-    return found[:: max(1, len(found) // count)][:count]
+    every = [body.strip().split("\n", 1)[0] for _, body in docstrings()]
+    return every[:: max(1, len(every) // count)][:count]
 
 
 def real_encoder(precision: Precision = "fp32") -> OnnxEncoder:
-    return load(exported(), catalogue.find(MODEL), "cpu", None, precision)
+    return models_in(exported(), device="cpu", precision=precision).encoder(MODEL)
 
 
 class WideNullEncoder(NullEncoder):
@@ -127,9 +136,9 @@ def fill(connection: Connection, rows: list[str], first: int = 1) -> None:
 
 @contextmanager
 def worker_process(url: str, *command: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """`freshvec run`, or another command of this interpreter, as a process of its own. Raises if it ended by itself."""
+    """`freshvec run`, or another command, in a process of its own. Raises if it ended by itself."""
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+b") as log:
-        # The model, and not what earlier runs have learnt of its speed: every run begins alike.
+        # The model, without what earlier runs learnt of its speed: every run begins alike.
         models = Path(folder, "models")
         models.mkdir()
         (models / MODEL).symlink_to(MODELS / MODEL)

@@ -29,7 +29,9 @@ def memory(report: Report, quick: bool) -> None:
 def _rows(report: Report, quick: bool) -> None:
     """Without a model, at full rate."""
     few, many = (10_000, 20_000) if quick else (10_000, 100_000)
-    insert = "INSERT INTO docs SELECT g, repeat('text ' || g, 1 + g %% 50) FROM generate_series(%s::int, %s::int) g"
+    insert = """
+        INSERT INTO docs
+        SELECT g, repeat('text ' || g, 1 + g %% 50) FROM generate_series(%s::int, %s::int) g"""
     for width, wide in ((8, ()), (384, ("wide",))):
         with database() as (url, connection):
             connection.execute(insert, (1, few))
@@ -68,12 +70,13 @@ def _lengths(report: Report, quick: bool) -> None:
 
 
 def _many(report: Report, quick: bool) -> None:
-    """With the model, over a million texts: nearly all of a few tokens, so that it ends, one in 500 longer."""
+    """With the model, over a million texts: nearly all of a few tokens, so that it ends; few are longer."""
     few, many = (1_000, 4_000) if quick else (100_000, 1_000_000)
     real_encoder()
     insert = """
         INSERT INTO docs
-        SELECT g, repeat('text ' || g || ' ', CASE WHEN random() < 0.002 THEN (300 * random())::int ELSE 1 END)
+        SELECT g, repeat('text ' || g || ' ',
+                         CASE WHEN random() < 0.002 THEN (300 * random())::int ELSE 1 END)
           FROM generate_series(%s::int, %s::int) g"""
     with database() as (url, connection), worker_process(url) as worker:
         await_fresh(connection)
@@ -106,9 +109,8 @@ def _one_long(report: Report) -> None:
         report.at_most(
             "resident memory after a text of 10 MB / before it", resident_mib(worker.pid) / before, 1.05
         )
-        fill(
-            connection, [" " * 10 * MEGABYTE + "end"], 10_002
-        )  # says nothing at its beginning, so it is read whole
+        # Its beginning holds no token, so the tokenizer reads the whole text.
+        fill(connection, [" " * 10 * MEGABYTE + "end"], 10_002)
         await_queue(connection)
         time.sleep(1)
         report.add("the same after one of 10 MB of blanks", resident_mib(worker.pid) / before, "x")

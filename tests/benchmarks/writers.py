@@ -1,4 +1,4 @@
-"""What the application's writers pay: single-row updates by pgbench, with and without triggers and a worker."""
+"""What the application's writers pay: single-row updates by pgbench, with and without a worker."""
 
 import re
 import subprocess
@@ -42,10 +42,10 @@ def updates_per_second(url: str, table: str, writers: int, seconds: int) -> floa
             "-f",
             script.name,
         ]
-        said = subprocess.run([pgbench, *options, url], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"tps = ([\d.]+)", said)
-    assert found, said
-    return float(found[1])
+        output = subprocess.run([pgbench, *options, url], capture_output=True, text=True, check=True).stdout
+    rate = re.search(r"tps = ([\d.]+)", output)
+    assert rate, output
+    return float(rate[1])
 
 
 def writers(report: Report, quick: bool) -> None:

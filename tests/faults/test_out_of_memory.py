@@ -1,4 +1,4 @@
-"""Too little memory: batches are halved, the ceiling is remembered, the process ends where nothing helps; no text is lost."""
+"""Too little memory: batches are halved, the ceiling is kept, at last the process ends; no text is lost."""
 
 import json
 import subprocess
@@ -27,21 +27,23 @@ from tests.support import (
     write_config,
 )
 
-# Encodes the texts given by their lengths with a limit on its address space, as `ulimit -v` sets one: the batches first
-# planned need four times what is left once the model is loaded and has encoded a little.
+# Encodes texts of the given lengths with a limit on its address space, as `ulimit -v` sets one. The batches
+# planned first need four times what is left once the model is loaded and has encoded a little.
 LIMITED = """
-import json, resource, sys
+import json, resource, sys, time
 from pathlib import Path
 import numpy as np
-from freshvec.models import catalogue
+from freshvec.config import Daemon, Settings
 from freshvec.encoding.batching import plan_batches
 from freshvec.encoding.budget import BatchBudget, BudgetMemory
 from freshvec.encoding.dispatch import Dispatcher
-from freshvec.encoding.encoder import load
+from freshvec.encoding.loading import Models
 from freshvec.records import Tokens, Urgency
 
-models, folder, lengths, room = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]), int(sys.argv[4])
-encoder = load(models, catalogue.find("all-MiniLM-L6-v2"), "cpu", 1)
+models, folder = map(Path, sys.argv[1:3])
+lengths, room = map(json.loads, sys.argv[3:])
+settings = Settings(daemon=Daemon(models_dir=models, device="cpu", threads=1))
+encoder = Models(settings).encoder("all-MiniLM-L6-v2")
 tokens = [Tokens(np.arange(2000, 2000 + length, dtype=np.int64)) for length in lengths]
 encoder.encode(tokens[:2])
 dispatcher = Dispatcher(encoder, BatchBudget(64 * 256))
@@ -54,12 +56,13 @@ for batch in batches:
     done = lambda results, batch=batch: answers.update(zip(batch.indices, results))
     dispatcher.submit(Urgency.BACKFILL, [tokens[i] for i in batch.indices], batch.size, done)
 while len(answers) < len(tokens):
-    dispatcher._thread.join(0.05)
+    time.sleep(0.05)
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 dispatcher.stop(5)
 BudgetMemory(folder).keep("m", "cpu", dispatcher.budget)
 np.save(folder / "vectors.npy", np.stack([answers[i] for i in range(len(tokens))]))
-print(json.dumps({"first": first, "ceiling": dispatcher.budget.ceiling, "next": dispatcher.budget.next_size()}))
+budget = dispatcher.budget
+print(json.dumps({"first": first, "ceiling": budget.ceiling, "next": budget.next_size()}))
 """
 
 
@@ -125,7 +128,7 @@ def test_where_nothing_helps_the_service_ends_with_what_is_encoded_written(
     assert embedded(docs) == encoder.encoded
 
 
-# The real program on the real model, where onnxruntime says from some batch on what it says when a GPU is full.
+# The real program on the real model; from some batch on onnxruntime raises what it raises when a GPU is full.
 FILLING = """
 import itertools, sys
 import onnxruntime
@@ -136,9 +139,11 @@ run, calls = onnxruntime.InferenceSession.run, itertools.count()
 def full(*given, **named):
     if next(calls) >= 5:
         raise RuntimeError(
-            "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running MatMul node. Name:'m' "
-            "Status Message: /onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:376 void* onnxruntime::BFCArena::"
-            "AllocateRawInternal(size_t, bool) Failed to allocate memory for requested buffer of size 939524096"
+            "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running "
+            "MatMul node. Name:'m' Status Message: "
+            "/onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:376 "
+            "void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool) "
+            "Failed to allocate memory for requested buffer of size 939524096"
         )
     return run(*given, **named)
 

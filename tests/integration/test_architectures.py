@@ -1,121 +1,41 @@
-"""Every architecture of the catalogue goes through export: tiny models with random weights and tokenizers of their kind."""
+"""Every architecture of the catalogue goes through export, in tiny models with random weights."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFaceTokenizer
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel, XLMRobertaConfig, XLMRobertaModel
 
 from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.encoding.tokenizer import Tokenizer
 from freshvec.errors import ModelError
-from freshvec.export import gate
 from freshvec.export.export import export
 from freshvec.models.artefact import Artefact
-from freshvec.models.catalogue import ModelCard
-from freshvec.stdlib_texts import docstrings
-
-SHAPE: dict[str, Any] = {
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 128,
-    "vocab_size": 600,
-}
-CARD = ModelCard(name="tiny", source="none/tiny", dimension=64, max_tokens=48, pooling="mean")
+from tests.tiny_models import CARD, bert, byte_level, mpnet, unigram, wordpiece, xlm_roberta
 
 
-def wordpiece() -> HuggingFaceTokenizer:
-    """BERT's: lower case, words split at white space and punctuation, [CLS] and [SEP]."""
-    made = HuggingFaceTokenizer(models.WordPiece(unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer()
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=600, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]"], show_progress=False
-    )
-    made.train_from_iterator(_texts(), trainer)
-    made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    return made
-
-
-def unigram() -> HuggingFaceTokenizer:
-    """XLM-RoBERTa's: pieces that carry the blank before them, <s> and </s>, padding is 1."""
-    made = HuggingFaceTokenizer(models.Unigram())
-    made.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(" {2,}", " ")])
-    made.pre_tokenizer = pre_tokenizers.Metaspace()
-    made.decoder = decoders.Metaspace()
-    specials = ["<s>", "<pad>", "</s>", "<unk>"]
-    trainer = trainers.UnigramTrainer(
-        vocab_size=600, special_tokens=specials, unk_token="<unk>", show_progress=False
-    )
-    made.train_from_iterator(_texts(), trainer)
-    made.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    return made
-
-
-def byte_level() -> HuggingFaceTokenizer:
-    """RoBERTa's: bytes, a blank belongs to the word behind it."""
-    made = HuggingFaceTokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=600, special_tokens=["<s>", "<pad>", "</s>"], show_progress=False
-    )
-    made.train_from_iterator(_texts(), trainer)
-    made.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    return made
-
-
-def _texts() -> list[str]:
-    return [text for _, text in docstrings()][:600]
-
-
-def bert(folder: Path) -> None:
-    BertModel(BertConfig(**SHAPE, max_position_embeddings=64)).save_pretrained(folder)
-    wordpiece().save(str(folder / "tokenizer.json"))
-
-
-def xlm_roberta(folder: Path) -> None:
-    XLMRobertaModel(XLMRobertaConfig(**SHAPE, max_position_embeddings=66, pad_token_id=1)).save_pretrained(
-        folder
-    )
-    unigram().save(str(folder / "tokenizer.json"))
-
-
-def mpnet(folder: Path) -> None:
-    MPNetModel(MPNetConfig(**SHAPE, max_position_embeddings=66, pad_token_id=1)).save_pretrained(folder)
-    wordpiece().save(str(folder / "tokenizer.json"))
-
-
-@pytest.fixture(autouse=True)
-def few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiny models need no more than a few dozen texts at the gate."""
-    whole = gate.texts
-    monkeypatch.setattr(gate, "texts", lambda: whole(48))
-    torch.manual_seed(1)
+@pytest.fixture
+def folder(tiny_bert: Path, tmp_path: Path) -> Path:
+    """A copy of a tiny BERT, to be changed."""
+    return Path(shutil.copytree(tiny_bert, tmp_path / "source"))
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize("make", [bert, xlm_roberta, mpnet])
 def test_an_architecture_is_exported_in_every_precision(
-    make: Callable[[Path], None], pooling: str, tmp_path: Path
+    make: Callable[[Path], None], pooling: str, tmp_path: Path, gate_texts: list[str]
 ) -> None:
     make(tmp_path)
     card = CARD.model_copy(
         update={"pooling": pooling, "normalize": pooling == "mean", "document_prefix": "passage: "}
     )
-    made = export(card, tmp_path / "models", tmp_path)
+    made = export(card, tmp_path / "models", tmp_path, texts=gate_texts)
     assert {"fp32", "fp16"} <= set(made.graphs), made.rejected
     assert made.pad_id == json.loads((tmp_path / "config.json").read_text())["pad_token_id"]
     assert made.flops_per_token == 2 * 2 * (4 * 64**2 + 2 * 64 * 128)
@@ -132,7 +52,7 @@ def test_an_architecture_is_exported_in_every_precision(
 
 
 def described(folder: Path, **files: object) -> None:
-    """sentence-transformers' files of a folder, by the names of `recipe.FILES` without their endings."""
+    """Write sentence-transformers' files into a folder: modules, pooling, limit."""
     names = {
         "modules": "modules.json",
         "pooling": "1_Pooling/config.json",
@@ -149,7 +69,7 @@ def modules(*kinds: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("changed", "files", "said"),
+    ("changed", "files", "message"),
     [
         ({"dimension": 32}, {}, "dimension is 32, config.json says 64"),
         ({"max_tokens": 65}, {}, "max_tokens is 65, the model has positions for 64"),
@@ -169,48 +89,48 @@ def modules(*kinds: str) -> list[dict[str, str]]:
     ],
 )
 def test_a_card_that_does_not_fit_its_folder_is_refused(
-    changed: dict[str, Any], files: dict[str, object], said: str, tmp_path: Path
+    changed: dict[str, Any], files: dict[str, object], message: str, folder: Path, tmp_path: Path
 ) -> None:
-    bert(tmp_path)
-    described(tmp_path, **files)
+    described(folder, **files)
     with pytest.raises(ModelError, match="does not fit") as caught:
-        export(CARD.model_copy(update=changed), tmp_path / "models", tmp_path)
-    assert said in str(caught.value)
+        export(CARD.model_copy(update=changed), tmp_path / "models", folder)
+    assert message in str(caught.value)
     assert not list((tmp_path / "models").iterdir())
 
 
-def test_a_card_that_fits_its_folder_is_exported(tmp_path: Path) -> None:
-    bert(tmp_path)
+def test_a_card_that_fits_its_folder_is_exported(folder: Path, tmp_path: Path, gate_texts: list[str]) -> None:
     pooling = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
     described(
-        tmp_path,
+        folder,
         modules=modules("Transformer", "Pooling", "Normalize"),
         pooling=pooling,
         limit={"max_seq_length": 64},
     )
-    assert "fp32" in export(CARD, tmp_path / "models", tmp_path, precisions=("fp32",)).graphs
+    made = export(CARD, tmp_path / "models", folder, precisions=("fp32",), texts=gate_texts)
+    assert "fp32" in made.graphs
 
 
-def test_bytes_that_are_not_the_catalogues_are_refused_with_both_checksums(tmp_path: Path) -> None:
-    bert(tmp_path)
+def test_bytes_that_are_not_the_catalogues_are_refused_with_both_checksums(
+    folder: Path, tmp_path: Path
+) -> None:
     pinned = CARD.model_copy(update={"sha256": {"model.safetensors": "0" * 64}})
     with pytest.raises(
         ModelError, match=r"sha256 of .*model\.safetensors is [0-9a-f]{64}, the catalogue says 0{64}"
     ):
-        export(pinned, tmp_path / "models", tmp_path)
-    (tmp_path / "tokenizer.json").unlink()
+        export(pinned, tmp_path / "models", folder)
+    (folder / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"has no tokenizer\.json"):
-        export(CARD, tmp_path / "models", tmp_path)
+        export(CARD, tmp_path / "models", folder)
 
 
 def test_an_installed_package_is_a_source_only_when_its_bytes_match(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate_texts: list[str]
 ) -> None:
-    bert(tmp_path)
-    (tmp_path / "a_model_package.py").write_text(f"def get_model_path():\n    return {str(tmp_path)!r}\n")
+    (tmp_path / "a_model_package.py").write_text(f"def get_model_path():\n    return {str(tiny_bert)!r}\n")
     monkeypatch.syspath_prepend(tmp_path)
     card = CARD.model_copy(update={"package": "a_model_package"})
-    assert "fp32" in export(card, tmp_path / "models", precisions=("fp32",)).graphs
+    made = export(card, tmp_path / "models", precisions=("fp32",), texts=gate_texts)
+    assert "fp32" in made.graphs
     with pytest.raises(ModelError, match="the catalogue says"):
         export(card.model_copy(update={"sha256": {"config.json": "0" * 64}}), tmp_path / "models")
 

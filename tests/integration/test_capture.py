@@ -47,7 +47,7 @@ WRONG = """
     SELECT id, text, substring(sha256(convert_to(text, 'UTF8')) FROM 1 FOR 16) AS hash
       FROM (SELECT id, nullif(body, '') AS text FROM docs) AS docs)
 SELECT d.id, t.id FROM source d FULL JOIN docs_embedding t USING (id)
- WHERE d.id IS NULL OR (t.id IS NULL) <> (nullif(d.body, '') IS NULL)
+ WHERE d.id IS NULL OR (t.id IS NULL) <> (d.text IS NULL)
     OR t.content_hash IS DISTINCT FROM d.hash OR (t.embedding IS NULL) <> (d.text IS NULL)
 """
 

@@ -1,4 +1,4 @@
-"""Device memory and batch size in `freshvec.status`, on both versions of Postgres, and in what people read."""
+"""Device memory and batch size in `freshvec.status`, on both versions of Postgres, and on the terminal."""
 
 import os
 from pathlib import Path
@@ -8,12 +8,11 @@ import psycopg
 import pytest
 from rich.console import Console
 
-from freshvec.cli import status_view
-from freshvec.cli.backfill_view import BackfillView
+from freshvec.cli import backfill_view, status_view
 from freshvec.db import connect
 from freshvec.health import status
 from freshvec.worker.worker import Worker
-from tests.support import Connection, NullEncoder, settings_for, sync_of
+from tests.support import NullEncoder, settings_for, sync_of
 
 USED, TOTAL = 5436, 81559  # MiB, as nvidia-smi says it
 
@@ -57,11 +56,9 @@ def test_a_gpu_s_memory_and_the_batch_size_are_shown(database: str, gpu: NullEnc
     console = Console(width=200)
     with console.capture() as capture:
         console.print(status_view.table([row]))
-    said = "batches of 4,096 tokens, 5.7 of 85.5 GB in use"
-    assert f"docs: cuda, {said}" in capture.get()
-    view = BackfillView(console, service._settings)
-    view._totals["docs"] = 20
-    assert view._note(service.keepers[0]).endswith("batches of 4,096 tokens, GPU 5.7 of 85.5 GB in use")
+    assert "docs: cuda, batches of 4,096 tokens, 5.7 of 85.5 GB in use" in capture.get()
+    note = backfill_view.note(service.keepers[0], 20)
+    assert note.endswith("batches of 4,096 tokens, GPU 5.7 of 85.5 GB in use")
 
 
 def test_a_cpu_has_a_batch_size_and_no_memory_of_its_own(database: str, tmp_path: Path) -> None:
@@ -72,16 +69,3 @@ def test_a_cpu_has_a_batch_size_and_no_memory_of_its_own(database: str, tmp_path
         None,
     )
     assert status_view.device(row) == "cpu, batches of 4,096 tokens"
-
-
-def measured(connection: Connection) -> None:
-    """A sync and what a worker of before wrote about it."""
-    connection.execute(
-        """INSERT INTO freshvec.sync
-           (name, source_schema, source_table, target_schema, target_table, model, fingerprint, definition)
-           VALUES ('old', 'public', 'old', 'public', 'old_embedding', 'm', 'f', 'd')"""
-    )
-    connection.execute(
-        """INSERT INTO freshvec.activity (sync, worker, device, rows_per_second, rows_written, texts_truncated)
-           VALUES ('old', 'w', 'cpu', 1, 1, 0)"""
-    )

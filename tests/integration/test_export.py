@@ -1,5 +1,6 @@
-"""Export: every precision passes its gate on the real model, and what does not pass is not installed and says why."""
+"""Export: the real model passes its gate in every precision; a graph that does not pass is left out."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,27 +11,26 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from freshvec.encoding.batching import plan_batches
-from freshvec.encoding.encoder import OnnxEncoder, load
+from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.encoding.session import OnnxSession
 from freshvec.encoding.tokenizer import Tokenizer
 from freshvec.errors import ModelError
 from freshvec.export import gate, graph, int8
 from freshvec.export.export import PRECISIONS, export
-from freshvec.models import catalogue
 from freshvec.models.artefact import MANIFEST, Artefact, Precision, data_of
-from tests.support import MODEL, freshvec
-
-CARD = catalogue.find(MODEL)
+from tests.support import MODEL, freshvec, models_in
+from tests.tiny_models import CARD
 
 
 @pytest.fixture(scope="module")
 def artefact(models_dir: Path) -> Artefact:
-    return Artefact.open(models_dir, CARD)
+    """The real model, in every precision."""
+    return models_in(models_dir).artefact(MODEL)
 
 
 @pytest.fixture(scope="module")
 def int8_encoder(models_dir: Path) -> OnnxEncoder:
-    return load(models_dir, CARD, "cpu", None, "int8")
+    return models_in(models_dir, device="cpu", precision="int8").encoder(MODEL)
 
 
 def test_every_graph_of_the_real_model_passes_its_gate(artefact: Artefact) -> None:
@@ -92,30 +92,32 @@ def test_rows_are_rounded_to_the_nearest_of_their_own_levels(rows: list[list[flo
     assert (np.abs(levels * scale[:, None] - matrix) <= scale[:, None] * 0.5001).all()
 
 
-@pytest.fixture
-def few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For exports whose figures are of no interest."""
-    whole = gate.texts
-    monkeypatch.setattr(gate, "texts", lambda: whole(48))
+@pytest.fixture(scope="module")
+def under_its_gate(
+    tiny_bert: Path, gate_texts: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Artefact:
+    """A tiny model whose int8 graph was under its gate."""
+    folder = tmp_path_factory.mktemp("models")
+    gates: dict[Precision, float] = {"int8": 0.9999}
+    return export(CARD, folder, tiny_bert, ("int8",), gates, texts=gate_texts)
 
 
-@pytest.mark.usefixtures("few_texts")
-def test_a_graph_under_its_gate_is_not_installed_and_says_why(tmp_path: Path) -> None:
-    made = export(CARD, tmp_path, precisions=("int8",), gates={"int8": 0.9999})
-    assert set(made.graphs) == {"fp32"}
-    assert "under 0.9999" in made.rejected["int8"]
-    assert not (made.folder / "int8.onnx").exists()
+def test_a_graph_under_its_gate_is_not_installed_and_says_why(under_its_gate: Artefact) -> None:
+    assert set(under_its_gate.graphs) == {"fp32"}
+    assert "under 0.9999" in under_its_gate.rejected["int8"]
+    assert not (under_its_gate.folder / "int8.onnx").exists()
     with pytest.raises(ModelError, match=r"under 0\.9999"):
-        Artefact.open(tmp_path, CARD).path("int8")
+        Artefact.open(under_its_gate.folder.parent, CARD).path("int8")
 
 
-@pytest.mark.usefixtures("few_texts")
-def test_nothing_is_installed_when_fp32_fails(tmp_path: Path) -> None:
-    before = export(CARD, tmp_path, precisions=("fp32",))
+def test_nothing_is_installed_when_fp32_fails(
+    under_its_gate: Artefact, tiny_bert: Path, gate_texts: list[str]
+) -> None:
+    folder = under_its_gate.folder.parent
     with pytest.raises(ModelError, match="fp32 graph"):
-        export(CARD, tmp_path, precisions=("fp32",), gates={"fp32": 1.1})
-    assert Artefact.open(tmp_path, CARD).graphs == before.graphs, "what was there before stays"
-    assert [path.name for path in tmp_path.iterdir()] == [MODEL], "and nothing is left behind"
+        export(CARD, folder, tiny_bert, ("fp32",), {"fp32": 1.1}, texts=gate_texts)
+    assert Artefact.open(folder, CARD).graphs == under_its_gate.graphs, "what was there before stays"
+    assert [path.name for path in folder.iterdir()] == [CARD.name], "and nothing is left behind"
 
 
 def test_a_graph_too_large_for_one_file_has_its_weights_beside_it(artefact: Artefact, tmp_path: Path) -> None:
@@ -133,15 +135,26 @@ def test_a_graph_too_large_for_one_file_has_its_weights_beside_it(artefact: Arte
         kept.path("fp32")
 
 
-def test_the_command_exports_reports_and_fails_with_a_graph_that_was_asked_for(tmp_path: Path) -> None:
-    done = freshvec("export", MODEL, "--models-dir", str(tmp_path), "--precision", "int8")
+def test_the_command_exports_reports_and_fails_with_a_graph_that_was_asked_for(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
+    cards = tmp_path / "cards"
+    cards.mkdir()
+    (cards / "tiny.toml").write_text(
+        "".join(f"{key} = {value!r}\n" for key, value in CARD.model_dump(exclude_defaults=True).items())
+    )
+    config = tmp_path / "freshvec.toml"
+    config.write_text(f'[daemon]\nmodels_dir = "{tmp_path / "models"}"\ncatalogue_dirs = ["{cards}"]\n')
+    command = ("export", CARD.name, "--from", str(tiny_bert), "--config", str(config), "--precision", "int8")
+    apart = ("--models-dir", str(tmp_path / "others"))
+    with ThreadPoolExecutor(2) as both:
+        passing = both.submit(freshvec, *command)
+        failing = both.submit(freshvec, *command, *apart, "--gate", "int8=0.99999")
+        done, failed = passing.result(), failing.result()
     assert done.returncode == 0, done.stderr
     assert "int8" in done.stdout
     assert "fp16" not in done.stdout
-    assert (tmp_path / MODEL / MANIFEST).exists()
-    failed = freshvec(
-        "export", MODEL, "--models-dir", str(tmp_path), "--precision", "int8", "--gate", "int8=0.99999"
-    )
+    assert (tmp_path / "models" / CARD.name / MANIFEST).exists()
     assert failed.returncode == 1
     assert "int8 is not installed: its worst cosine against torch fp32 is 0.99" in " ".join(
         failed.stdout.split()
@@ -149,21 +162,20 @@ def test_the_command_exports_reports_and_fails_with_a_graph_that_was_asked_for(t
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "said"),
+    ("option", "value", "message"),
     [
         ("--precision", "fp8", "--precision fp8"),
         ("--gate", "int8=2", "--gate int8=2"),
         ("--gate", "int4=0.5", "--gate int4=0.5"),
     ],
 )
-def test_wrong_options_are_named(tmp_path: Path, option: str, value: str, said: str) -> None:
+def test_wrong_options_are_named(tmp_path: Path, option: str, value: str, message: str) -> None:
     done = freshvec("export", MODEL, "--models-dir", str(tmp_path), option, value)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 def test_the_daemon_runs_int8_when_told_to(models_dir: Path) -> None:
-    for precision in ("fp32", "fp16", "int8"):
-        wanted: Precision = precision
-        made = load(models_dir, CARD, "cpu", 1, wanted)
+    for precision in PRECISIONS:
+        made = models_in(models_dir, device="cpu", threads=1, precision=precision).encoder(MODEL)
         assert made.precision == ("int8" if precision == "int8" else "fp32"), "fp16 is for GPUs"

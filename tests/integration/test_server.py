@@ -25,7 +25,7 @@ from freshvec.models.artefact import MANIFEST, Artefact
 from freshvec.records import Tokens, Vector
 from freshvec.web.embeddings import MAX_BYTES, MAX_REQUESTS, MAX_TEXTS, Served
 from freshvec.web.server import EmbeddingServer
-from tests.support import MODEL, Connection, NullEncoder, backfill, settings_for, sync_of, until
+from tests.support import MODEL, Connection, NullEncoder, backfill, models_in, settings_for, sync_of, until
 
 PREFIXED = catalogue.find(MODEL).model_copy(
     update={
@@ -39,7 +39,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 class Client:
-    """One request a call, on a connection of its own."""
+    """One request per call, on a connection of its own."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -88,7 +88,7 @@ def served(encoder: Any, name: str = "prefixed", dimensions: tuple[int, ...] = (
 def prefixed(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> OnnxEncoder:
     """The real model with a card that asks for prefixes."""
     folder = tmp_path_factory.mktemp("models")
-    made = Artefact.open(models_dir, catalogue.find(MODEL))
+    made = models_in(models_dir).artefact(MODEL)
     shutil.copytree(made.folder, folder / "prefixed")
     card = made.model_copy(update={"card": PREFIXED})
     (folder / "prefixed" / MANIFEST).write_text(card.model_dump_json(exclude={"folder"}))
@@ -218,10 +218,10 @@ def test_a_large_body_is_not_read(client: Client) -> None:
         except OSError:
             pass  # it has hung up already
         try:
-            said = raw.recv(1000)
+            answer = raw.recv(1000)
         except OSError:
-            said = b" 413 "  # the answer was lost with the connection
-        assert b" 413 " in said
+            answer = b" 413 "  # it was lost with the connection
+        assert b" 413 " in answer
 
 
 @pytest.mark.parametrize(

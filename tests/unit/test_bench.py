@@ -11,8 +11,8 @@ from freshvec.bench.matrix_rate import MatrixRate
 from freshvec.bench.report import Contender, Report, ratio, shares
 from freshvec.bench.throughput import Pass
 from freshvec.errors import FreshvecError
+from freshvec.models import catalogue
 from freshvec.models.artefact import Artefact
-from freshvec.models.catalogue import find
 from tests.support import MODEL
 
 
@@ -27,7 +27,12 @@ def contender(name: str, *seconds: float, ours: bool = True, settled: bool = Tru
 
 def a_report(*contenders: Contender, limits: tuple[float, ...] = (), flops: int = 100) -> Report:
     artefact = Artefact(
-        card=find(MODEL), weights_sha256="", tokenizer_sha256="", pad_id=0, graphs={}, flops_per_token=flops
+        card=catalogue.find(MODEL),
+        weights_sha256="",
+        tokenizer_sha256="",
+        pad_id=0,
+        graphs={},
+        flops_per_token=flops,
     )
     made = Report(artefact, texts.Texts("texts", ["a"] * 10), 2, 1000, 0, list(contenders))
     if limits:
@@ -62,7 +67,7 @@ def test_a_ratio_is_never_across_devices() -> None:
     assert a_report(ours, theirs).ratios(ours) == {}
 
 
-def test_over_the_limit_is_said() -> None:
+def test_a_rate_over_the_limit_is_noted() -> None:
     ours = contender("fp32", 1.0)
     report = a_report(ours, limits=(50_000, 80_000))
     assert report.share(ours) == pytest.approx(1.25)
@@ -70,7 +75,7 @@ def test_over_the_limit_is_said() -> None:
     assert not a_report(ours, limits=(100_000, 200_000)).notes(), "nothing to say at half of it"
 
 
-def test_what_is_not_known_is_said_and_not_invented() -> None:
+def test_what_is_not_known_is_noted_and_not_invented() -> None:
     ours = contender("fp32", 1.0, settled=False)
     assert a_report(ours).share(ours) is None
     assert any("limit is not known" in note for note in a_report(ours).notes())

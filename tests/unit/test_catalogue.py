@@ -1,4 +1,4 @@
-"""The model catalogue: what comes with freshvec, what a user adds, and how a faulty file is said."""
+"""The model catalogue: what comes with freshvec, what a user adds, and how a faulty file is reported."""
 
 import re
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_of_two_folders_the_later_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b'name = "bad"\n', "source"),
         (OWN.format(name="bad").replace('"cls"', '"max"').encode(), "pooling"),
@@ -73,13 +73,13 @@ def test_of_two_folders_the_later_counts(tmp_path: Path) -> None:
         "not UTF-8",
     ],
 )
-def test_a_faulty_file_is_named_with_its_fault(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_faulty_file_is_named_with_its_fault(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "bad.toml"
     path.write_bytes(content)
     with pytest.raises(ModelError) as caught:
         catalogue.load([tmp_path])
     assert f"cannot read model description {path}" in str(caught.value)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert caught.value.remedy == "Correct the file."
 
 

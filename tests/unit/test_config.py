@@ -1,4 +1,4 @@
-"""Settings from TOML and environment, and every fault said at once."""
+"""Settings from TOML and environment, and every fault reported at once."""
 
 import json
 from pathlib import Path
@@ -176,7 +176,7 @@ def test_five_faults_at_once_each_with_key_problem_and_remedy(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('[[sync]]\nname="a"\ntable="t"\nmodel="m"', "sync[0]: it needs a text"),
         (
@@ -193,8 +193,8 @@ def test_five_faults_at_once_each_with_key_problem_and_remedy(tmp_path: Path) ->
         ("[database\n", "not valid TOML"),
     ],
 )
-def test_a_fault(tmp_path: Path, text: str, said: str) -> None:
-    assert said in "\n".join(faults(tmp_path, text))
+def test_a_fault(tmp_path: Path, text: str, message: str) -> None:
+    assert message in "\n".join(faults(tmp_path, text))
 
 
 def test_two_syncs_with_one_target(tmp_path: Path) -> None:

@@ -1,23 +1,24 @@
-"""Why a device cannot be used: from what was really said to one sentence and one remedy."""
+"""Why a device cannot be used: from a real message to one sentence and one remedy."""
 
 import pytest
 
 from freshvec.encoding.diagnosis import explain
 
-# Said by onnxruntime-gpu 1.31.1 (CUDA 13), by glibc's linker loading its libraries, and by CUDA's own runtime, each
-# with the libraries named here taken away. The two drivers that are too old and the one without a GPU were stand-ins
-# for libcuda.so.1 under the real CUDA runtime.
-# The CUDA provider of that version does not link cuDNN, only TensorRT's does; what a kernel says without it was read in
-# the library and not heard: that needs a GPU.
+# Messages of onnxruntime-gpu 1.31.1 (CUDA 13), of glibc's linker loading its libraries, and of CUDA's own
+# runtime, each without the libraries named here. The two drivers that are too old and the one without a GPU
+# were stand-ins for libcuda.so.1 under the real CUDA runtime. The CUDA provider of that version does not link
+# cuDNN, only TensorRT's does; the message of a kernel without cuDNN was read in the library, because seeing
+# it needs a GPU.
 CALL = (
     "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:154 std::conditional_t<THRW, void, "
-    "onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, const char*, const char*, SUCCTYPE, const char*, const "
-    "char*, int) [with ERRTYPE = cudaError; bool THRW = true; SUCCTYPE = cudaError; std::conditional_t<THRW, void, "
-    "common::Status> = void] {} ; GPU=-1 ; hostname=vm ; file=/onnxruntime_src/onnxruntime/core/providers/cuda/"
-    "cuda_execution_provider.cc ; line=355 ; expr=cudaSetDevice(info_.device_id);"
+    "onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, const char*, const char*, SUCCTYPE, "
+    "const char*, const char*, int) [with ERRTYPE = cudaError; bool THRW = true; SUCCTYPE = cudaError; "
+    "std::conditional_t<THRW, void, common::Status> = void] {} ; GPU=-1 ; hostname=vm ; "
+    "file=/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider.cc ; line=355 ; "
+    "expr=cudaSetDevice(info_.device_id);"
 )
 PROVIDER = "/site-packages/onnxruntime/capi/libonnxruntime_providers_cuda.so"
-SAID = {
+MESSAGES = {
     "no CUDA at all": (
         "libcublasLt.so.13: cannot open shared object file: No such file or directory",
         "CUDA 13 is missing: libcublasLt.so.13 is not found",
@@ -34,8 +35,8 @@ SAID = {
         "brings CUDA 13 and cuDNN",
     ),
     "no cuDNN, noticed by a kernel": (
-        "cuDNN is not available. Install cuDNN, update the system library search path, or set enable_cudnn=0 to force "
-        "native CUDA paths where available.",
+        "cuDNN is not available. Install cuDNN, update the system library search path, or set enable_cudnn=0 "
+        "to force native CUDA paths where available.",
         "cuDNN 9 is missing",
         "brings CUDA 13 and cuDNN",
     ),
@@ -74,11 +75,11 @@ SAID = {
         "TensorRT 10 is missing",
         'device = "cuda"',
     ),
-    "no TensorRT, as the session says it": (
+    "no TensorRT, as the session reports it": (
         "/onnxruntime_src/onnxruntime/python/onnxruntime_pybind_state.cc:729 void onnxruntime::python::"
-        "RegisterTensorRTPluginsAsCustomOps(PySessionOptions&, const onnxruntime::ProviderOptions&) Please install "
-        "TensorRT libraries as mentioned in the GPU requirements page, make sure they're in the PATH or "
-        "LD_LIBRARY_PATH, and that your GPU is supported.\n",
+        "RegisterTensorRTPluginsAsCustomOps(PySessionOptions&, const onnxruntime::ProviderOptions&) Please "
+        "install TensorRT libraries as mentioned in the GPU requirements page, make sure they're in the PATH "
+        "or LD_LIBRARY_PATH, and that your GPU is supported.\n",
         "TensorRT 10 is missing",
         'device = "cuda"',
     ),
@@ -90,9 +91,9 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize(("said", "problem", "remedy"), SAID.values(), ids=SAID.keys())
-def test_what_was_really_said_is_understood(said: str, problem: str, remedy: str) -> None:
-    found = explain(said, "13")
+@pytest.mark.parametrize(("message", "problem", "remedy"), MESSAGES.values(), ids=MESSAGES.keys())
+def test_a_real_message_is_understood(message: str, problem: str, remedy: str) -> None:
+    found = explain(message, "13")
     assert found.problem.startswith(problem)
     assert remedy in found.remedy
     assert "\n" not in found.problem + found.remedy

@@ -75,7 +75,10 @@ def encoded(dispatcher: Dispatcher, numbers: list[int]) -> Results:
 
 
 def order_of(encoder: Recorder, dispatcher: Dispatcher, urgencies: list[Urgency]) -> list[int]:
-    """In which order batches are encoded that wait together, by their place in `urgencies`; the first turn is taken before."""
+    """The places in `urgencies` in the order in which their batches are encoded.
+
+    They wait together: another batch takes the first turn.
+    """
     done: list[Results] = []
     dispatcher.submit(Urgency.LIVE, [text(1000)], 64, done.append)
     assert encoder.entered.wait(30)
@@ -219,8 +222,19 @@ def test_stop_finishes_the_batch_in_hand_and_forgets_the_rest(
     dispatcher.submit(Urgency.LIVE, [text(2)], 64, done.append)
     stopping = threading.Thread(target=dispatcher.stop, args=(30,))
     stopping.start()
-    until("it is told to stop", lambda: dispatcher._stopping)
+    until("it is told to stop", lambda: dispatcher.is_stopping)
     encoder.gate.set()
     stopping.join(30)
     assert encoder.batches == [[1]]
     assert len(done) == 1
+
+
+def test_what_nobody_wants_any_more_is_not_encoded(encoder: Recorder, dispatcher: Dispatcher) -> None:
+    done: list[Results] = []
+    for number, owner in enumerate(["first", "gone", "gone", "stays"]):
+        dispatcher.submit(Urgency.BULK, [text(number)], 64, done.append, owner=owner)
+    until("the first batch is in hand", lambda: dispatcher.waiting == 3)
+    dispatcher.forget("gone")
+    encoder.gate.set()
+    until("the rest is encoded", lambda: len(done) == 2)
+    assert encoder.batches == [[0], [3]]

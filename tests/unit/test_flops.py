@@ -1,4 +1,4 @@
-"""FLOPs a token: what is counted of a graph, and what is not."""
+"""FLOPs per token: what is counted of a graph, and what is not."""
 
 from pathlib import Path
 from typing import Any

@@ -15,7 +15,8 @@ import logging
 logs.configure("DEBUG", sys.argv[1])
 logs.hide("geheim nis!")
 def connect(password):
-    raise RuntimeError(f"could not connect to postgresql://app:ge%20heim@host/db with password='{password}' ({password})")
+    url = "postgresql://app:ge%20heim@host/db"
+    raise RuntimeError(f"could not connect to {url} with password='{password}' ({password})")
 try:
     connect("geheim nis!")
 except RuntimeError as error:
@@ -38,9 +39,10 @@ try:
 except Exception as error:
     logger.exception("failed: {}", error)
 logger.error("{}", f"asked for {url!r}")
-logger.info("{}", f"the passwords: {sys.argv[3:]}, {' and '.join(sys.argv[3:])}; quoted: password={sys.argv[3]}")
+passwords = sys.argv[3:]
+logger.info("{}", f"the passwords: {passwords}, {' and '.join(passwords)}; quoted: password={passwords[0]}")
 try:
-    raise KeyError(*sys.argv[3:])
+    raise KeyError(*passwords)
 except KeyError:
     logger.exception("with its arguments")
 """
@@ -67,7 +69,7 @@ def test_text_shows_no_secret_and_keeps_the_traceback() -> None:
     assert "the library says password=*** {x}" in text
 
 
-def test_json_is_one_object_a_line_without_a_secret() -> None:
+def test_json_is_one_object_per_line_without_a_secret() -> None:
     lines = [json.loads(line) for line in run("json").splitlines()]
     assert [line["level"] for line in lines] == ["ERROR", "WARNING", "INFO", "ERROR"]
     assert lines[2]["message"] == "bound <red>{0}</red> {"

@@ -103,7 +103,7 @@ def test_the_gpu_that_is_asked_is_the_one_cuda_calls_so(
 
 
 @pytest.mark.parametrize("answer", ["echo '[N/A], [N/A]'", "echo No devices were found; exit 6", "exit 127"])
-def test_where_nothing_is_known_it_says_so(nvidia_smi: Path, answer: str) -> None:
+def test_where_nothing_is_known_it_is_none(nvidia_smi: Path, answer: str) -> None:
     (nvidia_smi.parent / "nvidia-smi").write_text(f"#!/bin/sh\n{answer}\n")
     assert gpu_memory("cuda") is None
 

@@ -16,7 +16,7 @@ from freshvec.worker.sdnotify import notify, watchdog_seconds
 def supervisor(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[socket.socket]:
-    """A supervisor's socket, at a path or in the abstract namespace, where the leading NUL is written as @."""
+    """A supervisor's socket, at a path or in the abstract namespace, whose leading NUL is written as @."""
     address = (
         str(tmp_path / "notify")
         if request.param == "path"

@@ -1,4 +1,4 @@
-"""Other libraries that encode with the same model, to be measured beside ours, with the settings they come with."""
+"""Other libraries that encode with the same model, measured beside ours with their default settings."""
 
 import os
 from collections.abc import Callable
@@ -15,9 +15,9 @@ EncodeAll = Callable[[list[str]], object]  # tokenises and encodes all of them
 
 
 def open_baseline(name: Baseline, card: ModelCard, device: str) -> EncodeAll:
-    """The baseline's encoder on `device` (cpu, cuda, cuda:1), reading as many tokens as ours; nothing is downloaded.
+    """The baseline's encoder on `device` (cpu, cuda, cuda:1), reading as many tokens as ours.
 
-    Raises ModelError that says why it cannot be measured.
+    Nothing is downloaded. Raises ModelError that says why it cannot be measured.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:
@@ -34,9 +34,9 @@ def open_baseline(name: Baseline, card: ModelCard, device: str) -> EncodeAll:
         ) from error
     except ModelError:
         raise
-    except Exception as error:  # these libraries raise whatever theirs raise
-        said = str(error).strip().split("\n")[0] or type(error).__name__
-        raise ModelError("measure", name, f"it cannot load {card.source}: {said}") from error
+    except Exception as error:  # these libraries raise whatever their own libraries raise
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ModelError("measure", name, f"it cannot load {card.source}: {reason}") from error
     return encode
 
 

@@ -23,10 +23,10 @@ _PACKAGES = (
 
 def describe(packages: tuple[str, ...] = _PACKAGES) -> dict[str, Any]:
     """Processor, cores this process may use, GPU, Python, the packages that are installed, and the date."""
-    found = {"freshvec": __version__}
+    installed = {"freshvec": __version__}
     for name in packages:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
     return {
@@ -34,7 +34,7 @@ def describe(packages: tuple[str, ...] = _PACKAGES) -> dict[str, Any]:
         "cores": cpu_limit(),
         "gpu": _gpu(),
         "python": platform.python_version(),
-        "packages": found,
+        "packages": installed,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
 

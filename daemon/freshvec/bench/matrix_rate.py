@@ -1,7 +1,8 @@
-"""What the hardware can multiply: the rate an encoder's own rate is a share of.
+"""How fast the hardware multiplies matrices: the limit of an encoder, whose own rate is a share of it.
 
-One library can be far from what a processor can do (on one AMD chip torch reached half of what ONNX Runtime
-did), so every library at hand tries, on the model's shapes and on a large square, and the best counts.
+One library can be far from what a processor can do: on one AMD chip torch reached half the rate of ONNX
+Runtime. So every installed library tries, on the model's shapes and on a large square, and the best rate
+counts.
 """
 
 import os
@@ -20,56 +21,69 @@ from freshvec.encoding import providers
 from freshvec.encoding.machine import cpu_limit
 from freshvec.models.artefact import Precision
 
-_TOKENS = 1024  # rows of a product of the model's shapes: a batch on a CPU
-_SQUARE = {"cpu": 2048, "cuda": 8192}
-_SECONDS = 0.15  # for each shape and library
-_LEAST = 3  # runs of each, the first of which warms up
+_LEAST = 3  # runs of each shape and library, the first of which warms up
 
 Shape = tuple[int, int, int]
-# Makes the product [rows, inner] × [inner, columns]; each call of the result multiplies so many times and waits for it.
+# Makes the product [rows, inner] × [inner, columns]; each call of the result multiplies so many times and
+# waits for it.
 Product = Callable[[Shape], Callable[[int], None]]
 
 
 @dataclass(frozen=True)
 class MatrixRate:
-    """The best rate found, in operations a second (two for each multiplication and addition), and who reached it."""
+    """The best rate in operations per second, additions counted too, and the library that reached it."""
 
     flops: float
     library: str
     shape: Shape
 
 
+@dataclass(frozen=True)
+class Effort:
+    """How large the products are, and how long each shape and library tries."""
+
+    tokens: int = 1024  # rows of a product of the model's shapes: a batch on a CPU
+    cpu_square: int = 2048  # rows and columns of the large square
+    gpu_square: int = 8192
+    seconds: float = 0.15
+
+
 def matrix_rate(
-    precision: Precision, device: str, hidden: int, threads: int | None = None
+    precision: Precision, device: str, hidden: int, threads: int | None = None, effort: Effort | None = None
 ) -> MatrixRate | None:
-    """The matrix-multiply rate of `device` (cpu, cuda:1) for a model of that width; None where nothing at hand can tell."""
+    """The matrix-multiply rate of `device` (cpu, cuda:1) for a model of width `hidden`.
+
+    `threads` are the CPU's, None for every core the process may use. The rate is None where no installed
+    library multiplies in that precision there.
+    """
+    effort = effort or Effort()
     if device != "cpu":
         device = f"cuda:{device.partition(':')[2] or 0}"  # also where TensorRT runs
-    large = _SQUARE[device.partition(":")[0]]
+    square = effort.cpu_square if device == "cpu" else effort.gpu_square
     shapes = [
-        (_TOKENS, hidden, hidden),
-        (_TOKENS, hidden, 4 * hidden),
-        (_TOKENS, 4 * hidden, hidden),
-        (large, large, large),
+        (effort.tokens, hidden, hidden),
+        (effort.tokens, hidden, 4 * hidden),
+        (effort.tokens, 4 * hidden, hidden),
+        (square, square, square),
     ]
     best: MatrixRate | None = None
     with _threads(threads or cpu_limit()):
-        for library, product in _libraries(precision, device, threads or cpu_limit()):
+        for library, product in libraries(precision, device, threads or cpu_limit()):
             for shape in shapes:
-                rate = _rate(product(shape), shape)
+                rate = _rate(product(shape), shape, effort.seconds)
                 if best is None or rate > best.flops:
                     best = MatrixRate(rate, library, shape)
     return best
 
 
-def _rate(multiply: Callable[[int], None], shape: Shape) -> float:
-    """The quickest of several short runs, in operations a second."""
+def _rate(multiply: Callable[[int], None], shape: Shape, seconds: float) -> float:
+    """The fastest of several short runs, in operations per second."""
     began = time.perf_counter()
-    multiply(1)  # kernels are chosen and memory is touched
+    multiply(1)  # the library chooses kernels and touches memory
     once = time.perf_counter() - began
     times = max(1, min(50, int(0.02 / once)))  # a run long enough for the clock
     best, runs = float("inf"), 0
-    while runs < _LEAST or time.perf_counter() - began < _SECONDS:
+    while runs < _LEAST or time.perf_counter() - began < seconds:
         started = time.perf_counter()
         multiply(times)
         best = min(best, (time.perf_counter() - started) / times)
@@ -77,8 +91,8 @@ def _rate(multiply: Callable[[int], None], shape: Shape) -> float:
     return 2.0 * shape[0] * shape[1] * shape[2] / best
 
 
-def _libraries(precision: Precision, device: str, threads: int) -> Iterator[tuple[str, Product]]:
-    """Every library at hand that multiplies in that precision there."""
+def libraries(precision: Precision, device: str, threads: int) -> Iterator[tuple[str, Product]]:
+    """Name and product of every installed library that multiplies in that precision there."""
     if (
         precision == "fp32"
         and device == "cpu"
@@ -94,7 +108,7 @@ def _libraries(precision: Precision, device: str, threads: int) -> Iterator[tupl
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """numpy's and torch's own threads are as many as the encoder has, until this ends."""
+    """Give numpy and torch as many threads as the encoder has, until this ends."""
     torch, threadpoolctl = _module("torch"), _module("threadpoolctl")
     before = torch.get_num_threads() if torch else 0
     with threadpoolctl.threadpool_limits(count) if threadpoolctl else nullcontext():
@@ -108,7 +122,7 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _module(name: str) -> Any:
-    """A library that need not be there; None where it is not."""
+    """A library, None where it is not installed."""
     try:
         return import_module(name)
     except ImportError:
@@ -116,17 +130,15 @@ def _module(name: str) -> Any:
 
 
 def _operands(shape: Shape, precision: Precision) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Two matrices of that precision; unsigned times signed bytes for int8, as quantised graphs have them."""
+    """Two matrices of that precision; for int8 unsigned and signed bytes, as in quantised graphs."""
     rows, inner, columns = shape
-    random = np.random.default_rng(0)
+    chance = np.random.default_rng(0)
     if precision == "int8":
-        return random.integers(0, 255, (rows, inner), np.uint8), random.integers(
-            -127, 127, (inner, columns), np.int8
-        )
+        unsigned = chance.integers(0, 255, (rows, inner), np.uint8)
+        return unsigned, chance.integers(-127, 127, (inner, columns), np.int8)
     kind = np.float16 if precision == "fp16" else np.float32
-    return random.random((rows, inner), np.float32).astype(kind), random.random(
-        (inner, columns), np.float32
-    ).astype(kind)
+    left, right = chance.random((rows, inner), np.float32), chance.random((inner, columns), np.float32)
+    return left.astype(kind), right.astype(kind)
 
 
 def _numpy(shape: Shape) -> Callable[[int], None]:
@@ -156,7 +168,7 @@ def _torch(torch: Any, shape: Shape, precision: Precision, device: str) -> Calla
 
 
 def _onnxruntime(shape: Shape, precision: Precision, device: str, threads: int) -> Callable[[int], None]:
-    """A graph of one node, its second operand a weight as in an encoder, so that the runtime may pack it."""
+    """A graph of one node. Its second operand is a weight, as in an encoder: the runtime may pack it."""
     from onnx import TensorProto, helper, numpy_helper
 
     ort = providers.runtime()

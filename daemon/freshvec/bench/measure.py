@@ -1,4 +1,4 @@
-"""Measuring: everything that is compared takes turns in one run, round by round, because machines drift."""
+"""Measure graphs and baselines: they take turns in one run, round by round, because machines drift."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from freshvec.bench.baselines import Baseline, open_baseline
 from freshvec.bench.matrix_rate import matrix_rate
 from freshvec.bench.report import Contender, Report
 from freshvec.bench.texts import Texts
-from freshvec.bench.throughput import Pass, one_pass, page_rows, settle, tokenizing_rates
+from freshvec.bench.throughput import Pass, one_pass, portion_rows, settle, tokenizing_rates
 from freshvec.encoding.budget import BatchBudget, first_guess
 from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.encoding.machine import cpu_limit, gpu_memory
@@ -23,8 +23,8 @@ _ON_CPU: tuple[Precision, ...] = (
     "int8",
 )  # fp16 is slower there than fp32, so the daemon never runs it
 _ON_GPU: tuple[Precision, ...] = ("fp16", "fp32")
-_SEARCH_SECONDS = 60.0  # for the batch size, unless the texts have passed so many times before
-_SEARCH_PASSES = 20
+_SEARCH_SECONDS = 60.0  # at most, for the batch size
+_SEARCH_PASSES = 20  # through the texts, at most
 Step = Callable[[str], None]
 
 
@@ -34,13 +34,13 @@ class Options:
 
     devices: tuple[str, ...] = ()  # empty: the CPU, and CUDA where there is one
     threads: int | None = None  # CPU threads of each; None: what the cgroup allows
-    batch_tokens: int | None = None  # padded tokens a batch; None: found by the daemon's search
+    batch_tokens: int | None = None  # padded tokens per batch; None: found by the daemon's search
     baselines: tuple[Baseline, ...] = ()
     rounds: int = 3
 
 
 def lineup(artefact: Artefact, devices: Sequence[str]) -> list[tuple[Precision, str]]:
-    """Every installed graph with every device that runs it. TensorRT builds engines for minutes, so only if asked for.
+    """Every installed graph with every device that runs it; TensorRT, which takes minutes to start, if asked.
 
     Raises ModelError when this onnxruntime cannot use a device, or no graph is for it.
     """
@@ -54,10 +54,10 @@ def lineup(artefact: Artefact, devices: Sequence[str]) -> list[tuple[Precision, 
 
 
 def run(artefact: Artefact, texts: Texts, options: Options, step: Step) -> Report:
-    """Measure every graph on every device, and the baselines beside them. `step` is told what is being measured.
+    """Measure every graph on every device, and the baselines beside them; `step` hears what is measured.
 
-    Raises FreshvecError when a graph cannot run on a device that was asked for; what else cannot is left out, and
-    the report says why.
+    Raises FreshvecError when a graph cannot run on a device that was asked for; whatever else cannot run is
+    left out, and the report says why.
     """
     card = artefact.card
     tokens = Tokenizer(artefact.tokenizer_path, card.max_tokens, card.document_prefix).encode(texts.rows)
@@ -96,7 +96,7 @@ def run(artefact: Artefact, texts: Texts, options: Options, step: Step) -> Repor
 
 
 def steps(artefact: Artefact, options: Options) -> int:
-    """How many steps `run` will tell of."""
+    """How many steps `run` will report."""
     ours = lineup(artefact, options.devices)
     theirs = len({device for _, device in ours}) * len(options.baselines)
     return (len(ours) + theirs + 1) * (options.rounds + 1) + 1
@@ -105,6 +105,7 @@ def steps(artefact: Artefact, options: Options) -> int:
 def _ours(
     artefact: Artefact, texts: list[str], precision: Precision, device: str, options: Options
 ) -> Contender:
+    """A graph on a device, at the batch size that is configured or that the daemon's search finds."""
     before = resident_mib()
     encoder = OnnxEncoder(artefact, device, options.threads, precision=precision)
     memory = gpu_memory(device)
@@ -112,7 +113,7 @@ def _ours(
     budget = BatchBudget(guess, fixed=options.batch_tokens is not None)
     settle(encoder, texts, budget, seconds=_SEARCH_SECONDS, passes=_SEARCH_PASSES)
     size, is_settled = budget.settled, budget.fixed or budget.is_settled
-    one_pass(encoder, texts[: page_rows(device)], size)
+    one_pass(encoder, texts[: portion_rows(device)], size)
     return Contender(
         precision,
         encoder.device,
@@ -125,6 +126,7 @@ def _ours(
 
 
 def _theirs(artefact: Artefact, name: Baseline, device: str, tokens: int) -> Contender:
+    """A baseline on a device; `tokens` are those of all texts, cut as ours are."""
     before = resident_mib()
     encode_all = open_baseline(name, artefact.card, device)
 

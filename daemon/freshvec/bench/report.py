@@ -1,4 +1,4 @@
-"""What a benchmark found, and the arithmetic of shares and ratios."""
+"""The results of a benchmark, and the arithmetic of shares and ratios."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from freshvec.models.artefact import Artefact, Precision
 
 @dataclass
 class Contender:
-    """One graph, or one other library, on a device. `encode` goes once through the texts; a pass a round is kept."""
+    """One graph, or one other library, on a device. `encode` goes once through the texts, in each round."""
 
     name: str
     device: str
@@ -21,20 +21,22 @@ class Contender:
     encode: Callable[[list[str]], Pass]
     memory_mib: float  # what loading it and its first passes added to the process
     batch_tokens: int | None = None  # padded tokens; None: another library, which has a size of its own
-    settled: bool = True
-    passes: list[Pass] = field(default_factory=list)
+    settled: bool = True  # the search for the batch size had ended
+    passes: list[Pass] = field(default_factory=list)  # one per round
 
     @property
     def is_ours(self) -> bool:
+        """Whether it is a graph of freshvec."""
         return self.batch_tokens is not None
 
     def median(self, figure: Callable[[Pass], float]) -> float:
+        """The median of a figure over the rounds."""
         return statistics.median(map(figure, self.passes))
 
 
 @dataclass
 class Report:
-    """All that was measured. `limits` hold one rate more than there are rounds: before, between and after them."""
+    """All that was measured. `limits` holds one rate more than there are rounds: before and after each."""
 
     artefact: Artefact
     texts: Texts
@@ -43,11 +45,11 @@ class Report:
     truncated: int  # texts that were cut
     contenders: list[Contender] = field(default_factory=list)
     limits: dict[tuple[Precision, str], list[MatrixRate]] = field(default_factory=dict)
-    tokenizing: dict[int, list[float]] = field(default_factory=dict)  # processes: tokens a second
+    tokenizing: dict[int, list[float]] = field(default_factory=dict)  # by processes: tokens per second
     left_out: list[str] = field(default_factory=list)
 
     def limit(self, contender: Contender) -> MatrixRate | None:
-        """The best rate found in the whole run."""
+        """The best rate in the whole run, None where it is not known."""
         return max(
             self.limits.get((contender.precision, contender.device), ()),
             key=lambda rate: rate.flops,
@@ -57,7 +59,7 @@ class Report:
     def share(
         self, contender: Contender, figure: Callable[[Pass], float] = lambda one: one.tokens_per_second
     ) -> float | None:
-        """Median share of the limit; None where the limit or the FLOPs a token are not known."""
+        """Median share of the limit, None where the limit or the FLOPs per token are not known."""
         rates = [rate.flops for rate in self.limits.get((contender.precision, contender.device), ())]
         if not rates or not self.artefact.flops_per_token:
             return None
@@ -66,7 +68,7 @@ class Report:
         )
 
     def ratios(self, contender: Contender) -> dict[str, float]:
-        """How many times as fast as each other library on the same device; empty for another library."""
+        """How many times as fast as each other library on the same device; empty for such a library."""
         others = [
             other for other in self.contenders if not other.is_ours and other.device == contender.device
         ]
@@ -78,25 +80,24 @@ class Report:
 
     def notes(self) -> list[str]:
         """What a reader of the figures must know."""
-        said = list(self.left_out)
+        notes = list(self.left_out)
         for contender in self.contenders:
             where = f"{contender.name} on {contender.device}"
             if not contender.settled:
-                said.append(f"{where}: the search for the batch size had not settled; more --rows let it.")
+                notes.append(f"{where}: the search for the batch size had not settled; more --rows let it.")
             if (share := self.share(contender)) is not None and share > 1:
-                said.append(
-                    f"{where} ran at {share:.0%} of its limit, so that was not the limit: no library at hand multiplies as fast "
-                    "as the graph does, or the machine changed its speed meanwhile."
+                notes.append(
+                    f"{where} ran at {share:.0%} of its limit, so that was not the limit: no library here "
+                    "multiplies as fast as the graph does, or the machine changed its speed meanwhile."
                 )
             if self.limit(contender) is None:
-                said.append(
+                notes.append(
                     f"{where}: its limit is not known; with the packages onnx or torch it would be measured."
                 )
         if not self.artefact.flops_per_token:
-            said.append(
-                f"Shares of the limit need FLOPs a token: run `freshvec export {self.artefact.card.name}` again."
-            )
-        return said
+            again = f"freshvec export {self.artefact.card.name}"
+            notes.append(f"Shares of the limit need FLOPs per token: run `{again}` again.")
+        return notes
 
     def json(self) -> dict[str, Any]:
         """Everything, every round included: seconds, FLOP/s, MiB, shares from 0 to 1."""
@@ -143,10 +144,13 @@ class Report:
 
 
 def shares(tokens_per_second: Sequence[float], rates: Sequence[float], flops: int) -> list[float]:
-    """Each round's share of the better of the two matrix rates measured before and after it."""
+    """Each round's share, from 0 to 1, of the better of the two matrix rates measured before and after it.
+
+    `rates` are in operations per second, one more than there are rounds; `flops` are operations per token.
+    """
     return [rate * flops / max(rates[i], rates[i + 1]) for i, rate in enumerate(tokens_per_second)]
 
 
 def ratio(ours: Sequence[Pass], theirs: Sequence[Pass]) -> float:
-    """How many times as fast ours is, median of the rounds."""
+    """How many times as fast ours is: the median of the rounds."""
     return statistics.median(their.seconds / our.seconds for our, their in zip(ours, theirs, strict=True))

@@ -1,4 +1,4 @@
-"""The texts a benchmark encodes: rows of a sync, a file, or what is at hand wherever Python is."""
+"""The texts a benchmark encodes: rows of a sync, lines of a file, or docstrings of the standard library."""
 
 import json
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ _JSON_LINES = (".jsonl", ".ndjson")
 
 @dataclass(frozen=True)
 class Texts:
-    """What is encoded, and where it is from."""
+    """What is encoded, and where it comes from."""
 
     origin: str
     rows: list[str]
 
 
 def of_sync(settings: Settings, sync: Sync, model: Model, count: int) -> Texts:
-    """At most `count` texts of the sync as the daemon would render them, spread evenly over its table.
+    """At most `count` texts of the sync, as the daemon makes them, spread evenly over its table.
 
     Raises DatabaseError, SchemaError, and FreshvecError when no row has a text.
     """
@@ -38,9 +38,9 @@ def of_sync(settings: Settings, sync: Sync, model: Model, count: int) -> Texts:
 
 
 def of_file(path: Path, count: int) -> Texts:
-    """At most `count` texts spread evenly over a file: one a line, or JSON lines (.jsonl): strings, or objects with `text`.
+    """At most `count` texts spread evenly over a file: one per line, or JSON lines with strings or `text`.
 
-    Raises FreshvecError that names the line.
+    Raises FreshvecError for a file that cannot be read or holds no text, and for a line that holds none.
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -51,7 +51,7 @@ def of_file(path: Path, count: int) -> Texts:
         rows = [_from_json(path, number, line) for number, line in written]
     else:
         rows = [line for _, line in written]
-    return Texts(f"lines of {path.name}", spread(_some(rows, str(path), "Give one text a line."), count))
+    return Texts(f"lines of {path.name}", spread(_some(rows, str(path), "Give one text per line."), count))
 
 
 def of_standard_library(count: int) -> Texts:
@@ -72,10 +72,10 @@ def _some(rows: list[str], subject: str, remedy: str) -> list[str]:
 
 def _from_json(path: Path, number: int, line: str) -> str:
     try:
-        found: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        found = error
-    text = found.get("text") if isinstance(found, dict) else found
+        content: Any = json.loads(line)
+    except json.JSONDecodeError:
+        content = None
+    text = content.get("text") if isinstance(content, dict) else content
     if not isinstance(text, str):
         remedy = 'Write a string, or an object with "text", on every line.'
         raise FreshvecError("read", f"line {number} of {path}", "it holds no text", remedy)

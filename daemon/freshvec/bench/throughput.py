@@ -1,4 +1,4 @@
-"""How fast an encoder goes through texts, and the batch size its search settles on."""
+"""How fast an encoder goes through texts, and the batch size on which its search settles."""
 
 import random
 import time
@@ -15,7 +15,7 @@ _TOKENIZED = 8192  # texts at least, where tokenising is measured alone
 
 @dataclass(frozen=True)
 class Pass:
-    """One way through the texts. `tokens` are real ones, `padded` with the padding of their batches."""
+    """One pass through the texts. `tokens` are the real ones; `padded` counts the padding too."""
 
     seconds: float  # tokenising included
     tokenizing: float  # seconds
@@ -25,15 +25,17 @@ class Pass:
 
     @property
     def tokens_per_second(self) -> float:
+        """Real tokens, tokenising included."""
         return self.tokens / self.seconds
 
     @property
     def texts_per_second(self) -> float:
+        """Texts, tokenising included."""
         return self.texts / self.seconds
 
     @property
     def encoded_per_second(self) -> float:
-        """Tokens a second of encoding alone."""
+        """Real tokens per second of encoding alone."""
         return self.tokens / (self.seconds - self.tokenizing)
 
     @property
@@ -42,40 +44,40 @@ class Pass:
         return 1 - self.tokens / self.padded
 
 
-def page_rows(device: str) -> int:
-    """Texts the daemon reads, and sorts by length, together."""
+def portion_rows(device: str) -> int:
+    """How many texts the daemon reads, and sorts by length, together."""
     return 1000 if device == "cpu" else 8192
 
 
 def one_pass(encoder: Encoder, texts: list[str], size: int) -> Pass:
-    """Tokenise and encode every text, page by page as a backfill does, in batches of `size` padded tokens."""
+    """Tokenise and encode every text, in portions as a backfill does, in batches of `size` padded tokens."""
     began = time.perf_counter()
-    tokenizing, tokens, widths = 0.0, 0, 0
-    for start in range(0, len(texts), page_rows(encoder.device)):
+    tokenizing, tokens, padded = 0.0, 0, 0
+    for start in range(0, len(texts), portion_rows(encoder.device)):
         started = time.perf_counter()
-        page = encoder.tokenize(texts[start : start + page_rows(encoder.device)])
+        portion = encoder.tokenize(texts[start : start + portion_rows(encoder.device)])
         tokenizing += time.perf_counter() - started
-        lengths = [len(text) for text in page]
+        lengths = [len(text) for text in portion]
         for batch in plan_batches(lengths, lambda: size):
-            encoder.encode([page[i] for i in batch.indices])
-            widths += max(lengths[i] for i in batch.indices) * len(batch.indices)
+            encoder.encode([portion[i] for i in batch.indices])
+            padded += max(lengths[i] for i in batch.indices) * len(batch.indices)
         tokens += sum(lengths)
-    return Pass(time.perf_counter() - began, tokenizing, len(texts), tokens, widths)
+    return Pass(time.perf_counter() - began, tokenizing, len(texts), tokens, padded)
 
 
 def settle(encoder: Encoder, texts: list[str], budget: BatchBudget, *, seconds: float, passes: int) -> None:
-    """Let the daemon's own search look for the batch size, until it has settled or a bound is reached."""
+    """Let the daemon's own search find the batch size, in at most so many seconds and passes."""
     deadline = time.monotonic() + seconds
-    rows = page_rows(encoder.device)
-    pages = [encoder.tokenize(texts[start : start + rows]) for start in range(0, len(texts), rows)]
-    for page in pages * passes:
-        lengths = [len(text) for text in page]
+    rows = portion_rows(encoder.device)
+    portions = [encoder.tokenize(texts[start : start + rows]) for start in range(0, len(texts), rows)]
+    for portion in portions * passes:
+        lengths = [len(text) for text in portion]
         batches = plan_batches(lengths, budget.next_size)
         random.shuffle(batches)  # as the daemon does: every size meets every length
         for planned in batches:
             if budget.fixed or budget.is_settled or time.monotonic() > deadline:
                 return
-            batch = [page[i] for i in planned.indices]
+            batch = [portion[i] for i in planned.indices]
             padded = max(map(len, batch)) * len(batch)
             started = time.perf_counter()
             try:
@@ -89,12 +91,14 @@ def settle(encoder: Encoder, texts: list[str], budget: BatchBudget, *, seconds: 
 def tokenizing_rates(
     artefact: Artefact, texts: list[str], rounds: int, processes: int
 ) -> dict[int, list[float]]:
-    """Tokens a second of tokenising alone, a figure a round, by the number of processes: one, and a pool's unless that is 0."""
+    """Tokens per second of tokenising alone, one per round, by the number of processes.
+
+    That number is 1, and `processes`, those of a pool, unless it is 0.
+    """
     card = artefact.card
     given = artefact.tokenizer_path, card.max_tokens, card.document_prefix
-    many = (texts * -(-_TOKENIZED // len(texts)))[
-        : max(_TOKENIZED, len(texts))
-    ]  # enough for every process of a pool
+    # Enough texts for every process of a pool.
+    many = (texts * -(-_TOKENIZED // len(texts)))[: max(_TOKENIZED, len(texts))]
     tokenizers: dict[int, Tokenizer | TokenizerPool] = {1: Tokenizer(*given)}
     if processes:
         tokenizers[processes] = TokenizerPool(*given, processes)

@@ -1,4 +1,4 @@
-"""The face of a backfill: a progress bar on a terminal, a log line every few seconds elsewhere, a summary at the end."""
+"""What a backfill shows: a progress bar on a terminal, elsewhere a log line every few seconds; a summary."""
 
 import time
 from types import TracebackType
@@ -21,7 +21,7 @@ _LOG_SECONDS = 5.0
 
 
 class BackfillView:
-    """Shows every keeper's progress. `tick` is called by the worker."""
+    """Shows every keeper's progress. The worker calls `tick` every `tick_seconds`."""
 
     def __init__(self, console: Console, settings: Settings) -> None:
         self._console = console
@@ -65,20 +65,20 @@ class BackfillView:
                 if name not in self._tasks:
                     self._tasks[name] = self._bar.add_task(name, total=self._totals[name], note="")
                 done = min(keeper.progress.snapshot().done, self._totals[name])
-                self._bar.update(self._tasks[name], completed=done, note=self._note(keeper))
+                self._bar.update(self._tasks[name], completed=done, note=note(keeper, self._totals[name]))
             elif due:
                 logger.info(
                     "{}: {:,} of {:,} rows, {}",
                     name,
                     keeper.progress.snapshot().done,
                     self._totals[name],
-                    self._note(keeper),
+                    note(keeper, self._totals[name]),
                 )
         if due:
             self._logged = time.monotonic()
 
     def summary(self, worker: Worker) -> int:
-        """Say how it went; returns how many rows could not be encoded, or are not fresh because it was stopped."""
+        """Log how it went. Returns how many rows failed, plus one per sync that was stopped early."""
         took = time.monotonic() - self._started
         unfinished = 0
         for keeper in worker.keepers:
@@ -88,14 +88,15 @@ class BackfillView:
                     self._tasks[keeper.sync.name],
                     completed=shown.done,
                     total=max(shown.done, 1),
-                    note=self._note(keeper),
+                    note=note(keeper, self._totals[keeper.sync.name]),
                 )
             unfinished += shown.failed + (not keeper.was_fresh)
             state = (
                 "every row is fresh" if keeper.was_fresh else "stopped before the end; run it again to go on"
             )
             logger.info(
-                "{}: {}; {:,} rows in {}, {:,} encoded, {:.0f} rows/s, {:,} truncated, {:,} failed, {:.0f} MiB",
+                "{}: {}; {:,} rows in {}, {:,} encoded, {:.0f} rows/s, "
+                "{:,} truncated, {:,} failed, {:.0f} MiB",
                 keeper.sync.name,
                 state,
                 shown.done,
@@ -109,6 +110,7 @@ class BackfillView:
         return unfinished
 
     def _count(self, name: str) -> int:
+        """The rows of a sync's table, 0 where they cannot be counted."""
         try:
             with connect(self._settings.database.url, "progress") as connection:
                 return next(
@@ -117,15 +119,19 @@ class BackfillView:
         except DatabaseError:
             return 0
 
-    def _note(self, keeper: Keeper) -> str:
-        shown = keeper.progress.snapshot()
-        left = max(0, self._totals[keeper.sync.name] - shown.done)
-        eta = duration(left / shown.rows_per_second) if shown.rows_per_second else "–"
-        device = keeper.dispatcher.memory
-        return ", ".join(
-            [
-                f"{shown.rows_per_second:.0f} rows/s, ETA {eta}, {shown.truncated:,} truncated, {resident_mib():.0f} MiB",
-                f"batches of {keeper.dispatcher.budget.settled:,} tokens",
-                *([f"GPU {memory(device.used, device.total)}"] if device else []),
-            ]
-        )
+
+def note(keeper: Keeper, total: int) -> str:
+    """Rate, time left, memory and batch size of a keeper whose table has `total` rows."""
+    shown = keeper.progress.snapshot()
+    left = max(0, total - shown.done)
+    eta = duration(left / shown.rows_per_second) if shown.rows_per_second else "–"
+    parts = [
+        f"{shown.rows_per_second:.0f} rows/s",
+        f"ETA {eta}",
+        f"{shown.truncated:,} truncated",
+        f"{resident_mib():.0f} MiB",
+        f"batches of {keeper.dispatcher.budget.settled:,} tokens",
+    ]
+    if keeper.dispatcher.memory:
+        parts.append(f"GPU {memory(keeper.dispatcher.memory.used, keeper.dispatcher.memory.total)}")
+    return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""The face of a benchmark: what is being measured, then a table of what was found."""
+"""What a benchmark shows: what is being measured, then a table of the results."""
 
 import statistics
 from types import TracebackType
@@ -16,7 +16,7 @@ _WIDE = 120  # columns of a table that goes to a file
 
 
 class BenchView:
-    """Shows the steps of one benchmark on standard error; `step` is given to `measure.run`."""
+    """Shows the steps of one benchmark on standard error; `measure.run` calls `step`."""
 
     def __init__(self, steps: int) -> None:
         console = Console(stderr=True, highlight=False)
@@ -45,7 +45,7 @@ class BenchView:
 
 
 def show(console: Console, report: Report, machine: dict[str, Any]) -> None:
-    """The table and what a reader needs beside it."""
+    """Print the table and what a reader needs beside it; `machine` is what `environment.describe` returns."""
     if not console.is_terminal:
         console = Console(highlight=False, width=_WIDE)
     baselines = list(
@@ -66,11 +66,12 @@ def show(console: Console, report: Report, machine: dict[str, Any]) -> None:
     for contender in report.contenders:
         table.add_row(*_cells(report, contender, baselines))
     console.print(table)
-    for line in (*_explained(report), *report.notes(), _said(machine)):
+    for line in (*_explained(report), *report.notes(), _where(machine)):
         console.print(line, soft_wrap=True, markup=False)
 
 
 def _cells(report: Report, contender: Contender, baselines: list[str]) -> list[str]:
+    """A contender's row of the table."""
     cells = [_broken(contender.name), contender.device]
     cells += [f"{contender.median(lambda one: one.tokens_per_second):,.0f}"]
     cells += [f"{contender.median(lambda one: one.texts_per_second):,.0f}", _percent(report.share(contender))]
@@ -107,24 +108,27 @@ def _explained(report: Report) -> list[str]:
             best = max(rates, key=lambda rate: rate.flops)
             shape = " × ".join(map(str, best.shape))
             lines.append(
-                f"limit of {key[0]} on {key[1]}: {_flops(best.flops)}/s, matrix multiplication by {best.library} ({shape})"
+                f"limit of {key[0]} on {key[1]}: {_flops(best.flops)}/s, "
+                f"matrix multiplication by {best.library} ({shape})"
             )
     if flops := report.artefact.flops_per_token:
         lines.append(f"a token costs {_flops(flops)}")
-    for processes, found in report.tokenizing.items():
+    for processes, speeds in report.tokenizing.items():
         name = "one process" if processes == 1 else f"{processes} processes"
-        lines.append(f"tokenising alone, {name}: {statistics.median(found):,.0f} tokens/s")
+        lines.append(f"tokenising alone, {name}: {statistics.median(speeds):,.0f} tokens/s")
     lines.append(
-        "tokens: real ones, padding not counted, tokenising included unless encoding is alone; batch: padded tokens, "
-        "as the daemon's search found them; MiB: what it added to this process"
+        "tokens: real ones, padding not counted, tokenising included unless encoding is alone; "
+        "batch: padded tokens, as the daemon's search found them; MiB: what it added to this process"
     )
     return lines
 
 
-def _said(machine: dict[str, Any]) -> str:
-    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-    gpu = f"{machine['gpu']}, " if machine["gpu"] else ""
-    return f"{machine['processor']}, {machine['cores']} cores, {gpu}Python {machine['python']}, {packages}, {machine['date']}"
+def _where(machine: dict[str, Any]) -> str:
+    """The machine, in one line."""
+    gpu = [machine["gpu"]] if machine["gpu"] else []
+    packages = [f"{name} {version}" for name, version in machine["packages"].items()]
+    cores, python = f"{machine['cores']} cores", f"Python {machine['python']}"
+    return ", ".join([machine["processor"], cores, *gpu, python, *packages, machine["date"]])
 
 
 def _percent(share: float | None) -> str:
@@ -132,7 +136,7 @@ def _percent(share: float | None) -> str:
 
 
 def _flops(number: float) -> str:
-    """Operations with the unit that keeps them short."""
+    """A number of operations, with the unit that keeps it short."""
     for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9)):
         if number >= size:
             return f"{number / size:.3g} {unit}FLOP"

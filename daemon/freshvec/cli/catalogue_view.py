@@ -1,4 +1,4 @@
-"""The face of the catalogue: a table of the models, or one card whole with what is exported of it."""
+"""What the catalogue shows: a table of the models, or one whole card with what is exported of it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from freshvec.models.catalogue import ModelCard
 
 
 def table(cards: Sequence[ModelCard], exported: Mapping[str, Artefact]) -> Table:
-    """One line a model."""
+    """One line per model; `exported` holds, by name, those that are exported here."""
     shown = Table(
         "model",
         "dimension",
@@ -42,7 +42,7 @@ def table(cards: Sequence[ModelCard], exported: Mapping[str, Artefact]) -> Table
 
 
 def show_one(console: Console, card: ModelCard, made: Artefact | None) -> None:
-    """Every key of a card, and the graphs that are installed with their cosines, or why one is not."""
+    """Print every key of a card, the installed graphs, and why a graph is not installed."""
     for key, value in card.model_dump().items():
         parts = value.items() if isinstance(value, dict) else [("", value)]
         for part, content in parts:
@@ -52,9 +52,8 @@ def show_one(console: Console, card: ModelCard, made: Artefact | None) -> None:
         return
     console.print(f"Exported to {made.folder}:", soft_wrap=True)
     for precision, graph in made.graphs.items():
-        console.print(
-            f"  {precision}: {graph.megabytes:.0f} MB, worst cosine against torch fp32 {graph.worst_cosine:.6f}"
-        )
+        cosine = f"worst cosine against torch fp32 {graph.worst_cosine:.6f}"
+        console.print(f"  {precision}: {graph.megabytes:.0f} MB, {cosine}")
     for precision, problem in made.rejected.items():
         console.print(f"  {precision}: not installed: {problem}", soft_wrap=True)
 

@@ -1,10 +1,11 @@
-"""The demo: the main job on real parts, from an empty directory to a search, then everything is taken away again."""
+"""The demo: the main job on real parts, from an empty folder to a search; then it removes everything."""
 
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -13,13 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from freshvec.cli.backfill_view import BackfillView
-from freshvec.config import Daemon as DaemonSettings
-from freshvec.config import Database, Settings, Sync
+from freshvec.config import Daemon, Database, Settings, Sync
 from freshvec.db import connect
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.encoding.loading import Models
 from freshvec.errors import FreshvecError, ModelError
-from freshvec.models import artefact, catalogue
 from freshvec.source.bind import bind
 from freshvec.stdlib_texts import docstrings
 from freshvec.target import search
@@ -29,22 +28,31 @@ MODEL = "all-MiniLM-L6-v2"
 _TABLE = (
     "CREATE TABLE docs (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL, body text)"
 )
+_INSERTED = (
+    "Bake bread from flour, water and salt.",
+    "Tune a guitar by ear.",
+    "Prune an apple tree in winter.",
+)
+_EDITED = ("Roast coffee beans.", "Play the piano.", "Plant a cherry tree.")
 _QUESTIONS = ("read a compressed archive", "run something in another thread", "parse a date from a string")
 _FRESH = "SELECT fence FROM docs_embedding WHERE id = %s"
 _DEADLINE_SECONDS = 30.0
 
 
 def run(console: Console, rows: int | None, models_dir: Path | None) -> None:
-    """Run the whole demo. Ends cleanly on Ctrl-C and SIGTERM too."""
+    """Run the whole demo with at most so many rows; `models_dir`: None for the default.
+
+    It removes what it started on Ctrl-C and SIGTERM too. Raises FreshvecError.
+    """
     started = time.monotonic()
-    models_dir = models_dir or artefact.default_models_dir()
+    daemon = Daemon(models_dir=models_dir)
     with _interruptible():
-        _export(console, models_dir)
+        _export(console, Models(Settings(daemon=daemon)))
         console.print("[bold]1.[/] starting an embedded Postgres with pgvector …")
         with EmbeddedPostgres() as server:
             settings = Settings(
                 database=Database.model_validate({"url": server.url()}),
-                daemon=DaemonSettings(models_dir=models_dir),
+                daemon=daemon,
                 sync=(Sync(name="docs", table="public.docs", columns=("name", "body"), model=MODEL),),
             )
             with psycopg.connect(server.url(), autocommit=True) as connection:
@@ -53,11 +61,11 @@ def run(console: Console, rows: int | None, models_dir: Path | None) -> None:
                 _live(console, settings, connection)
                 _search(console, settings)
     console.print(
-        f"\nDone in {time.monotonic() - started:.0f} s; the database and its files are gone again. Now your own table:"
-    )
-    console.print(
+        f"\nDone in {time.monotonic() - started:.0f} s; the database and its files are gone again. "
+        "Now your own table:\n"
         "  1. write freshvec.toml (the README has one to copy)\n"
-        f"  2. freshvec export {MODEL}\n  3. freshvec plan     [dim]# what would be created; changes nothing[/]\n"
+        f"  2. freshvec export {MODEL}\n"
+        "  3. freshvec plan     [dim]# what would be created; changes nothing[/]\n"
         "  4. freshvec run      [dim]# backfill, then fresh for good[/]"
     )
 
@@ -81,16 +89,19 @@ def _interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _export(console: Console, models_dir: Path) -> None:
-    card = catalogue.find(MODEL)
+def _export(console: Console, models: Models) -> None:
+    """Export the model unless it is exported already."""
     try:
-        artefact.Artefact.open(models_dir, card).path("fp32")
+        models.artefact(MODEL).path("fp32")
     except ModelError:
         from freshvec.export.export import export
 
-        console.print(f"[bold]0.[/] exporting {MODEL} to ONNX and holding it against torch, once …")
+        console.print(f"[bold]0.[/] exporting {MODEL} to ONNX and comparing it with torch, once …")
         export(
-            card, models_dir, precisions=("fp32",), report=lambda line: console.print(f"   [dim]{line}[/]")
+            models.card(MODEL),
+            models.folder,
+            precisions=("fp32",),
+            report=lambda line: console.print(f"   [dim]{line}[/]"),
         )
 
 
@@ -102,8 +113,10 @@ def _fill(console: Console, connection: psycopg.Connection[tuple[object, ...]], 
             if rows is not None and count >= rows:
                 break
             copy.write_row((name, body.replace("\0", "")))
-    found = connection.execute("SELECT count(*) FROM docs").fetchone()
-    console.print(f"[bold]2.[/] a table of {found and found[0]:,} docstrings of Python's standard library")
+    counted = connection.execute("SELECT count(*) FROM docs").fetchone()
+    console.print(
+        f"[bold]2.[/] a table of {counted and counted[0]:,} docstrings of Python's standard library"
+    )
 
 
 def _backfill(console: Console, settings: Settings) -> None:
@@ -122,11 +135,11 @@ def _live(console: Console, settings: Settings, connection: psycopg.Connection[t
     try:
         _until(
             "the worker listens",
-            lambda: any(k.pipeline and k.pipeline.fresh.is_set() for k in worker.keepers),
+            lambda: any(keeper.is_fresh for keeper in worker.keepers),
         )
         table = Table("the application", "commit to fresh")
-        for said, milliseconds in _edits(connection):
-            table.add_row(said, f"{milliseconds:.1f} ms")
+        for change, milliseconds in _edits(connection):
+            table.add_row(change, f"{milliseconds:.1f} ms")
         console.print(table)
     finally:
         worker.stop()
@@ -134,42 +147,36 @@ def _live(console: Console, settings: Settings, connection: psycopg.Connection[t
 
 
 def _edits(connection: psycopg.Connection[tuple[object, ...]]) -> Iterator[tuple[str, float]]:
-    def token(row: object) -> object:
-        found = connection.execute(_FRESH, (row,)).fetchone()
-        return found and found[0]
+    """Each change of the application, in words, and the milliseconds until the embeddings followed it."""
 
-    new = []
-    for text in (
-        "Bake bread from flour, water and salt.",
-        "Tune a guitar by ear.",
-        "Prune an apple tree in winter.",
-    ):
-        found = connection.execute(
+    def fence(key: object) -> object:
+        row = connection.execute(_FRESH, (key,)).fetchone()
+        return row and row[0]
+
+    keys = []
+    for text in _INSERTED:
+        row = connection.execute(
             "INSERT INTO docs (name, body) VALUES ('note', %s) RETURNING id", (text,)
         ).fetchone()
-        assert found is not None
-        new.append(found[0])
-        yield (
-            f"inserts “{text}”",
-            _until("the new row is embedded", lambda row=found[0]: token(row) is not None),
-        )
-    for row, text in zip(
-        new, ("Roast coffee beans.", "Play the piano.", "Plant a cherry tree."), strict=True
-    ):
-        before = token(row)
-        connection.execute("UPDATE docs SET body = %s WHERE id = %s", (text, row))
-        yield (
-            f"edits it to “{text}”",
-            _until("the edit is embedded", lambda row=row, before=before: token(row) != before),
-        )
-    connection.execute("DELETE FROM docs WHERE id = %s", (new[0],))
-    yield "deletes a row", _until("its embedding is gone", lambda: token(new[0]) is None)
+        assert row is not None
+        keys.append(key := row[0])
+        yield f"inserts “{text}”", _until("the new row is embedded", partial(_differ, fence, key, None))
+    for key, text in zip(keys, _EDITED, strict=True):
+        before = fence(key)
+        connection.execute("UPDATE docs SET body = %s WHERE id = %s", (text, key))
+        yield f"edits it to “{text}”", _until("the edit is embedded", partial(_differ, fence, key, before))
+    connection.execute("DELETE FROM docs WHERE id = %s", (keys[0],))
+    yield "deletes a row", _until("its embedding is gone", lambda: fence(keys[0]) is None)
 
 
-def _until(what: str, condition: "object") -> float:
+def _differ(fence: Callable[[object], object], key: object, before: object) -> bool:
+    """Whether a row's embedding is another one than before."""
+    return fence(key) != before
+
+
+def _until(what: str, condition: Callable[[], bool]) -> float:
     """Milliseconds until the condition holds. Raises FreshvecError after a deadline."""
     started = time.perf_counter()
-    assert callable(condition)
     while not condition():
         if time.perf_counter() - started > _DEADLINE_SECONDS:
             raise FreshvecError("see that", what, f"it did not happen in {_DEADLINE_SECONDS:.0f} s")

@@ -1,4 +1,4 @@
-"""The face of an export: its steps as they begin, and at the end a table of the graphs, installed or not and why."""
+"""What an export shows: its steps as they begin, then a table of its graphs, and why one is not installed."""
 
 import time
 from types import TracebackType
@@ -12,7 +12,7 @@ from freshvec.models.artefact import Artefact
 
 
 class ExportView:
-    """Shows the steps of one export; `step` is given to `export` as its report."""
+    """Shows the steps of one export; `export` calls `step` as its report."""
 
     def __init__(self, console: Console, model: str) -> None:
         self._console = console
@@ -44,7 +44,7 @@ class ExportView:
         self._console.print(f"[dim]{time.monotonic() - self._started:5.1f} s[/]  {doing}", soft_wrap=True)
 
     def report(self, made: Artefact) -> None:
-        """The table of what was made: cosines against torch fp32, of a text in a batch against alone, speed on this CPU."""
+        """Print the graphs: cosines against torch fp32, and of texts in a batch against alone; speed here."""
         table = Table("graph", "size", "worst cosine", "mean", "in a batch", "× fp32", "took", "installed")
         for precision, graph in made.graphs.items():
             speed = "GPU only" if precision == "fp16" else f"{graph.speed:.2f}"

@@ -22,20 +22,20 @@ def status(
     """Coverage, backlog, lag, rate and trouble of every sync. In SQL: SELECT * FROM freshvec.status."""
     from freshvec.cli import status_view
     from freshvec.db import connect
-    from freshvec.health import status as reading
+    from freshvec.health.status import failures, is_fresh, read
 
     settings = load_settings(config_path)
     with connect(settings.database.url, "status") as connection:
-        found = reading.read(connection)
-        failures = reading.failures(connection)
+        rows = read(connection)
+        failed = failures(connection)
     if as_json:
-        rows = [row | {"failures": failures.get(row["sync"], [])} for row in found]
-        typer.echo(json.dumps(rows, indent=2, default=str))
+        shown = [row | {"failures": failed.get(row["sync"], [])} for row in rows]
+        typer.echo(json.dumps(shown, indent=2, default=str))
     else:
-        console.print(status_view.table(found))
-        for line in status_view.failed(failures):
+        console.print(status_view.table(rows))
+        for line in status_view.failed(failed):
             typer.echo(line)
-    if check and not all(reading.is_fresh(row) for row in found):
+    if check and not all(is_fresh(row) for row in rows):
         raise typer.Exit(3)
 
 
@@ -53,7 +53,7 @@ def search(
     from freshvec.db import connect
     from freshvec.encoding.loading import Models
     from freshvec.source.bind import bind
-    from freshvec.target import search as searching
+    from freshvec.target.search import search as nearest
 
     settings = load_settings(config_path)
     declared = settings.find(sync)
@@ -64,10 +64,10 @@ def search(
     encoder = models.encoder(declared[0].model)
     with connect(settings.database.url, "search") as connection:
         bound = bind(connection, declared[0], models.describe(declared[0].model))
-        hits = searching.search(connection, bound, encoder.encode_query(text), limit)
+        hits = nearest(connection, bound, encoder.encode_query(text), limit)
     if as_json:
-        found = [{"key": hit.key, "similarity": hit.similarity, "text": hit.text} for hit in hits]
-        typer.echo(json.dumps(found, indent=2))
+        shown = [{"key": hit.key, "similarity": hit.similarity, "text": hit.text} for hit in hits]
+        typer.echo(json.dumps(shown, indent=2))
         return
     table = Table("similarity", ", ".join(bound.key_columns), "text")
     for hit in hits:
@@ -85,7 +85,7 @@ def verify(
     """Compare every row's text with the one its embedding was made from; exit 3 if any is not fresh."""
     from freshvec.db import connect
     from freshvec.encoding.loading import Models
-    from freshvec.scans import verify as verifying
+    from freshvec.scans import verify as scan
     from freshvec.source.bind import bind
 
     settings = load_settings(config_path)
@@ -94,7 +94,7 @@ def verify(
     with connect(settings.database.url, "verify") as connection:
         for declared in settings.find(sync):
             bound = bind(connection, declared, models.describe(declared.model))
-            reports.append(verifying.verify(connection, bound, repair=repair))
+            reports.append(scan.verify(connection, bound, repair=repair))
     for report in reports:
         _show(report, as_json=as_json)
     if not all(report.is_fresh for report in reports):
@@ -105,8 +105,8 @@ def verify(
 
 def _show(report: "Report", *, as_json: bool) -> None:
     if as_json:
-        found = {"sync": report.sync, "rows": report.rows, "fresh": report.is_fresh}
-        typer.echo(json.dumps(found | {"problems": report.problems, "examples": report.examples}))
+        shown = {"sync": report.sync, "rows": report.rows, "fresh": report.is_fresh}
+        typer.echo(json.dumps(shown | {"problems": report.problems, "examples": report.examples}))
         return
     counts = ", ".join(f"{count} {kind}" for kind, count in report.problems.items())
     typer.echo(f"{report.sync}: {report.rows} rows, {counts or 'every one fresh'}")
@@ -116,10 +116,10 @@ def _show(report: "Report", *, as_json: bool) -> None:
 
 @app.command()
 def retry(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
-    """Try rows again whose text could not be encoded."""
+    """Try again the rows whose text could not be encoded."""
     from freshvec.db import connect
     from freshvec.encoding.loading import Models
-    from freshvec.scans import retry as retrying
+    from freshvec.scans.retry import retry as queue_failed
     from freshvec.source.bind import bind
 
     settings = load_settings(config_path)
@@ -127,5 +127,5 @@ def retry(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
     with connect(settings.database.url, "retry") as connection:
         for declared in settings.find(sync):
             bound = bind(connection, declared, models.describe(declared.model))
-            queued = retrying.retry(connection, bound)
+            queued = queue_failed(connection, bound)
             typer.echo(f"{declared.name}: {queued} rows queued")

@@ -29,9 +29,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(0)
     except Exception as error:
-        if hasattr(error, "show") and hasattr(
-            error, "exit_code"
-        ):  # a usage error of the command line's library
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # wrong usage, as typer raises it
             error.show()
             sys.exit(2)
         logger.exception("this should not have happened: {}", type(error).__name__)

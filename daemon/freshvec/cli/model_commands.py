@@ -52,24 +52,25 @@ def export(
     ] = None,
     config_path: ConfigOption = None,
 ) -> None:
-    """Export a model to ONNX, hold its graphs against torch on real texts, and install those that pass."""
+    """Export a model to ONNX, compare its graphs with torch on real texts, and install those that pass."""
     from freshvec.cli.export_view import ExportView
     from freshvec.encoding.loading import Models
-    from freshvec.export import export as exporting
+    from freshvec.export.export import PRECISIONS
+    from freshvec.export.export import export as export_model
     from freshvec.export.gate import parse_gates, parse_precisions
 
     wanted, gates = parse_precisions(precision or []), parse_gates(gate or [])
     models = Models(_settings_for_export(models_dir, config_path))
     with ExportView(console, model) as view:
-        precisions = wanted or exporting.PRECISIONS
-        made = exporting.export(models.card(model), models.folder, source, precisions, gates, view.step)
+        precisions = wanted or PRECISIONS
+        made = export_model(models.card(model), models.folder, source, precisions, gates, view.step)
     view.report(made)
     if made.rejected.keys() & set(wanted):
         raise typer.Exit(1)
 
 
 def _settings_for_export(models_dir: Path | None, config_path: Path | None) -> Settings:
-    """The settings, which matter only for the folders: a file that nobody named may be wrong in them."""
+    """The settings, of which the folders alone matter; a file that nobody named may have faults."""
     settings = Settings()
     if models_dir is None or config_path is not None:
         try:
@@ -83,8 +84,8 @@ def _settings_for_export(models_dir: Path | None, config_path: Path | None) -> S
 @app.command(
     epilog="Examples: freshvec models; freshvec models bge-m3. A model of your own is a TOML file in "
     'daemon.catalogue_dirs: name = "mine", source = "me/mine", dimension = 384, max_tokens = 512, '
-    'pooling = "mean", and as they apply query_prefix, document_prefix, normalize, licence and a table sha256 '
-    "with the checksums of its files."
+    'pooling = "mean", and as they apply query_prefix, document_prefix, normalize, licence and a table '
+    "sha256 with the checksums of its files."
 )
 def models(
     name: Annotated[
@@ -107,8 +108,8 @@ def models(
     exported = {name: made for name, made in opened.items() if made is not None}
     if as_json:
         graphs = catalogue_view.graphs_of
-        found = [card.model_dump() | {"exported": graphs(exported.get(card.name))} for card in cards]
-        typer.echo(json.dumps(found, indent=2))
+        shown = [card.model_dump() | {"exported": graphs(exported.get(card.name))} for card in cards]
+        typer.echo(json.dumps(shown, indent=2))
     elif name:
         catalogue_view.show_one(console, cards[0], exported.get(name))
     else:
@@ -147,7 +148,7 @@ def bench(
         list[str] | None,
         typer.Option(help="sentence-transformers or fastembed, measured in turns; may be repeated."),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Medians are of so many.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="How many; figures are their medians.")] = 3,
     models_dir: ModelsDirOption = None,
     config_path: ConfigOption = None,
     as_json: JsonOption = False,
@@ -189,19 +190,19 @@ def _texts(
 ) -> "Texts":
     """What is encoded: rows of a sync, lines of a file, or the standard library's docstrings."""
     from freshvec.bench import measure
-    from freshvec.bench import texts as origins
+    from freshvec.bench.texts import of_file, of_standard_library, of_sync
     from freshvec.encoding.loading import Models
 
     on_cpu = all(where == "cpu" for _, where in measure.lineup(opened, options.devices))
     count = rows or (1000 if on_cpu else 20_000)
     if sync:
         model = Models(settings).describe(opened.card.name)
-        return origins.of_sync(settings, settings.find(sync)[0], model, count)
-    return origins.of_file(file, count) if file else origins.of_standard_library(count)
+        return of_sync(settings, settings.find(sync)[0], model, count)
+    return of_file(file, count) if file else of_standard_library(count)
 
 
 def _one_model(settings: Settings, sync: str | None) -> str:
-    """The model of the sync, or the only one that is declared."""
+    """The model of the sync, or the only one that is declared. Raises BadParameter for several."""
     declared = {declared.model for declared in settings.find(sync)}
     if len(declared) > 1:
         raise typer.BadParameter(f"several models are declared: {', '.join(sorted(declared))}; name one")

@@ -16,7 +16,7 @@ def show_demo(
     rows: Annotated[int | None, typer.Option(help="Use only so many texts.")] = None,
     models_dir: Annotated[Path | None, typer.Option(help="Where the exported model is kept.")] = None,
 ) -> None:
-    """See it work: an embedded Postgres, real texts, a real model, live edits, searches. Leaves nothing behind."""
+    """See it work: an embedded Postgres, a real model, live edits, searches. Leaves nothing behind."""
     from freshvec.cli import demo
 
     demo.run(console, rows, models_dir)
@@ -39,9 +39,7 @@ def run(
         settings = _serving_on(settings, address)
     endpoint = None
     if settings.daemon.serve:
-        from freshvec.web.serve import (
-            open_server,  # only who serves needs the packages, and the time, of a server
-        )
+        from freshvec.web.serve import open_server  # only serving needs these packages, and time to load them
 
         endpoint = partial(open_server, settings)
     worker = Worker(settings, settings.find(sync), endpoint=endpoint)
@@ -52,9 +50,9 @@ def run(
 @app.command(
     epilog="Example: curl http://127.0.0.1:8377/v1/embeddings -H 'Content-Type: application/json' "
     '-d \'{"model": "all-MiniLM-L6-v2", "input": "how do I return an order"}\'. '
-    'A text is embedded as a search; with "input_type": "document" as a row. One longer than the model reads is '
-    "cut, and the header X-Freshvec-Truncated says how many were. At most 2,048 texts, 65,536 tokens and 8 MiB per "
-    "request. An address that others can reach needs a key in FRESHVEC_API_KEY."
+    'A text is embedded as a search; with "input_type": "document" as a row. A text longer than the model '
+    "reads is cut, and the header X-Freshvec-Truncated says how many were. At most 2,048 texts, "
+    "65,536 tokens and 8 MiB per request. An address that others can reach needs a key in FRESHVEC_API_KEY."
 )
 def serve(
     sync: SyncArgument = None,
@@ -64,11 +62,11 @@ def serve(
     config_path: ConfigOption = None,
 ) -> None:
     """Answer OpenAI's embeddings requests with the models of your rows, so that searches fit them."""
-    from freshvec.web import serve as serving
+    from freshvec.web.serve import serve as serve_models
 
     settings = load_settings(config_path)
     settings = _serving_on(settings, address or settings.daemon.serve or "127.0.0.1:8377")
-    serving.serve(settings, settings.find(sync))
+    serve_models(settings, settings.find(sync))
 
 
 def _serving_on(settings: Settings, address: str) -> Settings:

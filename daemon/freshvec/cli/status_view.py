@@ -1,4 +1,4 @@
-"""The status as a person reads it: a table, and the rows that could not be encoded."""
+"""What the status shows: a table, and the rows that could not be encoded."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from freshvec.health import status
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """The status as a person reads it."""
+    """One line per sync; `rows` are those of the view `freshvec.status`."""
     shown = Table(
         "sync",
         "state",
@@ -42,7 +42,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 
 def failed(failures: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
-    """Lines about the rows whose text could not be encoded."""
+    """Lines about the rows, by sync, whose text could not be encoded."""
     for name, rows in failures.items():
         yield (
             f"{name}: could not encode these; an edit releases a row, `freshvec retry {name}` tries all again"
@@ -52,22 +52,22 @@ def failed(failures: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
 
 
 def device(row: dict[str, Any]) -> str:
-    """What encodes, how big its batches are, and its memory where it has one of its own."""
-    said = [str(row["device"])]
+    """The device that encodes, the size of its batches, and its memory where it has its own."""
+    parts = [str(row["device"])]
     if row.get("batch_tokens") is not None:
-        said.append(f"batches of {row['batch_tokens']:,} tokens")
+        parts.append(f"batches of {row['batch_tokens']:,} tokens")
     if row.get("device_memory_total_bytes"):
-        said.append(memory(row["device_memory_used_bytes"] / 1e9, row["device_memory_total_bytes"] / 1e9))
-    return ", ".join(said)
+        parts.append(memory(row["device_memory_used_bytes"] / 1e9, row["device_memory_total_bytes"] / 1e9))
+    return ", ".join(parts)
 
 
 def memory(used: float, total: float) -> str:
-    """A device's memory in GB as a person says it."""
+    """A device's memory, given in GB, for a person to read."""
     return f"{used:.1f} of {total:.1f} GB in use"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as a person says them."""
+    """Seconds in the unit a person would use."""
     if seconds is None:
         return "–"
     if seconds < 60:

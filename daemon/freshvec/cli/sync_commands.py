@@ -1,4 +1,4 @@
-"""Commands that make a sync's objects in the database, and take them away: plan, apply, remove."""
+"""Commands that make a sync's objects in the database, and remove them: plan, apply, remove."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ def plan(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
     from freshvec.db import connect
     from freshvec.encoding.loading import Models
     from freshvec.schema import migrations
-    from freshvec.schema import plan as planning
+    from freshvec.schema.plan import plan as plan_sync
 
     settings = load_settings(config_path)
     models = Models(settings)
@@ -22,7 +22,7 @@ def plan(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
             typer.echo(f"-- migration {path.name}\n{path.read_text().rstrip()}\n")
         for declared in settings.find(sync):
             model = models.describe(declared.model)
-            planned = planning.plan(connection, declared, model, settings.database.worker_role)
+            planned = plan_sync(connection, declared, model, settings.database.worker_role)
             ddl = (*planned.lacking, *planned.access)
             state = (
                 "already applied, nothing would change"
@@ -38,8 +38,8 @@ def apply(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
     """Make the declared syncs' queue, triggers, target and view. Running it again changes nothing."""
     from freshvec.db import connect
     from freshvec.encoding.loading import Models
-    from freshvec.schema import apply as applying
     from freshvec.schema import migrations
+    from freshvec.schema.apply import apply as apply_sync
 
     settings = load_settings(config_path)
     models = Models(settings)
@@ -48,7 +48,7 @@ def apply(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
             typer.echo(f"migrated: {name}")
         for declared in settings.find(sync):
             model = models.describe(declared.model)
-            bound, changed = applying.apply(connection, declared, model, settings.database.worker_role)
+            bound, changed = apply_sync(connection, declared, model, settings.database.worker_role)
             state = "applied" if changed else "nothing to do"
             typer.echo(f"{declared.name}: {state} (target {'.'.join(bound.target_name)})")
 
@@ -59,13 +59,13 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     config_path: ConfigOption = None,
 ) -> None:
-    """Take everything of a sync away, its embeddings included; the source table stays as it was."""
+    """Remove everything of a sync, its embeddings included; the source table stays as it was."""
     from freshvec.db import connect
-    from freshvec.schema import apply as applying
+    from freshvec.schema.apply import remove as remove_sync
 
     settings = load_settings(config_path)
     if not yes and not typer.confirm(f"Drop the triggers, the queue and all embeddings of sync {sync!r}?"):
         raise typer.Exit(1)
     with connect(settings.database.direct, "remove") as connection:
-        removed = applying.remove(connection, sync)
+        removed = remove_sync(connection, sync)
     typer.echo(f"{sync}: removed" if removed else f"{sync}: the database knows no such sync")

@@ -8,25 +8,27 @@ from numpy.typing import NDArray
 
 from freshvec.records import Tokens
 
-# Where a batch ends before a shorter text, found by comparing plans of real texts under costs a batch of 20 to 4,096 tokens:
+# Where a batch ends before a shorter text. Found by comparing plans of real texts, with a cost of 20 to 4,096
+# tokens per batch.
 _PADDED_TO = 0.94  # a text at least this share of the batch's longest is padded without regret
 _WORTH_SENDING = 0.4  # a batch at least this full may end before a shorter one
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Texts to encode together, by index; `size` is the budget they were planned for."""
+    """Texts to encode together, by index; `size` is the budget they were planned for, in padded tokens."""
 
     indices: list[int]
     size: int
 
 
 def plan_batches(lengths: Sequence[int], next_size: Callable[[], int], max_rows: int = 16384) -> list[Batch]:
-    """Texts in batches, longest first, with longest × count ≤ size in each; `next_size` gives each batch's size.
+    """Texts in batches, longest first, with longest × count ≤ size and at most `max_rows` texts in each.
 
-    A text longer than the size makes a batch of its own, and a batch that is well filled ends before a text so much
-    shorter that padding it would cost more than another batch does. Sorting by length within a window and packing by
-    padded tokens follows text-embeddings-inference and sentence-transformers.
+    `lengths` are in tokens; `next_size` gives the size of each batch in padded tokens. A text longer than the
+    size makes a batch of its own. A well filled batch ends before a text so much shorter that padding it
+    would cost more than another batch does. Sorting by length within a window and packing by padded tokens
+    follows text-embeddings-inference and sentence-transformers.
     """
     batches: list[Batch] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
@@ -52,7 +54,7 @@ def padding_waste(lengths: Sequence[int], batches: Sequence[Batch]) -> float:
 def padded(
     batch: Sequence[Tokens], pad_id: int, step: int = 1
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Ids and mask, int64 `[len(batch), longest]`, padded on the right, the length rounded up to `step`."""
+    """Ids and mask, int64 `[len(batch), longest]`, padded on the right; `longest` is rounded up to `step`."""
     lengths = np.fromiter(map(len, batch), dtype=np.int64, count=len(batch))
     width = -(-int(lengths.max()) // step) * step
     mask = np.arange(width) < lengths[:, None]

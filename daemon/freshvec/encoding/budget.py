@@ -1,8 +1,8 @@
 """How many padded tokens a batch should have: found by measuring, bounded by memory and by patience.
 
-Big batches serve a GPU, small ones a CPU (whose caches they fit), so the best size is looked for in both
-directions: neighbouring sizes take turns batch by batch, so that all see the same texts, and the search moves
-to whichever encodes most tokens a second, until the one in the middle is best.
+Large batches suit a GPU, small ones a CPU, whose caches they fit. So the search goes in both directions:
+neighbouring sizes take turns batch by batch, so that all see the same texts, and the search moves to the size
+that encodes most tokens per second, until the size in the middle is the best.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _STEP = 2
-_WARM = 4  # first batches of a size, which may have to wait for the device's allocator
+_WARM = 4  # first batches of a size; they may have to wait for the device's allocator
 _SAMPLES = 12  # further batches of each size before they are compared
 _BETTER = 1.03  # a size must be this much faster for the search to move
 _SETTLED_BATCHES = 2000  # then look again: texts and machines change
@@ -21,10 +21,10 @@ _SMALLEST = 64
 
 
 class BatchBudget:
-    """Padded tokens a batch. Not thread-safe in the small: a stale read costs one batch of another size.
+    """Padded tokens per batch. Takes no lock: a stale read costs one batch of another size.
 
-    `first` is the first guess, `ceiling` what memory is known to bear, `latency_seconds` what a change that
-    cannot wait may have to wait for the batch before it.
+    `first` is the first guess. `ceiling` is what the device's memory is known to hold; both are in padded
+    tokens. `latency_seconds` is how long an urgent change may wait for the batch before it.
     """
 
     def __init__(
@@ -38,21 +38,22 @@ class BatchBudget:
         self._turn = 0
         self._settled_for = 0
         self._rates: dict[int, deque[float]] = {}
-        self._rate: float | None = None  # tokens a second at the middle
+        self._rate: float | None = None  # tokens per second at the middle
         if not fixed:
             self._explore()
 
     @property
     def settled(self) -> int:
-        """The size the search stands at."""
+        """The size the search stands at, in padded tokens."""
         return self._middle
 
     @property
     def is_settled(self) -> bool:
+        """Whether the search has found its size."""
         return len(self._sizes) == 1
 
     def next_size(self) -> int:
-        """The size of the next batch."""
+        """The size of the next batch, in padded tokens."""
         self._turn += 1
         return self._sizes[self._turn % len(self._sizes)]
 
@@ -71,13 +72,13 @@ class BatchBudget:
             self._move()
 
     def out_of_memory(self, padded: int) -> None:
-        """A batch of so many padded tokens did not fit: never try as many again."""
+        """A batch of `padded` tokens did not fit: never try as many again."""
         self.ceiling = max(_SMALLEST, min(self.ceiling or padded, padded // 2))
         self._sizes = [min(size, self.ceiling) for size in self._sizes]
         self._middle = min(self._middle, self.ceiling)
 
     def _shrink(self, size: int, rate: float) -> None:
-        """Go on with what is under `size`."""
+        """Go on with sizes under `size`, which encoded `rate` tokens per second."""
         self._rate = rate
         self._middle = max(_SMALLEST, min(self._middle, size // _STEP))
         self._explore()
@@ -92,7 +93,8 @@ class BatchBudget:
         self._settled_for = 0
 
     def _move(self) -> None:
-        # The upper quartile: what a size can do where nothing else was in its way.
+        """Go on with the best of the sizes that took turns."""
+        # The upper quartile: what a size reaches when nothing else disturbs it.
         rates = {size: statistics.quantiles(list(self._rates[size])[_WARM:], n=4)[2] for size in self._sizes}
         quick = [size for size in self._sizes if size / rates[size] <= self._latency] or [min(self._sizes)]
         best = max(quick, key=rates.__getitem__)
@@ -107,11 +109,12 @@ class BatchBudget:
         self._explore()
 
     def _seconds(self, size: int) -> float:
+        """How long a batch of that size takes at the last known rate; 0 where none is known."""
         return size / self._rate if self._rate else 0.0
 
 
 def first_guess(free_gigabytes: float | None) -> int:
-    """Padded tokens to begin with: by free device memory, 64/128/256 texts of 64 tokens for 4/8/16 GB; 1,024 on a CPU."""
+    """Padded tokens to begin with: 64/128/256 texts of 64 tokens for 4/8/16 GB free; 1,024 on a CPU."""
     if free_gigabytes is None:
         return 1024
     return max(1024, 1 << (int(free_gigabytes * 1024).bit_length() - 1))
@@ -119,14 +122,14 @@ def first_guess(free_gigabytes: float | None) -> int:
 
 @dataclass(frozen=True)
 class Known:
-    """What was found out about a model on a device before; None where nothing was."""
+    """What was learnt before about a model on a device, in padded tokens; None where nothing was."""
 
     size: int | None = None
     ceiling: int | None = None
 
 
 class BudgetMemory:
-    """Keeps what the search has found across restarts: one small file beside the exported models."""
+    """Keeps the result of the search across restarts, in one small file beside the exported models."""
 
     def __init__(self, models_dir: Path) -> None:
         self._path = models_dir / "budgets.json"
@@ -136,17 +139,17 @@ class BudgetMemory:
 
     def recall(self, model: str, device: str) -> Known:
         """What is known of the model on the device."""
-        found = self._kept.get(f"{model} on {device}", {})
-        return Known(found.get("size"), found.get("ceiling"))
+        entry = self._kept.get(f"{model} on {device}", {})
+        return Known(entry.get("size"), entry.get("ceiling"))
 
     def keep(self, model: str, device: str, budget: BatchBudget) -> None:
-        """Note where the search stands, once it has found something out."""
+        """Note where the search stands, once it has learnt something."""
         entry = {"size": budget.settled, "ceiling": budget.ceiling}
-        found = budget.ceiling or (budget.is_settled and not budget.fixed)
-        if not found or self._kept.get(f"{model} on {device}") == entry:
+        has_learnt = budget.ceiling or (budget.is_settled and not budget.fixed)
+        if not has_learnt or self._kept.get(f"{model} on {device}") == entry:
             return
         self._kept[f"{model} on {device}"] = entry
-        with contextlib.suppress(OSError):  # a read-only folder only costs the next start its head start
+        with contextlib.suppress(OSError):  # in a read-only folder the next start searches again
             scratch = self._path.with_suffix(".new")
             scratch.write_text(json.dumps(self._kept, indent=2))
             scratch.replace(self._path)

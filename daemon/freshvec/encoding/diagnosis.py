@@ -1,4 +1,4 @@
-"""From what onnxruntime, the dynamic linker and CUDA say to what is missing and what to do about it."""
+"""From a message of onnxruntime, the dynamic linker or CUDA to what is missing and what to do about it."""
 
 import re
 from dataclasses import dataclass
@@ -13,16 +13,20 @@ class Diagnosis:
 
 
 CPU_ONLY = Diagnosis(
-    "the installed onnxruntime is the one for the CPU; the two builds overwrite each other, so only one may be installed",
+    "the installed onnxruntime is the one for the CPU; "
+    "the two builds overwrite each other, so only one may be installed",
     "Run: pip uninstall onnxruntime onnxruntime-gpu, then: pip install 'freshvec[gpu]'.",
 )
-_LIBRARIES = "Run: pip install 'freshvec[gpu]', which brings CUDA{cuda} and cuDNN, and compare with what nvidia-smi says."
+_LIBRARIES = (
+    "Run: pip install 'freshvec[gpu]', which brings CUDA{cuda} and cuDNN, "
+    "and compare with what nvidia-smi says."
+)
 _DRIVER = (
     "Install a driver for CUDA{cuda} or newer; nvidia-smi names the newest CUDA that the driver can serve."
 )
 
-# The first that matches counts. {0} is the library or the driver's word, {cuda} the major version of CUDA wanted,
-# {instead} what there is in its place.
+# Pattern, problem, remedy; the first pattern that matches counts. {0} is what the pattern captured, {cuda}
+# the major version of CUDA that onnxruntime needs, {instead} says which version is there in its place.
 _CAUSES = (
     (r"(libonnxruntime_providers_\S+): cannot open", CPU_ONLY.problem, CPU_ONLY.remedy),
     (
@@ -58,8 +62,11 @@ _CAUSES = (
 )
 
 
-def explain(said: str, cuda: str = "", other_cuda: str = "") -> Diagnosis:
-    """What `said` means; `cuda` is the major version that onnxruntime was built for, `other_cuda` one that is there instead."""
+def explain(message: str, cuda: str = "", other_cuda: str = "") -> Diagnosis:
+    """What `message` means.
+
+    `cuda` is the major version that onnxruntime was built for, `other_cuda` one that is installed instead.
+    """
     version = f" {cuda}" if cuda else ""
     instead = (
         f"CUDA {other_cuda} is installed, and this onnxruntime needs CUDA{version}"
@@ -67,13 +74,13 @@ def explain(said: str, cuda: str = "", other_cuda: str = "") -> Diagnosis:
         else f"CUDA{version} is missing"
     )
     for pattern, problem, remedy in _CAUSES:
-        found = re.search(pattern, said)
-        if found:
-            named = next(group for group in found.groups() if group)
+        match = re.search(pattern, message)
+        if match:
+            captured = next(group for group in match.groups() if group)
             return Diagnosis(
-                problem.format(named, cuda=version, instead=instead), remedy.format(cuda=version)
+                problem.format(captured, cuda=version, instead=instead), remedy.format(cuda=version)
             )
-    short = " ".join(said.split())
+    short = " ".join(message.split())
     failure = re.search(r"(CUDA|CUBLAS|CUDNN) failure \d+: [^;]+", short)  # the rest names source lines
     return Diagnosis(
         f"onnxruntime could not start it: {failure[0].strip() if failure else short[-300:]}",

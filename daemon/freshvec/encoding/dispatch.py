@@ -1,4 +1,4 @@
-"""One thread a model that always runs the most urgent batch next."""
+"""One thread per model, which always encodes the most urgent batch next."""
 
 import heapq
 import threading
@@ -14,7 +14,7 @@ from freshvec.encoding.vector_cache import RecentVectors
 from freshvec.errors import DeviceError, EncodingError
 from freshvec.records import Encoder, OutOfMemoryError, Tokens, Urgency, Vector
 
-# Every so many batches the oldest waiting one goes first, whatever its urgency: none waits for ever.
+# After so many batches the oldest waiting one goes first, whatever its urgency: none waits for ever.
 _FAIR_TURN = 8
 _PROBE = "freshvec"
 _PATIENCE = 3  # batches in a row that the runtime cannot encode before this process gives up
@@ -23,7 +23,7 @@ Done = Callable[[list[Vector | Exception]], None]
 
 @dataclass(order=True, slots=True)
 class Job:
-    """A batch to encode. `done` is called on the dispatcher's thread with a vector or an error a text."""
+    """A batch to encode. `done` is called on the dispatcher's thread with one vector or error per text."""
 
     urgency: Urgency
     order: int
@@ -34,7 +34,7 @@ class Job:
 
 
 class Dispatcher:
-    """Encodes batches one after the other. Batches are small, so an urgent one waits for one batch at most."""
+    """Encodes batches one after the other. An urgent batch waits for one other, small one at most."""
 
     def __init__(self, encoder: Encoder, budget: BatchBudget) -> None:
         self.encoder = encoder
@@ -57,24 +57,39 @@ class Dispatcher:
     def submit(
         self, urgency: Urgency, tokens: list[Tokens], size: int, done: Done, owner: object = None
     ) -> None:
-        """Queue a batch that was planned for `size` padded tokens."""
+        """Queue a batch that was planned for `size` padded tokens.
+
+        `done` gets one vector `[dimension]` or error per text, in order; it is called on the dispatcher's
+        thread.
+        """
         with self._changed:
             self._submitted += 1
             heapq.heappush(self._jobs, Job(urgency, self._submitted, tokens, size, owner, done))
             self._changed.notify()
 
+    @property
+    def waiting(self) -> int:
+        """Batches that wait, without the one in hand."""
+        with self._changed:
+            return len(self._jobs)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping
+
     def forget(self, owner: object) -> None:
-        """Drop the waiting batches of one owner: nobody wants them any more."""
+        """Drop the waiting batches of one owner, who does not want them any more."""
         with self._changed:
             self._jobs = [job for job in self._jobs if job.owner is not owner]
             heapq.heapify(self._jobs)
 
     def measure(self) -> None:
-        """Look at the device's memory; takes some milliseconds, on a GPU."""
+        """Read the device's memory into `memory`; takes some milliseconds on a GPU."""
         self.memory = gpu_memory(self.encoder.device)
 
     def stop(self, timeout: float) -> None:
-        """Finish the batch in hand, forget the rest."""
+        """Finish the batch in hand, drop the rest, and wait at most `timeout` seconds for the thread."""
         with self._changed:
             self._stopping = True
             self._jobs.clear()
@@ -82,6 +97,7 @@ class Dispatcher:
         self._thread.join(timeout)
 
     def _next(self) -> Job | None:
+        """The job whose turn it is, None when it is told to stop. Waits for one."""
         with self._changed:
             while not self._jobs and not self._stopping:
                 self._changed.wait()
@@ -96,6 +112,7 @@ class Dispatcher:
             return oldest
 
     def _run(self) -> None:
+        """The dispatcher's thread."""
         while (job := self._next()) is not None:
             started = time.perf_counter()
             results = self._encode(job.tokens)
@@ -108,7 +125,7 @@ class Dispatcher:
             job.done(results)
 
     def _encode(self, tokens: list[Tokens]) -> list[Vector | Exception]:
-        """Vectors in order; a text that cannot be encoded is found by halving, so that it costs no other its turn."""
+        """One vector or error per text, in order. Halving finds a bad text, so that the others get theirs."""
         try:
             return list(self.encoder.encode(tokens))
         except OutOfMemoryError as error:
@@ -122,17 +139,17 @@ class Dispatcher:
                 )
             if len(tokens) == 1:
                 return [self._rebuilt(tokens, error)]
-        except Exception as error:  # whatever the runtime raises, the other texts go on
+        except Exception as error:  # whatever the runtime raises, the other texts are encoded
             if len(tokens) == 1:
                 return [self._blame(error)]
         middle = len(tokens) // 2
         return self._encode(tokens[:middle]) + self._encode(tokens[middle:])
 
     def _judge(self, results: list[Vector | Exception]) -> None:
-        """The last rung: when new sessions have not helped, what this process holds of the device is to be given up.
+        """Set `lost` when new sessions have not helped, so that the process ends.
 
-        Memory that stays full, or a GPU whose context is broken, is had back by another process only. Whatever else fails
-        on a CPU is waited for: the pipeline begins anew, with growing delays.
+        Only a new process can recover memory that stays full, or a GPU whose context is broken. After any
+        other failure on a CPU the pipeline begins anew, with growing delays.
         """
         errors = [result for result in results if isinstance(result, EncodingError) and result.retryable]
         hopeless = self._is_full or self.encoder.device != "cpu"
@@ -146,7 +163,7 @@ class Dispatcher:
             )
 
     def _rebuilt(self, tokens: list[Tokens], error: Exception) -> Vector | Exception:
-        """One text alone did not fit: the memory is held by the runtime itself, so begin it anew, once."""
+        """Encode a text that did not fit alone, in a new session: the old one itself holds the memory."""
         try:
             self.encoder.rebuild()
             vector: Vector = self.encoder.encode(tokens)[0]
@@ -163,7 +180,7 @@ class Dispatcher:
             )
 
     def _blame(self, error: Exception) -> Exception:
-        """`error` itself where a plain text still encodes; otherwise the runtime is at fault, not the text."""
+        """`error` itself where a plain text can still be encoded; otherwise the runtime is at fault."""
         try:
             self.encoder.encode(self.encoder.tokenize([_PROBE]))
         except Exception as probe:  # the runtime is broken

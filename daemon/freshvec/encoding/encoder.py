@@ -1,7 +1,5 @@
 """A model ready to encode: tokenizer and session together."""
 
-from pathlib import Path
-
 import numpy as np
 from loguru import logger
 
@@ -11,7 +9,6 @@ from freshvec.encoding.session import OnnxSession
 from freshvec.encoding.tokenizer import Tokenizer, TokenizerPool, pool_processes
 from freshvec.errors import DeviceError, EncodingError, ModelError
 from freshvec.models.artefact import Artefact, Precision
-from freshvec.models.catalogue import ModelCard
 from freshvec.records import Tokens, Vector
 
 
@@ -26,6 +23,10 @@ class OnnxEncoder:
         memory_limit: int | None = None,
         precision: Precision | None = None,
     ) -> None:
+        """`threads`: of the CPU, None for every core the process may use; `memory_limit`: bytes of a GPU.
+
+        Raises ModelError for the model's files, DeviceError for a device that cannot be used.
+        """
         card = artefact.card
         self.card = card
         self.dimension = card.dimension
@@ -42,13 +43,18 @@ class OnnxEncoder:
         self.fingerprint = artefact.fingerprint(self.precision)
 
     def tokenize(self, texts: list[str]) -> list[Tokens]:
+        """One entry per document text, with the model's document prefix."""
         return self._documents.encode(texts)
 
     def tokenize_queries(self, texts: list[str]) -> list[Tokens]:
+        """One entry per search text, with the model's query prefix."""
         return self._queries.encode(texts)
 
     def encode(self, batch: list[Tokens]) -> Vector:
-        """See `records.Encoder`. What is not finite is tried once in fp32. Raises EncodingError, OutOfMemoryError."""
+        """Embeddings, float32 `[len(batch), dimension]`, in order; what is not finite is tried once in fp32.
+
+        Raises EncodingError for values that are not finite in fp32 either, and OutOfMemoryError.
+        """
         vectors = self._session.run(batch)
         wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(wrong) and self.precision != "fp32":
@@ -64,18 +70,19 @@ class OnnxEncoder:
         return vectors
 
     def encode_query(self, text: str) -> Vector:
-        """The embedding `[dimension]` of a search text, with the model's query prefix."""
+        """The embedding `[dimension]` of a search text. Raises what `encode` raises."""
         vector: Vector = self.encode(self.tokenize_queries([text]))[0]
         return vector
 
     def rebuild(self) -> None:
-        """Give all device memory back and load the graph again."""
+        """Give all device memory back and load the graph again. Raises ModelError, DeviceError."""
         self._exact = None
-        device, self._session = self.device, None  # type: ignore[assignment]  # gone before the new one is made
-        self._session = self._open(self.precision, device)
+        # The old session is gone before the new one is made.
+        self._session = None  # type: ignore[assignment]
+        self._session = self._open(self.precision, self.device)
 
     def _tokenizer(self, cores: int) -> Tokenizer | TokenizerPool:
-        """On a CPU tokenising is a small share of the work; a GPU outruns one process by far."""
+        """On a CPU tokenising is a small share of the work; one process cannot keep a GPU busy."""
         given = self._artefact.tokenizer_path, self.max_tokens, self.card.document_prefix
         processes = pool_processes(cores)
         if self.device == "cpu" or not processes:
@@ -83,14 +90,13 @@ class OnnxEncoder:
         return TokenizerPool(*given, processes)
 
     def _open(self, precision: Precision, device: str) -> OnnxSession:
-        """The graph on that very device. Raises ModelError for the graph, DeviceError that says why for the device."""
+        """The graph on exactly that device. Raises ModelError for the graph, DeviceError for the device."""
         path = self._artefact.path(precision)
         try:
             session = OnnxSession(path, self._artefact.pad_id, device, self._threads, self._memory_limit)
             if session.device == device != "cpu":
-                session.run(
-                    self._queries.encode(["freshvec"])
-                )  # some libraries, cuDNN among them, are missed at work only
+                # Only a first batch shows that some libraries, cuDNN among them, are missing.
+                session.run(self._queries.encode(["freshvec"]))
         except Exception as error:  # onnxruntime raises many kinds
             if device == "cpu":
                 raise
@@ -117,13 +123,6 @@ class OnnxEncoder:
                 if wanted != "auto":
                     raise
                 logger.warning("encoding on the CPU: {}", error)
-        # The fp16 graph is slower than fp32 on a CPU, so it is never what the CPU runs, asked for or fallen back to.
+        # On a CPU the fp16 graph is slower than fp32, so the CPU never runs it, whatever is configured.
         on_cpu: Precision = "int8" if precision == "int8" else "fp32"
         return self._open(on_cpu, "cpu"), on_cpu
-
-
-def load(
-    models_dir: Path, card: ModelCard, device: str, threads: int | None, precision: Precision | None = None
-) -> OnnxEncoder:
-    """The installed model of `card`. Raises ModelError."""
-    return OnnxEncoder(Artefact.open(models_dir, card), device, threads, precision=precision)

@@ -1,12 +1,13 @@
-"""Loading: from the settings to encoders that run, each with the batch size that was found for it."""
+"""From the settings to loaded encoders, each with the batch size that was found for it."""
 
 from freshvec.config import Settings
-from freshvec.encoding import encoder
 from freshvec.encoding.budget import BatchBudget, BudgetMemory, first_guess
 from freshvec.encoding.dispatch import Dispatcher
+from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.encoding.machine import gpu_memory
+from freshvec.models import catalogue
 from freshvec.models.artefact import Artefact, default_models_dir
-from freshvec.models.catalogue import ModelCard, find
+from freshvec.models.catalogue import ModelCard
 from freshvec.records import Encoder, Model
 
 
@@ -19,11 +20,11 @@ class Models:
         self._daemon = settings.daemon
 
     def card(self, name: str) -> ModelCard:
-        """Its card. Raises ModelError that lists what there is."""
-        return find(name, self._daemon.catalogue_dirs)
+        """The card called `name`. Raises ModelError that lists what there is."""
+        return catalogue.find(name, self._daemon.catalogue_dirs)
 
     def artefact(self, name: str) -> Artefact:
-        """Its exported files. Raises ModelError."""
+        """Its exported files. Raises ModelError when there are none or its card has changed."""
         return Artefact.open(self.folder, self.card(name))
 
     def describe(self, name: str) -> Model:
@@ -32,15 +33,13 @@ class Models:
         fingerprint = artefact.fingerprint(self._daemon.precision or "fp32")
         return Model(name, artefact.card.dimension, artefact.card.max_tokens, fingerprint)
 
-    def encoder(self, name: str) -> encoder.OnnxEncoder:
-        """Its graph, loaded on the configured device. Raises ModelError."""
+    def encoder(self, name: str) -> OnnxEncoder:
+        """The model, loaded on the configured device. Raises ModelError, DeviceError."""
         daemon = self._daemon
-        return encoder.OnnxEncoder(
-            self.artefact(name), daemon.device, daemon.threads, precision=daemon.precision
-        )
+        return OnnxEncoder(self.artefact(name), daemon.device, daemon.threads, precision=daemon.precision)
 
     def dispatcher(self, name: str, loaded: Encoder) -> Dispatcher:
-        """A dispatcher whose batch size is as configured, as it was found before a restart, or a first guess."""
+        """Its dispatcher; the batch size is configured, found before a restart, or a first guess."""
         if self._daemon.batch_tokens:
             return Dispatcher(loaded, BatchBudget(self._daemon.batch_tokens, fixed=True))
         known = self.budgets.recall(name, loaded.device)

@@ -15,13 +15,15 @@ class DeviceMemory:
 
     @property
     def used(self) -> float:
+        """GB in use."""
         return self.total - self.free
 
 
 def cpu_limit(membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> int:
-    """Cores this process may use: the scheduler's affinity, cut by the smallest quota of its cgroup and those above it.
+    """Cores this process may use: the scheduler's affinity, cut by the smallest quota of a cgroup it is in.
 
-    The host's count would be wrong in a container: threads beyond the quota are stopped together, each waiting for all.
+    The host's count would be wrong in a container: the kernel stops threads beyond the quota all at once, and
+    each waits for all.
     """
     cores = len(os.sched_getaffinity(0))
     quotas = [quota for folder in _cpu_cgroups(membership, mount) if (quota := _quota(folder)) is not None]
@@ -29,10 +31,10 @@ def cpu_limit(membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("
 
 
 def _cpu_cgroups(membership: Path, mount: Path) -> list[Path]:
-    """The folders of this process's CPU cgroup and of those above it, version 2 or 1.
+    """The folders of this process's CPU cgroup and of its parents, version 2 or 1.
 
-    A container may see its own cgroup as the root of the mount while its membership names the host's path;
-    folders that are not there have no quota, and the root is always among them.
+    A container may see its own cgroup as the root of the mount while its membership names the host's path.
+    The root is always among the folders, and a folder that is not there has no quota.
     """
     try:
         lines = membership.read_text().splitlines()
@@ -64,7 +66,7 @@ def _quota(folder: Path) -> float | None:
 
 
 def gpu_memory(device: str) -> DeviceMemory | None:
-    """The memory of a device such as `cuda:1`; None on the CPU and where nvidia-smi cannot tell."""
+    """The memory of a device such as `cuda:1`; None for the CPU and where nvidia-smi cannot tell."""
     kind, _, number = device.partition(":")
     if kind == "cpu":
         return None

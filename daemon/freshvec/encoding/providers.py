@@ -1,4 +1,4 @@
-"""The devices onnxruntime offers: which to try, with which options, and which one a session really runs on."""
+"""The devices onnxruntime offers: which to try, with which options, and which one a session runs on."""
 
 import contextlib
 import ctypes
@@ -33,17 +33,19 @@ def runtime() -> Any:
         raise ModelError(
             "start",
             "the encoder",
-            "onnxruntime is there in part only, as it is after one of two builds was uninstalled",
+            "only a part of onnxruntime is installed, as after one of two builds was uninstalled",
             "Run: pip uninstall onnxruntime onnxruntime-gpu, then: pip install 'freshvec[gpu]' (or [cpu]).",
         )
-    onnxruntime.set_default_logger_severity(
-        4
-    )  # what matters is read back from the session and said in our words
+    # Its log is off: what matters is read back from the session and logged in words of our own.
+    onnxruntime.set_default_logger_severity(4)
     return onnxruntime
 
 
 def choose(wanted: str) -> str:
-    """The device to try: `auto` is CUDA where this build of onnxruntime has it. Raises DeviceError for what it has not."""
+    """The device to try: `auto` is CUDA where this build of onnxruntime has it.
+
+    Raises DeviceError for a device that this build does not have.
+    """
     available = runtime().get_available_providers()
     kind = _kind(wanted)
     if kind == "auto":
@@ -54,10 +56,11 @@ def choose(wanted: str) -> str:
 
 
 def provider_options(device: str, memory_limit: int | None, cache: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Execution providers in order of preference; `memory_limit` in bytes, `cache` a folder for TensorRT's engines.
+    """Execution providers with their options, in order of preference.
 
-    What is not set here is right by default: copies go in the compute stream, the options named conv are for
-    convolutions, of which an encoder has none. CUDA graphs and NHWC are not for shapes that change with every batch.
+    `memory_limit` is in bytes; `cache` is a folder for TensorRT's engines. The other options are right by
+    default: copies go in the compute stream, and the options named conv are for convolutions, of which an
+    encoder has none. CUDA graphs and NHWC are not for shapes that change with every batch.
     """
     cpu: tuple[str, dict[str, Any]] = (_PROVIDERS["cpu"], {})
     kind, number = _kind(device), _number(device)
@@ -85,14 +88,12 @@ def provider_options(device: str, memory_limit: int | None, cache: Path) -> list
 
 
 def device_of(session: Any, tried: str) -> str:
-    """The device a session really runs on, read back from it: onnxruntime falls back to the CPU without a word."""
+    """The device a session really runs on, read back from it: onnxruntime falls back to the CPU silently."""
     first = session.get_providers()[0]
     kind = next(kind for kind, provider in _PROVIDERS.items() if provider == first)
-    return (
-        tried
-        if kind == _kind(tried)
-        else kind + (f":{_number(tried)}" if kind != "cpu" and _number(tried) else "")
-    )
+    if kind == _kind(tried):
+        return tried
+    return f"{kind}:{_number(tried)}" if kind != "cpu" and _number(tried) else kind
 
 
 def memory_place(device: str) -> tuple[str, int]:
@@ -101,34 +102,34 @@ def memory_place(device: str) -> tuple[str, int]:
 
 
 def preload(device: str) -> None:
-    """Load CUDA and cuDNN from the nvidia packages, before the system's. What is missing is said by `refusal`."""
+    """Load CUDA and cuDNN from the nvidia packages, before the system's. `refusal` names what is missing."""
     ort, kind = runtime(), _kind(device)
     if kind != "cpu" and hasattr(ort, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):  # it prints
             ort.preload_dlls(directory="")
     if kind == "tensorrt":
-        with contextlib.suppress(
-            ImportError
-        ):  # its package loads its libraries, which lie where no linker looks
+        # Importing the package loads its libraries, which lie where no linker looks.
+        with contextlib.suppress(ImportError):
             import_module("tensorrt")
 
 
 def refusal(device: str, error: Exception | None = None) -> DeviceError:
-    """Why a session could not be had on the device, `error` being what it raised, if anything.
+    """Why no session runs on the device; `error` is what the session raised, if anything.
 
-    A missing library is no error of the session's, or one that does not name it. So the provider's own library is
-    loaded once more, and the dynamic linker names what it lacks; what fails beyond that, the session says itself.
+    When a library is missing, a session raises nothing, or an error that does not name the library. So the
+    provider's own library is loaded once more, and the dynamic linker names what it lacks. The session's own
+    error tells what fails beyond that.
     """
-    said = _load_error(_kind(device)) or str(
+    message = load_error(_kind(device)) or str(
         error or f"onnxruntime left {_PROVIDERS[_kind(device)]} out without a word"
     )
     cuda = str(getattr(runtime(), "cuda_version", None) or "").partition(".")[0]  # that it was built for
-    reason = explain(said, cuda, _other_cuda(cuda))
+    reason = explain(message, cuda, _other_cuda(cuda))
     return DeviceError("use", f"device {device!r}", reason.problem, reason.remedy)
 
 
-def _load_error(kind: str) -> str:
-    """What the dynamic linker says when it loads a provider's library; "" when it loads."""
+def load_error(kind: str) -> str:
+    """The dynamic linker's message about a provider's library (`kind`: cuda, tensorrt); "" when it loads."""
     try:
         ctypes.CDLL(str(Path(runtime().__file__).parent / "capi" / f"libonnxruntime_providers_{kind}.so"))
     except OSError as error:
@@ -137,7 +138,7 @@ def _load_error(kind: str) -> str:
 
 
 def _other_cuda(wanted: str) -> str:
-    """The major version of a CUDA that can be loaded where another one is wanted, "" where there is none."""
+    """The major version of a CUDA that can be loaded where `wanted` cannot; "" where there is none."""
     for major in ("14", "13", "12", "11"):
         with contextlib.suppress(OSError):
             if wanted and major != wanted:

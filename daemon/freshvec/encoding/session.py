@@ -16,8 +16,8 @@ from freshvec.records import OutOfMemoryError, Tokens, Vector
 if TYPE_CHECKING:
     import onnxruntime
 
-# ONNX Runtime has no class of its own for this error, so its words must do: whole ones, for a message that only
-# looks alike would have a batch halved that never can succeed.
+# ONNX Runtime has no class of its own for this error, so its messages decide. They are matched whole: a
+# message that only looks alike would halve a batch that can never succeed.
 _OUT_OF_MEMORY = re.compile(
     r"Failed to allocate memory for requested buffer of size \d+"
     r"|Available memory of \d+ is smaller than requested bytes of \d+"  # gpu_mem_limit is reached
@@ -27,14 +27,15 @@ _OUT_OF_MEMORY = re.compile(
     r"|\bCUDNN_STATUS_INTERNAL_ERROR_(?:HOST|DEVICE)_ALLOCATION_FAILED\b"
     r"|\bstd::bad_alloc\b"
 )
-_LENGTH_STEP = 16  # lengths on a GPU are rounded up to this: few shapes, so that the memory arena stays small
+_LENGTH_STEP = 16  # on a GPU lengths are rounded up to this: few shapes keep the memory arena small
 _OUTPUT = "sentence_embedding"
 
 
 class OnnxSession:
     """A graph loaded on a device. `device` is what was read back from the session, not what was asked for.
 
-    Raises what onnxruntime raises when the device fails; a missing library only shows in `device`.
+    `threads` are the CPU's, None for every core the process may use; `memory_limit` is in bytes of a GPU.
+    Raises what onnxruntime raises when the device fails; a missing library shows in `device` alone.
     """
 
     def __init__(
@@ -49,33 +50,39 @@ class OnnxSession:
         providers.preload(device)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or cpu_limit()
-        # Threads that spin while they wait are 3 to 20% quicker on a machine of their own, and take it from Postgres beside
-        # them: with another process as busy they halve the rate of both.
+        # Threads that spin while they wait are 3 to 20% faster on a machine of their own, at the expense of
+        # Postgres beside them: with another process as busy as this one they halve the rate of both.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4  # what it has to say comes as an exception too
-        options.enable_mem_pattern = False  # patterns are kept for every shape; ours vary
+        options.log_severity_level = 4  # every error comes as an exception too
+        options.enable_mem_pattern = False  # a pattern would be kept for every shape, and ours vary
         self._session: onnxruntime.InferenceSession = ort.InferenceSession(
             str(path),
             options,
             providers=providers.provider_options(device, memory_limit, path.parent),
-            # Its own fallback would print, and go on with the fp16 graph on the CPU.
+            # Its own fallback would print, and continue with the fp16 graph on the CPU.
             enable_fallback=0,
-            # On a CPU the fused kernel takes five times what LayerNormalization and Add take; a GPU's is quick.
+            # On a CPU the fused kernel takes five times as long as LayerNormalization and Add; a GPU's is
+            # fast.
             disabled_optimizers=["SkipLayerNormFusion"] if device == "cpu" else None,
         )
         self._inputs = {entry.name for entry in self._session.get_inputs()}
         self._pad_id = pad_id
         self.device = providers.device_of(self._session, device)
         self._step = 1 if self.device == "cpu" else _LENGTH_STEP
-        self._buffers = InputBuffers(*providers.memory_place(self.device))
+        self.buffers = InputBuffers(*providers.memory_place(self.device))
         self._one_at_a_time = threading.Lock()
         self._shrinking = ort.RunOptions()
         self._shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", _arena(self.device))
         self._shrink = False
 
+    @property
+    def shrinks_next(self) -> bool:
+        """Whether the next run gives unused memory back to the device: it does after an OutOfMemoryError."""
+        return self._shrink
+
     def run(self, batch: list[Tokens]) -> Vector:
-        """Embeddings, float32 `[len(batch), dimension]`; not checked for being finite. Raises OutOfMemoryError."""
-        # After a failure the arena is full of pieces for batches that will not come again.
+        """Embeddings, float32 `[len(batch), dimension]`, perhaps not finite. Raises OutOfMemoryError."""
+        # After a failure the arena is full of pieces for batches of sizes that will not come again.
         options, self._shrink = (self._shrinking if self._shrink else None), False
         try:
             feed = self.feed(batch)
@@ -98,13 +105,13 @@ class OnnxSession:
         return given
 
     def run_bound(self, feed: dict[str, NDArray[np.int64]], options: Any = None) -> Vector:
-        """The same with inputs in buffers that are kept: one copy in, the device's kernels, one small copy out."""
+        """The embeddings of a `feed`, through buffers that are kept: one copy in, one small copy out."""
         binding = self._session.io_binding()
         with (
             self._one_at_a_time
-        ):  # a search may come while the pipeline encodes, and the buffers are for one batch
+        ):  # the buffers are for one batch, and a search may come while the pipeline encodes
             for name, values in feed.items():
-                self._buffers.bind(binding, name, values)
+                self.buffers.bind(binding, name, values)
             binding.bind_output(_OUTPUT, "cpu")
             self._session.run_with_iobinding(binding, options)
             vectors: Vector = binding.copy_outputs_to_cpu()[0]
@@ -112,10 +119,10 @@ class OnnxSession:
 
 
 class InputBuffers:
-    """Memory on a device for a batch's inputs, allocated once a power of two of elements: few, and used again.
+    """Memory on a device for a batch's inputs: one buffer per input and power of two of elements, used again.
 
-    onnxruntime fills a tensor in place only when the sizes are equal, so the whole buffer is copied, and the graph is
-    bound to its beginning in the batch's own shape.
+    onnxruntime fills a tensor in place only when the sizes are equal. So the whole buffer is copied, and the
+    graph is bound to its beginning, in the batch's own shape.
     """
 
     def __init__(self, kind: str, number: int) -> None:
@@ -124,6 +131,7 @@ class InputBuffers:
         self._kept: dict[tuple[str, int], tuple[NDArray[np.int64], Any]] = {}
 
     def __len__(self) -> int:
+        """How many buffers are allocated."""
         return len(self._kept)
 
     def bind(self, binding: Any, name: str, values: NDArray[np.int64]) -> None:
@@ -141,6 +149,6 @@ class InputBuffers:
 
 
 def _arena(device: str) -> str:
-    """The memory arena to shrink, in onnxruntime's words."""
+    """The memory arena to shrink, as onnxruntime names it."""
     kind, number = providers.memory_place(device)
     return f"{'cpu' if kind == 'cpu' else 'gpu'}:{number}"

@@ -13,12 +13,16 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 from freshvec.records import Tokens
 
 _CHARACTERS_PER_TOKEN = 8  # a first guess; ordinary text has three to five
+_CHUNK = 128  # texts per task of a pool: few enough to spread a portion over all processes
+_SMALL = 64  # at most so many are tokenised here, without the way to another process and back
+_MOST = 12  # processes at most
 
 
 class Tokenizer:
-    """A Hugging Face fast tokenizer with the padding and truncation of its file replaced by the model's limit.
+    """A Hugging Face fast tokenizer; the model's limit replaces the padding and truncation of its file.
 
-    `encode_batch` runs on every core and without the interpreter's lock.
+    `max_tokens` counts special tokens and `prefix`, which goes before each text. Encoding runs on every core
+    and without the interpreter's lock.
     """
 
     def __init__(self, path: Path, max_tokens: int, prefix: str = "") -> None:
@@ -29,7 +33,7 @@ class Tokenizer:
         self._prefix = prefix
 
     def encode(self, texts: list[str]) -> list[Tokens]:
-        """One entry a text, special tokens included."""
+        """One entry per text, special tokens included."""
         heads = [self._head(self._prefix + text) for text in texts]
         encodings = self._tokenizer.encode_batch_fast(heads)
         return [
@@ -43,8 +47,8 @@ class Tokenizer:
     def _head(self, text: str) -> str:
         """The start of a long text that already holds every token the model reads.
 
-        Tokenising all of a megabyte to keep 256 tokens would cost its whole length in time and memory.
-        The cut falls on white space, where no token crosses it: true of WordPiece, Unigram and byte-level BPE alike.
+        Tokenising all of a megabyte to keep 256 tokens would cost its whole length in time and memory. The
+        cut falls on white space, which no token crosses, in WordPiece, Unigram and byte-level BPE alike.
         """
         size = self._max_tokens * _CHARACTERS_PER_TOKEN
         while len(text) > size:
@@ -55,30 +59,30 @@ class Tokenizer:
         return text
 
 
-_CHUNK = 128  # texts a task: small enough to spread a page over all processes
-_SMALL = 64  # so few are tokenised here, without the way to another process and back
-_MOST = 12  # processes at most
-
-
 def pool_processes(cores: int) -> int:
-    """Processes a pool has on so many cores, which leaves two for the daemon's other threads; 0 where a pool is no help."""
+    """How many processes a pool has on so many cores; 0 where a pool is no help.
+
+    Two cores are left for the daemon's other threads.
+    """
     return min(cores - 2, _MOST) if cores >= 4 else 0
 
 
 class TokenizerPool:
     """A `Tokenizer` in several processes, for a device that encodes faster than one process can tokenise.
 
-    The library's own threads stop scaling after a few cores: measured on 16 cores, 0.9 million tokens a second.
+    The library's own threads stop scaling after a few cores: on 16 cores 0.9 million tokens per second were
+    measured.
     """
 
     def __init__(self, path: Path, max_tokens: int, prefix: str, processes: int) -> None:
         self._here = Tokenizer(path, max_tokens, prefix)
-        # "spawn": a process forked from one with threads and a CUDA context inherits both half-alive.
+        # "spawn": a process forked from one with threads and a CUDA context inherits both in an unusable
+        # state.
         context = multiprocessing.get_context("spawn")
         self._pool = context.Pool(processes, _begin, (path, max_tokens, prefix))
 
     def encode(self, texts: list[str]) -> list[Tokens]:
-        """One entry a text, special tokens included."""
+        """One entry per text, special tokens included."""
         if len(texts) <= _SMALL:
             return self._here.encode(texts)
         chunks = [texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK)]
@@ -98,12 +102,11 @@ _tokenizer: Tokenizer  # of a pool's process
 
 
 def _begin(path: Path, max_tokens: int, prefix: str) -> None:
-    """Make a pool's process ready: a tokenizer on one thread, and an end when its parent ends, however that is."""
+    """Prepare a pool's process: a tokenizer on one thread, and an end as soon as its parent ends."""
     global _tokenizer
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is for the parent, which may want to finish what is under way
+    # Ctrl-C is for the parent, which may want to finish what is under way.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _tokenizer = Tokenizer(path, max_tokens, prefix)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -116,7 +119,7 @@ def _end_with_parent() -> None:
 
 
 def _encode_chunk(texts: list[str]) -> tuple[bytes, bytes, bytes]:
-    """Ids, lengths and truncation of a chunk, packed: pickling an object a text would cost more than tokenising it."""
+    """Ids, lengths and truncation of a chunk, packed: pickling objects costs more than tokenising."""
     tokens = _tokenizer.encode(texts)
     ids = np.concatenate([text.ids for text in tokens]).astype(np.int32)
     lengths = np.array([len(text) for text in tokens], dtype=np.int32)
@@ -124,6 +127,7 @@ def _encode_chunk(texts: list[str]) -> tuple[bytes, bytes, bytes]:
 
 
 def _unpacked(ids: bytes, lengths: bytes, truncated: bytes) -> list[Tokens]:
+    """What `_encode_chunk` packed, one entry per text."""
     every = np.frombuffer(ids, dtype=np.int32).astype(np.int64)
     ends = np.cumsum(np.frombuffer(lengths, dtype=np.int32)).tolist()
     return [

@@ -1,4 +1,4 @@
-"""How a model's folder says its vectors are made, compared with the card: an export that is wrong would pass its own gate."""
+"""The card compared with the model's own folder: an export by a wrong card would still pass its gate."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Any
 from freshvec.errors import ModelError
 from freshvec.models.catalogue import ModelCard
 
-# What sentence-transformers keeps beside the weights: the steps, how tokens are pooled, how many are read.
+# What sentence-transformers keeps beside the weights: the steps, how tokens are pooled, how many the model
+# reads.
 FILES = ("modules.json", "1_Pooling/config.json", "sentence_bert_config.json")
 _KNOWN = {"Transformer", "Pooling", "Normalize"}
 _AFTER_PADDING = {
@@ -15,11 +16,11 @@ _AFTER_PADDING = {
     "roberta",
     "camembert",
     "mpnet",
-}  # their positions are counted from behind the pad id
+}  # they count positions from after the pad id
 
 
 def check(card: ModelCard, folder: Path) -> None:
-    """Raises ModelError with everything in which the card disagrees with the folder."""
+    """Raises ModelError with every point in which the card disagrees with the folder."""
     config = _read(folder / "config.json") or {}
     faults = [*_shape(card, config), *_steps(card, folder)]
     if faults:
@@ -32,6 +33,7 @@ def check(card: ModelCard, folder: Path) -> None:
 
 
 def _shape(card: ModelCard, config: dict[str, Any]) -> list[str]:
+    """What the model's `config.json` has against the card."""
     faults = []
     hidden = config.get("hidden_size")
     if hidden is not None and hidden != card.dimension:
@@ -49,7 +51,7 @@ def _shape(card: ModelCard, config: dict[str, Any]) -> list[str]:
 
 
 def _steps(card: ModelCard, folder: Path) -> list[str]:
-    """What sentence-transformers' own description has against the card; nothing where there is none."""
+    """What sentence-transformers' description has against the card; nothing where there is none."""
     faults = []
     modules = _read(folder / "modules.json") or []
     kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
@@ -68,7 +70,7 @@ def _steps(card: ModelCard, folder: Path) -> list[str]:
 
 
 def _pooling(config: dict[str, Any]) -> set[str]:
-    """How the folder pools tokens: cls, mean, or other words; one mode by name, or a flag a mode."""
+    """How the folder pools tokens (cls, mean, or other modes): by name, or by one flag per mode."""
     if isinstance(config.get("pooling_mode"), str):
         return {config["pooling_mode"]}
     modes = {
@@ -80,7 +82,7 @@ def _pooling(config: dict[str, Any]) -> set[str]:
 
 
 def _read(path: Path) -> Any:
-    """A JSON file's content, None where there is no such file. Raises ModelError for one that is not JSON."""
+    """A JSON file's content, None where there is no such file. Raises ModelError when it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

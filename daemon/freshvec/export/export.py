@@ -1,4 +1,4 @@
-"""Export a model to ONNX, once: weights checked, graphs built, held against torch fp32 on real texts, and installed.
+"""Export a model to ONNX: check its weights, build its graphs, compare them with torch fp32, install them.
 
 torch, transformers and optimum are imported here and in what this calls, and nowhere else.
 """
@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from freshvec.export import card_check, gate, graph, int8
 from freshvec.export.flops import flops_per_token
 from freshvec.models.artefact import MANIFEST, Artefact, Graph, Precision, checksum, data_of
 from freshvec.models.catalogue import ModelCard
+from freshvec.records import Tokens, Vector
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 _WEIGHTS = "model.safetensors"
@@ -39,11 +40,16 @@ def export(
     precisions: tuple[Precision, ...] = PRECISIONS,
     gates: Mapping[Precision, float] = gate.GATES,
     report: Callable[[str], None] = lambda line: None,
+    texts: Sequence[str] | None = None,
 ) -> Artefact:
-    """Export `card` into `models_dir/<name>`, replacing what is there only when everything passed.
+    """Export `card` into `models_dir/<name>`, replacing what is there once the fp32 graph passed its gate.
 
-    `gates` are the least cosines; `report` is told each step as it begins. A graph that fails its gate is left out and
-    the manifest says why. Raises ModelError when the weights are not the catalogue's or the fp32 graph fails its gate.
+    `source` is a folder with the model's files; without it, `locate` finds them. `gates` are the least
+    cosines against torch fp32 on `texts` (default: `gate.texts()`); `report` is told each step as it begins.
+    A graph that fails its gate is left out, and the manifest says why.
+
+    Raises ModelError when the weights cannot be found or are not the catalogue's, when the card does not fit
+    them, when a package is missing, and when the fp32 graph fails its gate.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -59,7 +65,8 @@ def export(
     folder = source or locate(card)
     weights = verify(card, folder, report)
     with tempfile.TemporaryDirectory(prefix=f".{card.name}-", dir=models_dir) as made:
-        artefact = _Export(card, folder, Path(made), gates, report).run(precisions, weights)
+        making = _Export(card, folder, Path(made), gates, report)
+        artefact = making.run(precisions, weights, gate.texts() if texts is None else texts)
         final = models_dir / card.name
         shutil.rmtree(final, ignore_errors=True)
         os.rename(made, final)
@@ -68,7 +75,7 @@ def export(
 
 
 def locate(card: ModelCard) -> Path:
-    """A folder with the model's files: an installed package's, else downloaded from the hub. Raises ModelError."""
+    """A folder with the model's files: an installed package's, or a download. Raises ModelError."""
     if card.package:
         try:
             return Path(import_module(card.package).get_model_path())
@@ -86,13 +93,16 @@ def locate(card: ModelCard) -> Path:
         raise ModelError(
             "download",
             f"model {card.name!r}",
-            f"{card.source} could not be had: {error}",
+            f"{card.source} could not be downloaded: {error}",
             "Give a folder with its files: freshvec export NAME --from FOLDER.",
         ) from error
 
 
 def verify(card: ModelCard, folder: Path, report: Callable[[str], None] = lambda line: None) -> str:
-    """sha256 of the weights, after comparing every file the catalogue pins, and the card with them. Raises ModelError."""
+    """sha256 of the weights, once every file is the one that the catalogue pins and the card fits them.
+
+    Raises ModelError for a file that is missing or another one, and for a card that does not fit.
+    """
     for name in (_WEIGHTS, "tokenizer.json", "config.json"):
         path = folder / name
         if not path.exists():
@@ -102,18 +112,22 @@ def verify(card: ModelCard, folder: Path, report: Callable[[str], None] = lambda
                 f"{folder} has no {name}",
                 "Give a folder with the model's safetensors.",
             )
-        found, wanted = checksum(path), card.sha256.get(name)
-        if wanted is None:
-            report(f"{name}: not pinned in the catalogue; sha256 {found}")
-        elif found != wanted:
+        actual, pinned = checksum(path), card.sha256.get(name)
+        if pinned is None:
+            report(f"{name}: not pinned in the catalogue; sha256 {actual}")
+        elif actual != pinned:
             raise ModelError(
                 "export",
                 f"model {card.name!r}",
-                f"the sha256 of {path} is {found}, the catalogue says {wanted}",
-                "Get the file from its source again, or describe your own model in a catalogue file of its own.",
+                f"the sha256 of {path} is {actual}, the catalogue says {pinned}",
+                "Get the file from its source again, or describe your own model in a file of its own.",
             )
     card_check.check(card, folder)
     return checksum(folder / _WEIGHTS)
+
+
+class _Rejected(Exception):
+    """A graph is not installed; the message says why."""
 
 
 class _Export:
@@ -136,12 +150,13 @@ class _Export:
         self._pad_id = int(self._config.get("pad_token_id") or 0)
         self._flops = 0
 
-    def run(self, precisions: tuple[Precision, ...], weights: str) -> Artefact:
+    def run(self, precisions: tuple[Precision, ...], weights: str, texts: Sequence[str]) -> Artefact:
+        """Build and compare the graphs, and write the manifest; `weights` is their sha256."""
         shutil.copyfile(self._folder / "tokenizer.json", self._made / "tokenizer.json")
         tokenizer = Tokenizer(
             self._made / "tokenizer.json", self._card.max_tokens, self._card.document_prefix
         )
-        tokens = tokenizer.encode(gate.texts())
+        tokens = tokenizer.encode(list(texts))
         self._report(f"encoding {len(tokens)} texts with torch fp32")
         model = load_torch(self._folder)
         expected = gate.reference(model, self._card, tokens, self._pad_id)
@@ -151,24 +166,13 @@ class _Export:
             self._report("tracing the graph")
             traced = graph.trace(model, Path(scratch))
             del model
-            # fp32 first: it is what the others are timed beside, and without it nothing is installed.
+            # fp32 first: the others are timed beside it, and without it nothing is installed.
             for precision in sorted({"fp32", *precisions}, key=PRECISIONS.index):
                 self._report(f"building the {precision} graph and comparing it")
-                began = time.perf_counter()
                 try:
-                    made = self._build(precision, traced, tokens, expected)
-                except (
-                    Exception
-                ) as error:  # a graph the runtime refuses is as good as one that fails its gate
-                    self._reject(precision, f"the runtime refuses it: {error}", rejected)
-                    continue
-                made = made.model_copy(update={"seconds": round(time.perf_counter() - began, 1)})
-                least = self._gates.get(precision, gate.GATES[precision])
-                if made.worst_cosine >= least:
-                    graphs[precision] = made
-                else:
-                    problem = f"its worst cosine against torch fp32 is {made.worst_cosine:.6f}, under {least}"
-                    self._reject(precision, problem, rejected)
+                    graphs[precision] = self._pass(precision, traced, tokens, expected)
+                except _Rejected as refusal:
+                    rejected[precision] = str(refusal)
         artefact = Artefact(
             card=self._card,
             weights_sha256=weights,
@@ -181,7 +185,21 @@ class _Export:
         (self._made / MANIFEST).write_text(artefact.model_dump_json(indent=2, exclude={"folder"}))
         return artefact
 
-    def _build(self, precision: Precision, traced: Path, tokens: Any, expected: Any) -> Graph:
+    def _pass(self, precision: Precision, traced: Path, tokens: list[Tokens], expected: Vector) -> Graph:
+        """A graph that passed its gate. Raises _Rejected, or ModelError for fp32, that says why not."""
+        began = time.perf_counter()
+        try:
+            made = self._build(precision, traced, tokens, expected)
+        except Exception as error:  # a graph the runtime refuses counts as one that fails its gate
+            raise self._rejected(precision, f"the runtime refuses it: {error}") from error
+        least = self._gates.get(precision, gate.GATES[precision])
+        if made.worst_cosine < least:
+            problem = f"its worst cosine against torch fp32 is {made.worst_cosine:.6f}, under {least}"
+            raise self._rejected(precision, problem)
+        return made.model_copy(update={"seconds": round(time.perf_counter() - began, 1)})
+
+    def _build(self, precision: Precision, traced: Path, tokens: list[Tokens], expected: Vector) -> Graph:
+        """Build one graph and compare its embeddings of `tokens` with `expected`, `[texts, dimension]`."""
         path = self._made / f"{precision}.onnx"
         proto = graph.fuse(traced, self._config, precision)
         if precision == "fp32":
@@ -192,31 +210,32 @@ class _Export:
             int8.quantise(proto)
         graph.append_pooling(proto, self._card)
         graph.save(proto, path)
-        # The time of an fp16 graph on a CPU says nothing: it is there for GPUs.
+        # The time of an fp16 graph on a CPU says nothing: that graph is for GPUs.
         beside = self._made / "fp32.onnx" if precision == "int8" else None
         return gate.measure(path, tokens, expected, self._pad_id, beside)
 
-    def _reject(self, precision: Precision, problem: str, rejected: dict[Precision, str]) -> None:
-        if precision == "fp32":
-            raise ModelError(
-                "export",
-                f"the fp32 graph of model {self._card.name!r}",
-                problem,
-                "Check pooling and normalize in its card.",
-            )
-        rejected[precision] = problem
+    def _rejected(self, precision: Precision, problem: str) -> Exception:
+        """The error for a graph that is not installed; its files are removed. Without fp32 all fails."""
         path = self._made / f"{precision}.onnx"
         for part in (path, data_of(path)):
             part.unlink(missing_ok=True)
+        if precision != "fp32":
+            return _Rejected(problem)
+        return ModelError(
+            "export",
+            f"the fp32 graph of model {self._card.name!r}",
+            problem,
+            "Check pooling and normalize in its card.",
+        )
 
 
 def load_torch(folder: Path) -> Any:
-    """The torch encoder of a folder with safetensors, in fp32, never running code of the folder's. Raises ModelError."""
+    """The torch encoder of a folder, in fp32, from safetensors alone. Raises ModelError."""
     try:
         from transformers import AutoModel
     except ImportError as error:
         raise _missing(error) from error
-    # Eager attention: the fused operators of ONNX Runtime recognise its pattern, not that of SDPA.
+    # Eager attention: ONNX Runtime's fusion recognises its pattern, not that of SDPA.
     return AutoModel.from_pretrained(
         str(folder),
         attn_implementation="eager",

@@ -1,4 +1,4 @@
-"""What one token costs: the multiplications and additions of a graph's weight matrices."""
+"""The cost of one token: the multiplications and additions of a graph's weight matrices."""
 
 import math
 from typing import TYPE_CHECKING
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-# Operators that multiply every token by a weight matrix. A table that is looked up (Gather, the fused embedding
-# layer) is not multiplied, and what attention does between tokens grows with the text and is left out.
+# Operators that multiply every token by a weight matrix. A lookup in a table (Gather, the fused embedding
+# layer) multiplies nothing. The work of attention between tokens grows with the text and is left out.
 _MULTIPLIES = frozenset(("MatMul", "Gemm", "Attention", "FusedMatMul", "FusedGemm", "GemmFastGelu"))
 
 
 def flops_per_token(proto: "onnx.ModelProto") -> int:
-    """Floating-point operations a token: two for each element of a weight matrix, each time one is used.
+    """Floating-point operations per token: two per element of a weight matrix, each time the matrix is used.
 
     `proto` is an encoder with weights in floating point; it may be loaded without its external data.
     """

@@ -1,4 +1,4 @@
-"""The gate of an exported graph: how near its embeddings are to torch fp32 on real texts, and how fast it is here."""
+"""The gate of an exported graph: how near its embeddings are to torch fp32 on real texts; also its speed."""
 
 import statistics
 import time
@@ -19,12 +19,12 @@ from freshvec.stdlib_texts import docstrings
 GATES: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.98}
 _TEXTS = 256
 _BATCH = 1024  # padded tokens
-_ALONE = 8  # every so many texts one is encoded alone, too
-_ROUNDS = 3
+_ALONE = 8  # one in so many texts is encoded alone, too
+_ROUNDS = 3  # of timing
 
 
 def parse_precisions(given: Iterable[str]) -> tuple[Precision, ...]:
-    """Names of precisions as they are typed. Raises ConfigError."""
+    """The precisions named on the command line, in the order of GATES. Raises ConfigError."""
     wrong = [f"--precision {name}: write one of {', '.join(GATES)}" for name in given if name not in GATES]
     if wrong:
         raise ConfigError("of the command line", wrong)
@@ -32,7 +32,7 @@ def parse_precisions(given: Iterable[str]) -> tuple[Precision, ...]:
 
 
 def parse_gates(given: Iterable[str]) -> dict[Precision, float]:
-    """The gates with those changed that are typed as `int8=0.99`. Raises ConfigError."""
+    """GATES, changed by what the command line gives as `int8=0.99`. Raises ConfigError."""
     gates, wrong = dict(GATES), []
     for text in given:
         name, _, value = text.partition("=")
@@ -42,8 +42,9 @@ def parse_gates(given: Iterable[str]) -> dict[Precision, float]:
             if not 0 <= gates[precision] <= 1:
                 raise ValueError
         except (StopIteration, ValueError):
+            possible = ", ".join(GATES)
             wrong.append(
-                f"--gate {text}: write one of {', '.join(GATES)}, =, and a cosine from 0 to 1, as in int8=0.99"
+                f"--gate {text}: write one of {possible}, =, and a cosine from 0 to 1, as in int8=0.99"
             )
     if wrong:
         raise ConfigError("of the command line", wrong)
@@ -52,12 +53,12 @@ def parse_gates(given: Iterable[str]) -> dict[Precision, float]:
 
 def texts(count: int = _TEXTS) -> list[str]:
     """`count` real texts of all lengths: docstrings of the standard library, evenly chosen."""
-    found = [text for _, text in docstrings()]
-    return found[:: max(1, len(found) // count)][:count]
+    every = [text for _, text in docstrings()]
+    return every[:: max(1, len(every) // count)][:count]
 
 
 def reference(model: Any, card: ModelCard, tokens: list[Tokens], pad_id: int) -> Vector:
-    """Embeddings by the torch model in fp32, `[texts, dimension]`: what every graph is held against."""
+    """Embeddings by the torch model, float32 `[texts, dimension]`: what every graph is compared with."""
     import torch
 
     vectors = np.empty((len(tokens), card.dimension), dtype=np.float32)
@@ -76,9 +77,10 @@ def reference(model: Any, card: ModelCard, tokens: list[Tokens], pad_id: int) ->
 def measure(
     path: Path, tokens: list[Tokens], expected: Vector, pad_id: int, fp32: Path | None = None
 ) -> Graph:
-    """Hold the graph at `path` against `expected`, in batches and one by one; `fp32`: a graph to be timed in turn with it.
+    """Compare the graph at `path` with `expected`, the embeddings `[texts, dimension]` of `tokens`.
 
-    Raises what the runtime raises where it refuses the graph.
+    It encodes them in batches, and some of them alone. `fp32` is a graph to time it against; without one its
+    speed is 1. Raises what the runtime raises when it refuses the graph.
     """
     session = OnnxSession(path, pad_id, device="cpu")
     batched = _encode(session, tokens, expected.shape[1])
@@ -99,14 +101,17 @@ def measure(
 
 
 def cosines(a: Vector, b: Vector) -> Vector:
-    """Cosine of each row of `a` with that of `b`; 0 where a row is not finite, so that no gate lets it pass."""
+    """Cosines `[rows]` of the rows of `a` with those of `b`, both `[rows, dimension]`.
+
+    A row that is not finite has 0, so that no gate lets it pass.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         cosine: Vector = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
     return np.nan_to_num(cosine, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _speed(session: OnnxSession, fp32: OnnxSession, tokens: list[Tokens], dimension: int) -> float:
-    """How many times as fast as the fp32 graph on this CPU: the median of several rounds, in turn."""
+    """How many times as fast as the fp32 graph on this CPU; they take turns, and the median round counts."""
     ratios = []
     for _ in range(_ROUNDS):
         began = time.perf_counter()

@@ -1,6 +1,6 @@
-"""The ONNX graphs of a model: traced by optimum, fused by ONNX Runtime's optimiser, with pooling and normalisation inside.
+"""The ONNX graphs of a model: traced by optimum, fused by ONNX Runtime's optimiser, pooling added.
 
-Only `freshvec export` imports this; onnx, torch and optimum are loaded where they are used.
+Only `freshvec export` imports this module; onnx, torch and optimum are loaded where they are used.
 """
 
 import warnings
@@ -16,19 +16,18 @@ from freshvec.models.catalogue import ModelCard
 if TYPE_CHECKING:
     import onnx
 
-_EXTERNAL_ABOVE = (
-    1_800_000_000  # bytes of weights: a protobuf file ends at 2 GiB, so larger ones lie in a file beside it
-)
+# Bytes of weights: a protobuf file holds less than 2 GiB, so larger ones lie in a file beside it.
+_EXTERNAL_ABOVE = 1_800_000_000
 
 
 def trace(model: Any, folder: Path) -> Path:
-    """The torch encoder as a plain ONNX graph in `folder`, output `[batch, length, hidden]`."""
+    """The torch encoder as a plain ONNX graph in `folder`; its output is `[batch, length, hidden]`."""
     from optimum.exporters.onnx import onnx_export_from_model
     from optimum.utils import logging
 
-    logging.set_verbosity_error()  # it would like more packages for a check of weights that are not shared here
+    logging.set_verbosity_error()  # it asks for more packages, to check shared weights, which are none here
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer's warnings are about values that are constant here
+        warnings.simplefilter("ignore")  # the tracer warns about values that are constant here
         onnx_export_from_model(
             model, folder, task="feature-extraction", library_name="transformers", do_validation=False
         )
@@ -36,11 +35,12 @@ def trace(model: Any, folder: Path) -> Path:
 
 
 def fuse(traced: Path, config: dict[str, Any], precision: Precision) -> "onnx.ModelProto":
-    """The traced graph with its operators fused as they are fastest where that precision runs.
+    """The traced graph with its operators fused as is fastest on the devices that run that precision.
 
-    On a GPU everything that can be is fused. On a CPU ONNX Runtime's SkipLayerNormalization takes five times as long as
-    an addition and a LayerNormalization, and its Attention projects each head of each text by itself, which is slow for
-    short texts; an int8 graph needs projections and tables as nodes of their own anyway.
+    `config` is the model's config.json. For a GPU everything possible is fused. On a CPU ONNX Runtime's
+    SkipLayerNormalization takes five times as long as an addition and a LayerNormalization, and its Attention
+    projects each head of each text by itself, which is slow for short texts. An int8 graph needs projections
+    and tables as nodes of their own anyway.
     """
     from onnxruntime.transformers import optimizer
     from onnxruntime.transformers.fusion_options import FusionOptions
@@ -67,10 +67,10 @@ def fuse(traced: Path, config: dict[str, Any], precision: Precision) -> "onnx.Mo
 
 
 def halved(proto: "onnx.ModelProto") -> "onnx.ModelProto":
-    """The graph in fp16, inputs and outputs as before.
+    """The graph in fp16, its inputs and outputs as before.
 
-    Shapes need not be inferred: the fused operators are unknown to onnx, and nothing here depends on them. LayerNorm
-    computes in fp32 on CUDA, and pooling stays fp32: it is added after the conversion.
+    Shapes are not inferred: onnx does not know the fused operators, and nothing here depends on shapes.
+    LayerNorm computes in fp32 on CUDA. Pooling stays in fp32, because it is added after the conversion.
     """
     import onnx
     from onnxruntime.transformers import float16
@@ -81,7 +81,7 @@ def halved(proto: "onnx.ModelProto") -> "onnx.ModelProto":
 
 
 class Nodes:
-    """New nodes and constants of a graph, in the order they are made."""
+    """New nodes and constants of a graph, in the order they are made; `prefix` begins their names."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -106,7 +106,10 @@ class Nodes:
 
 
 def append_pooling(proto: "onnx.ModelProto", card: ModelCard) -> None:
-    """Replace the output `[batch, length, hidden]` by `sentence_embedding` `[batch, hidden]`, float32."""
+    """Replace, in place, the output `[batch, length, hidden]` by `sentence_embedding`.
+
+    That is float32 `[batch, hidden]`, pooled over the real tokens and normalised as the card says.
+    """
     from onnx import TensorProto, helper
 
     hidden = proto.graph.output[0].name
@@ -118,7 +121,7 @@ def append_pooling(proto: "onnx.ModelProto", card: ModelCard) -> None:
             for name, value in (("from", 0), ("to", 1), ("axis", 1))
         ]
         pooled = new.add("Squeeze", [new.add("Slice", [hidden, *first], "cls"), axis_1], "pooled")
-    else:  # a matrix product with the mask sums the real tokens in one operation
+    else:  # one matrix product with the mask sums the real tokens
         mask = new.add("Cast", ["attention_mask"], "mask", to=TensorProto.FLOAT)
         row = new.add("Unsqueeze", [mask, axis_1], "mask_row")
         summed = new.add("Squeeze", [new.add("MatMul", [row, hidden], "summed_row"), axis_1], "summed")
@@ -138,7 +141,7 @@ def append_pooling(proto: "onnx.ModelProto", card: ModelCard) -> None:
 
 
 def save(proto: "onnx.ModelProto", path: Path, external_above: int = _EXTERNAL_ABOVE) -> None:
-    """Write the graph; where its weights are too large for one protobuf, they go to `<path>.data` beside it."""
+    """Write the graph; weights of more than `external_above` bytes go to `<path>.data` beside it."""
     import onnx
 
     size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)

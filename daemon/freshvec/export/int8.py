@@ -1,9 +1,10 @@
-"""int8 for the CPU: weights scaled by column, activations by row while they run.
+"""int8 for the CPU: weights have one scale per column, activations one per row, found while the graph runs.
 
-Plain dynamic quantisation scales all activations of a batch by their largest, so one outlier takes the precision of every
-other row, and a text's vector depends on its company. Here each row (a token) has its own scale a = max|x|, and
-y = a · (q(x / a) · q(W)): vector-wise quantisation as in LLM.int8() (Dettmers et al., 2022, arXiv:2208.07339), without its
-fp16 outliers. The product is ONNX Runtime's MatMulIntegerToFloat. The embedding tables are int8 by row as well.
+Plain dynamic quantisation scales all activations of a batch by the largest, so one outlier costs every other
+row its precision, and a text's vector depends on the other texts of its batch. Here each row (a token) has
+its own scale a = max|x|, and y = a · (q(x / a) · q(W)): vector-wise quantisation as in LLM.int8() (Dettmers
+et al., 2022, arXiv:2208.07339), without its fp16 outliers. The product is ONNX Runtime's
+MatMulIntegerToFloat. The embedding tables are int8 with one scale per row as well.
 """
 
 from typing import TYPE_CHECKING
@@ -16,14 +17,15 @@ from freshvec.export.graph import Nodes
 if TYPE_CHECKING:
     import onnx
 
-# Processors without VNNI add pairs of products in 16 bits: 2 · 255 · 64 still fits, so the graph is right on all of them.
+# Processors without VNNI add pairs of products in 16 bits; 2 · 255 · 64 fits, so the graph is right there
+# too.
 _WEIGHT_LEVELS = 64
 _TABLE_LEVELS = 127
 _LARGE_TABLE = 1_000_000  # numbers; smaller tables are not worth their extra operators
 
 
 def quantise(proto: "onnx.ModelProto") -> None:
-    """Replace, in place, every product with a constant matrix, and every lookup in a large table, by its int8 form."""
+    """Make, in place, every product with a constant matrix and every lookup in a large table an int8 one."""
     from onnx import numpy_helper
 
     graph = proto.graph
@@ -57,9 +59,7 @@ class _Products:
         self._new = new
         self._rows: dict[str, tuple[str, str]] = {}
         self._axis = new.constant("axis", np.array([-1], dtype=np.int64))
-        self._least = new.constant(
-            "least", np.array(1e-12, dtype=np.float32)
-        )  # a row of zeros has a scale, too
+        self._least = new.constant("least", np.array(1e-12, dtype=np.float32))  # the scale of a row of zeros
         self._step = new.constant("step", np.array(1 / 127, dtype=np.float32))
         self._middle = new.constant("middle", np.array(128, dtype=np.uint8))
         self._zero = new.constant("zero", np.array(0, dtype=np.int8))
@@ -97,7 +97,7 @@ class _Products:
 
 
 def _lookup(new: Nodes, name: str, table: NDArray[np.float32], ids: str, output: str) -> None:
-    """output `[…, width]` = table `[rows, width]` at ids."""
+    """output `[…, width]` = the rows of table `[rows, width]` at ids `[…]`."""
     from onnx import TensorProto
 
     levels, scale = by_row(table, _TABLE_LEVELS)
@@ -108,7 +108,7 @@ def _lookup(new: Nodes, name: str, table: NDArray[np.float32], ids: str, output:
 
 
 def by_row(matrix: NDArray[np.float32], levels: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """int8 values from -levels to levels, and the scale of each row, such that values × scale ≈ matrix."""
+    """int8 values `[rows, columns]` from -levels to levels, and scales `[rows]`: values × scale ≈ matrix."""
     scale = np.abs(matrix).max(axis=1) / levels
     scale = np.where(scale == 0, 1, scale).astype(np.float32)
     return np.rint(matrix / scale[:, None]).astype(np.int8), scale

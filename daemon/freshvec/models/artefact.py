@@ -16,7 +16,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 
 
 class Graph(BaseModel):
-    """One ONNX graph and how far it is from torch fp32."""
+    """One ONNX graph, and how near its embeddings are to those of torch fp32."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,14 +39,14 @@ class Artefact(BaseModel):
     weights_sha256: str
     tokenizer_sha256: str
     pad_id: int
-    flops_per_token: int = 0  # of the weight matrices; 0: exported before it was counted
+    flops_per_token: int = 0  # of the weight matrices; 0: exported before they were counted
     graphs: dict[Precision, Graph]
     rejected: dict[Precision, str] = {}  # why a graph failed its gate and is not installed
     folder: Path = Path()
 
     @classmethod
     def open(cls, models_dir: Path, card: ModelCard) -> Self:
-        """The installed model of that card. Raises ModelError when it is not exported or the card has changed."""
+        """The exported model of that card. Raises ModelError when there is none or the card has changed."""
         folder = models_dir / card.name
         remedy = f"Run `freshvec export {card.name}`."
         try:
@@ -67,14 +67,14 @@ class Artefact(BaseModel):
 
     @classmethod
     def if_exported(cls, models_dir: Path, card: ModelCard) -> Self | None:
-        """The installed model of that card, None where there is none that can be used."""
+        """The exported model of that card, None where there is none that can be used."""
         try:
             return cls.open(models_dir, card)
         except ModelError:
             return None
 
     def fingerprint(self, precision: Precision) -> bytes:
-        """16 bytes that are equal for comparable vectors: fp32 and fp16 are one class, int8 another."""
+        """16 bytes, equal where vectors are comparable: fp32 and fp16 are one class, int8 is another."""
         scheme = "by row" if precision == "int8" else False
         parts = [*_meaning(self.card), self.weights_sha256, self.tokenizer_sha256, scheme]
         return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
@@ -101,6 +101,7 @@ class Artefact(BaseModel):
 
     @property
     def tokenizer_path(self) -> Path:
+        """The tokenizer's file, its checksum checked. Raises ModelError when it is missing or damaged."""
         path = self.folder / "tokenizer.json"
         if not path.exists() or checksum(path) != self.tokenizer_sha256:
             raise ModelError(
@@ -118,7 +119,7 @@ def _meaning(card: ModelCard) -> list[object]:
 
 
 def data_of(graph: Path) -> Path:
-    """Where a large graph's weights lie: beside it."""
+    """The file beside a graph that holds its weights where they are large."""
     return graph.with_name(f"{graph.name}.data")
 
 
@@ -129,7 +130,7 @@ def checksum(path: Path) -> str:
 
 
 def default_models_dir() -> Path:
-    """Where exported models lie when the configuration does not say: the unit's state directory or the user's."""
+    """Where exported models lie unless the settings say it: in the unit's state directory, or the user's."""
     if "STATE_DIRECTORY" in os.environ:
         return Path(os.environ["STATE_DIRECTORY"].split(":")[0]) / "models"
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "freshvec/models"

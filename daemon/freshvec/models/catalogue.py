@@ -1,4 +1,4 @@
-"""The model catalogue: one TOML file a model, those that come with freshvec and the user's own."""
+"""The model catalogue: one TOML file per model, those that come with freshvec and the user's own."""
 
 import difflib
 import tomllib
@@ -13,7 +13,7 @@ from freshvec.errors import ModelError
 
 
 class ModelCard(BaseModel):
-    """What must be known of a model to export and use it. Prefixes go before each text, limits count tokens."""
+    """What is needed to export and use a model. Prefixes go before each text; limits count tokens."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,12 +30,15 @@ class ModelCard(BaseModel):
     query_prefix: str = ""
     document_prefix: str = ""
     fp16: Literal["safe", "overflows", "unknown"] = "unknown"
-    remote_code: bool = False  # the repository asks to run code of its own, which we never do
+    remote_code: bool = False  # the repository asks to run code of its own, which freshvec never does
     sha256: dict[str, str] = {}
 
 
 def load(folders: Iterable[Path] = ()) -> dict[str, ModelCard]:
-    """Every card by name; a user's card replaces one of ours with the same name. Raises ModelError."""
+    """Every card by name; a card in `folders` replaces an earlier one of the same name.
+
+    Raises ModelError that names a faulty file and its faults.
+    """
     cards = {}
     for folder in (data.folder("models"), *folders):
         for path in sorted(folder.glob("*.toml")):
@@ -55,18 +58,18 @@ def load(folders: Iterable[Path] = ()) -> dict[str, ModelCard]:
 
 def _faults(error: ValidationError) -> str:
     """Every fault of a card: its key, and what is wrong with it."""
-    said = []
+    faults = []
     for detail in error.errors(include_url=False):
         key = ".".join(map(str, detail["loc"]))
         if detail["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, list(ModelCard.model_fields), n=1)
             hint = f"did you mean {near[0]}" if near else f"possible are {', '.join(ModelCard.model_fields)}"
-            said.append(f"{key}: there is no such key; {hint}")
+            faults.append(f"{key}: there is no such key; {hint}")
         elif detail["type"] == "missing":
-            said.append(f"{key}: it is missing")
+            faults.append(f"{key}: it is missing")
         else:
-            said.append(f"{key}: {detail['msg'].lower()}, but it says {detail['input']!r}")
-    return "; ".join(said)
+            faults.append(f"{key}: {detail['msg'].lower()}, but it says {detail['input']!r}")
+    return "; ".join(faults)
 
 
 def find(name: str, folders: Iterable[Path] = ()) -> ModelCard:

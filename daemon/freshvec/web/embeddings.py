@@ -1,7 +1,8 @@
-"""The embeddings request: read, checked, and answered by the very model that embeds the rows.
+"""The embeddings request: read, checked, and answered by the model that embeds the rows.
 
-A search must be embedded by the model its rows were embedded by, in the same precision and with the prefix the model
-wants for queries. Requests go through the model's dispatcher ahead of everything else: somebody is waiting.
+A search must be embedded by the model that embedded its rows, in the same precision and with the prefix that
+the model wants for queries. Requests go through the model's dispatcher ahead of everything else: somebody is
+waiting.
 """
 
 import asyncio
@@ -30,8 +31,9 @@ MAX_REQUESTS = 32  # under way at once
 _BODY_SECONDS = 20.0
 _ENCODE_SECONDS = 60.0
 _INPUT = (
-    f"'input' must be a text or a list of 1 to {MAX_TEXTS:,} texts, none of them empty. Token ids are refused: those of another "
-    "model's tokenizer would give vectors that mean nothing (LangChain sends texts with check_embedding_ctx_length=False)."
+    f"'input' must be a text or a list of 1 to {MAX_TEXTS:,} texts, none of them empty. "
+    "Token ids are refused: those of another model's tokenizer would give vectors that mean nothing "
+    "(LangChain sends texts with check_embedding_ctx_length=False)."
 )
 
 Text = Annotated[str, StringConstraints(min_length=1)]
@@ -51,7 +53,7 @@ class EmbeddingsRequest(BaseModel):
 
 @dataclass(frozen=True)
 class Served:
-    """A model that is served. `dimensions`: to which its vectors may be cut, as its card says."""
+    """A model that is served. `dimensions` are the lengths to which its card lets vectors be cut."""
 
     dispatcher: Dispatcher
     dimensions: tuple[int, ...]
@@ -65,24 +67,25 @@ class Embeddings:
         self.busy = 0  # requests under way
 
     async def list_models(self, request: Request) -> Response:
+        """`GET /v1/models`, as OpenAI answers it."""
         models = [
             {"id": name, "object": "model", "created": 0, "owned_by": "freshvec"} for name in self._models
         ]
         return JSONResponse({"object": "list", "data": models})
 
     async def health(self, request: Request) -> Response:
-        """200 when every model encodes; it takes its turn among the requests, so that asking cannot overload it."""
+        """200 when every model encodes. It takes its turn among the requests, so that it is no burden."""
         try:
             async with self._turn():
                 for served in self._models.values():
-                    await self._encode(
-                        served.dispatcher, served.dispatcher.encoder.tokenize_queries(["health"])
-                    )
+                    tokens = served.dispatcher.encoder.tokenize_queries(["health"])
+                    await self._encode(served.dispatcher, tokens)
         except Refused as refused:
             return JSONResponse(refused.body, 503)
         return JSONResponse({"status": "ok"})
 
     async def embeddings(self, request: Request) -> Response:
+        """`POST /v1/embeddings`. Raises Refused."""
         async with self._turn():
             return await self._answer(await _parsed(request))
 
@@ -100,6 +103,7 @@ class Embeddings:
             self.busy -= 1
 
     async def _answer(self, asked: EmbeddingsRequest) -> Response:
+        """The answer to a checked request. Raises Refused."""
         served = self._models.get(asked.model)
         if served is None:
             known = ", ".join(self._models)
@@ -119,11 +123,8 @@ class Embeddings:
         tokens = await asyncio.to_thread(tokenize, texts)
         total = sum(map(len, tokens))
         if total > MAX_TOKENS and len(tokens) > 1:
-            raise Refused(
-                400,
-                f"{total:,} tokens are more than {MAX_TOKENS:,}; send fewer texts a request",
-                param="input",
-            )
+            problem = f"{total:,} tokens are more than {MAX_TOKENS:,}; send fewer texts per request"
+            raise Refused(400, problem, param="input")
         vectors = [_cut(vector, width) for vector in await self._encode(served.dispatcher, tokens)]
         shown = [
             _base64(vector) if asked.encoding_format == "base64" else vector.tolist() for vector in vectors
@@ -139,7 +140,10 @@ class Embeddings:
         )
 
     async def _encode(self, dispatcher: Dispatcher, tokens: list[Tokens]) -> list[Vector]:
-        """Vectors in the order of the texts; what nobody waits for any more is not encoded."""
+        """Vectors `[dimension]` in the order of the texts. Batches that nobody waits for are dropped.
+
+        Raises Refused when a text cannot be encoded, or not in time.
+        """
         loop, owner = asyncio.get_running_loop(), object()
         batches = plan_batches([len(text) for text in tokens], dispatcher.budget.next_size)
         waiting: list[asyncio.Future[list[Vector | Exception]]] = [loop.create_future() for _ in batches]
@@ -162,7 +166,8 @@ class Embeddings:
 
 
 async def _parsed(request: Request) -> EmbeddingsRequest:
-    # A page of another origin may send such a body as text without asking; as JSON the browser must ask first.
+    """The request's body. Raises Refused."""
+    # A page of another origin may send a body as text without asking; for JSON the browser must ask first.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Refused(415, "write Content-Type: application/json")
     try:
@@ -179,8 +184,8 @@ async def _parsed(request: Request) -> EmbeddingsRequest:
 
 
 async def _body(request: Request) -> bytes:
-    """The body, read no further than the bound."""
-    refused = Refused(413, f"the body has more than {MAX_BYTES // 2**20} MiB; send fewer texts a request")
+    """The body, of which at most MAX_BYTES are read. Raises Refused for a larger one."""
+    refused = Refused(413, f"the body has more than {MAX_BYTES // 2**20} MiB; send fewer texts per request")
     if int(request.headers.get("content-length") or 0) > MAX_BYTES:
         raise refused
     read = bytearray()
@@ -196,7 +201,7 @@ def _deliver(
     future: "asyncio.Future[list[Vector | Exception]]",
     results: list[Vector | Exception],
 ) -> None:
-    """Called on the encoder's thread, which must not suffer when the server is gone."""
+    """Runs on the dispatcher's thread, which must go on when the server is gone."""
 
     def deliver() -> None:
         if not future.done():
@@ -209,7 +214,7 @@ def _deliver(
 
 
 def _cut(vector: Vector, width: int) -> Vector:
-    """The first `width` numbers, of length one again: how Matryoshka vectors are cut (arXiv:2205.13147)."""
+    """The first `width` numbers, at length one again, as Matryoshka vectors are cut (arXiv:2205.13147)."""
     if width == len(vector):
         return vector
     part = vector[:width]
@@ -217,4 +222,5 @@ def _cut(vector: Vector, width: int) -> Vector:
 
 
 def _base64(vector: Vector) -> str:
+    """float32, little-endian, as OpenAI codes it."""
     return base64.b64encode(vector.astype("<f4").tobytes()).decode()

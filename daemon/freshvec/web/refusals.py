@@ -1,8 +1,8 @@
-"""Refusals: a request that is not answered, said as OpenAI's clients expect it."""
+"""A request that is refused, and the error that OpenAI's clients expect then."""
 
 
 class Refused(Exception):
-    """The request gets an error as OpenAI's clients know it."""
+    """The request is answered with an error: `status` is HTTP's, `body` has the shape of OpenAI's errors."""
 
     def __init__(
         self, status: int, message: str, *, param: str | None = None, code: str | None = None
@@ -14,5 +14,5 @@ class Refused(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the answer's head says beside its status."""
+        """The answer's headers."""
         return {"Retry-After": "1"} if self.status in (429, 503) else {}

@@ -1,4 +1,4 @@
-"""Serving: an endpoint for the models of some syncs, beside a worker or by itself."""
+"""Serve an endpoint for the models of some syncs, beside a worker or by itself."""
 
 import signal
 import threading
@@ -23,7 +23,7 @@ except ImportError as error:
 
 
 def open_server(settings: Settings, dispatchers: Mapping[str, Dispatcher]) -> EmbeddingServer:
-    """The endpoint at `daemon.serve` for these models, not yet started. Raises ServerError."""
+    """The endpoint at `daemon.serve` for these models, not yet started. Raises ModelError, ServerError."""
     assert settings.daemon.serve is not None
     models = Models(settings)
     served = {
@@ -33,7 +33,7 @@ def open_server(settings: Settings, dispatchers: Mapping[str, Dispatcher]) -> Em
 
 
 def serve(settings: Settings, syncs: tuple[Sync, ...]) -> None:
-    """Serve the models of these syncs, and nothing else, until SIGTERM or SIGINT. Raises ModelError, ServerError."""
+    """Serve the models of these syncs until SIGTERM or SIGINT. Raises ModelError, ServerError."""
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

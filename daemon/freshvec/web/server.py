@@ -1,7 +1,4 @@
-"""The HTTP server: a thread of its own, an address, a key, and the routes.
-
-uvicorn waits for a request's headers for ever; here a connection has a deadline for them.
-"""
+"""The HTTP server: its thread, its address, its key, and its routes."""
 
 import asyncio
 import hmac
@@ -33,7 +30,10 @@ _CLOSE_SECONDS = 5
 
 
 class _Connection(H11Protocol):
-    """A connection that is closed when its headers do not come: uvicorn itself waits for ever, so that few could block all."""
+    """A connection that is closed when a request's headers do not come in time.
+
+    uvicorn itself waits for them for ever, so that a few connections could block all.
+    """
 
     _due: asyncio.TimerHandle | None = None
 
@@ -66,7 +66,7 @@ class EmbeddingServer:
     """Serves from a thread of its own. `start` binds, `stop` lets requests under way end within seconds."""
 
     def __init__(self, address: str, models: Mapping[str, Served]) -> None:
-        """`address` is host:port. Raises ServerError for an address others can reach while there is no key."""
+        """`address` is host:port. Raises ServerError when others can reach it and no key is set."""
         self._host, _, port = address.rpartition(":")
         self._port = int(port)
         self._embeddings = Embeddings(models)
@@ -83,7 +83,7 @@ class EmbeddingServer:
         self._thread: threading.Thread | None = None
 
     def start(self) -> int:
-        """Bind and serve; the port. Raises ServerError when the address cannot be had."""
+        """Bind, serve, and return the port. Raises ServerError when the address cannot be bound."""
         host = self._host.strip("[]")
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -107,7 +107,7 @@ class EmbeddingServer:
         return self._embeddings.busy
 
     def stop(self) -> None:
-        """Accept nothing more, and end when what is under way is answered."""
+        """Accept nothing more, and end when the requests under way are answered."""
         self._server.should_exit = True
         if self._thread is not None:
             self._thread.join(_CLOSE_SECONDS + 2)
@@ -128,7 +128,7 @@ class EmbeddingServer:
         )
 
     def _app(self) -> Starlette:
-        # A web page may point a name of its own at 127.0.0.1; its requests carry that name.
+        # A web page may point a name of its own at 127.0.0.1, but its requests carry that name.
         hosts = ["localhost", "127.0.0.1", "[::1]", "::1", self._host] if self._is_local else ["*"]
         return Starlette(
             routes=[
@@ -143,7 +143,7 @@ class EmbeddingServer:
     def _guarded(
         self, answer: Callable[[Request], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
-        """`answer`, for those who know the key, its refusals as OpenAI's clients expect them."""
+        """`answer` for those who know the key; a refusal becomes the error that OpenAI's clients expect."""
 
         async def guarded(request: Request) -> Response:
             try:
@@ -161,7 +161,7 @@ class EmbeddingServer:
 
 
 async def _unknown(request: Request, error: Exception) -> Response:
-    """No such path or method, said as OpenAI's clients expect it."""
+    """No such path or method, as an error that OpenAI's clients expect."""
     assert isinstance(error, HTTPException)
     refused = Refused(error.status_code, f"{request.method} {request.url.path}: {error.detail.lower()}")
     return JSONResponse(refused.body, error.status_code, error.headers)
@@ -175,7 +175,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _api_key() -> str | None:
-    """The key from the unit's credential or the environment; never shown in a log."""
+    """The key from the unit's credential or the environment, None where there is none; no log shows it."""
     credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", ""), "api_key")
     key = credential.read_text().strip() if credential.is_file() else os.environ.get("FRESHVEC_API_KEY", "")
     if key:

@@ -21,7 +21,7 @@ from tests.benchmarks.harness import (
 from tests.support import backfill, settings_for, sync_of
 
 FILL = "INSERT INTO docs SELECT g, 'text number ' || g FROM generate_series(1, %s) g"
-A_TRANSACTION = 1000
+ROWS_PER_TRANSACTION = 1000
 
 
 def queue(report: Report, quick: bool) -> None:
@@ -46,7 +46,7 @@ def _keys(report: Report, quick: bool) -> None:
 
 
 def _vectors(report: Report, quick: bool) -> None:
-    """The target's writer alone, 1,000 rows a transaction: a first fill, then the same rows again."""
+    """The target's writer alone, 1,000 rows per transaction: a first fill, then the same rows again."""
     rows, rounds = (5000, 2) if quick else (50_000, 4)
     with database() as (url, connection):
         settings = settings_for(url, sync_of("docs"))
@@ -60,12 +60,12 @@ def _vectors(report: Report, quick: bool) -> None:
             target = TargetWriter(writing, bind(writing, settings.sync[0], model, 1))
             for token in range(1, rounds + 1):
                 began = time.perf_counter()
-                for start in range(0, rows, A_TRANSACTION):
+                for start in range(0, rows, ROWS_PER_TRANSACTION):
                     with writing.transaction():
                         target.write(
                             [
                                 Outcome((str(i + 1),), token, Fate.STORE, vectors[i], bytes(16))
-                                for i in range(start, min(start + A_TRANSACTION, rows))
+                                for i in range(start, min(start + ROWS_PER_TRANSACTION, rows))
                             ]
                         )
                 rates.append(rows / (time.perf_counter() - began))

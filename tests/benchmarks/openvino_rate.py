@@ -1,4 +1,4 @@
-"""OpenVINO beside ONNX Runtime on the same fp32 graph: why it is not one of the providers. Needs `pip install openvino`."""
+"""OpenVINO beside ONNX Runtime on the same graph: why it is no provider. Needs `pip install openvino`."""
 
 import time
 from importlib.util import find_spec
@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from freshvec.encoding.batching import padded, plan_batches
-from freshvec.models.artefact import Artefact
 from freshvec.pipeline.progress import resident_mib
 from tests.benchmarks.harness import Report, median, one_line_texts, real_encoder, texts
-from tests.support import exported
+from tests.support import MODEL, exported, models_in
 
 BUDGET = 512
 
@@ -21,7 +20,7 @@ def openvino(report: Report, quick: bool) -> None:
         print("OpenVINO is not installed: its figures are left out")
         return
     encoder = real_encoder()
-    theirs = _request(str(Artefact.open(exported(), encoder.card).path("fp32")))
+    theirs = _request(str(models_in(exported()).artefact(MODEL).path("fp32")))
     count = 400 if quick else 6000
     for name, rows in (("docstrings", texts(count)), ("one-line texts", one_line_texts(count))):
         ratios = []

@@ -1,0 +1,80 @@
+"""The search for the batch size: in both directions, within memory and patience, kept across restarts."""
+
+import math
+import random
+from pathlib import Path
+
+import pytest
+
+from freshvec.encoding.budget import BatchBudget, BudgetMemory, first_guess
+
+
+def simulate(budget: BatchBudget, best: int, peak: float, memory: int | None = None, seed: int = 0) -> float:
+    """The rate at the size the search settles on, as a share of `peak`; the device is fastest at `best`.
+
+    `peak` is in tokens per second; `memory` is the number of padded tokens that fit.
+    """
+    noise = random.Random(seed)
+
+    def rate(size: int) -> float:
+        return peak / (1 + 0.06 * math.log2(size / best) ** 2)
+
+    for _ in range(4000):
+        size = budget.next_size()
+        if memory is not None and size > memory:
+            budget.out_of_memory(size)
+            continue
+        budget.observe(size, size, size, size / rate(size) * noise.uniform(0.9, 1.1))
+        if budget.is_settled:
+            break
+    assert budget.is_settled
+    return rate(budget.settled) / peak
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("first", "best", "peak"),
+    [
+        (1024, 512, 9e3),
+        (1024, 1024, 9e3),
+        (64, 512, 9e3),
+        (1024, 65536, 4e6),
+        (81920, 262144, 6e6),
+        (81920, 16384, 6e6),
+    ],
+)
+def test_the_search_finds_the_best_size_in_both_directions(
+    first: int, best: int, peak: float, seed: int
+) -> None:
+    assert simulate(BatchBudget(first), best, peak, seed=seed) >= 0.9
+
+
+@pytest.mark.parametrize("memory", [1000, 5000, 100_000])
+def test_the_search_stays_within_memory_and_never_dies(memory: int) -> None:
+    budget = BatchBudget(81920)
+    simulate(budget, best=500_000, peak=6e6, memory=memory)
+    assert memory / 4 <= budget.settled <= memory
+
+
+def test_a_slow_device_is_not_given_batches_that_keep_a_live_change_waiting() -> None:
+    budget = BatchBudget(8192)
+    simulate(budget, best=8192, peak=9e3)
+    assert budget.settled / 9e3 <= 0.3
+
+
+def test_a_ceiling_is_never_under_the_smallest_size() -> None:
+    budget = BatchBudget(64)
+    budget.out_of_memory(64)
+    assert budget.ceiling == 64
+
+
+def test_what_the_search_learnt_outlives_a_restart(tmp_path: Path) -> None:
+    budget = BatchBudget(4096)
+    budget.out_of_memory(4096)
+    BudgetMemory(tmp_path).keep("m", "cuda", budget)
+    assert BudgetMemory(tmp_path).recall("m", "cuda").ceiling == 2048
+    assert BudgetMemory(tmp_path).recall("m", "cpu").ceiling is None
+
+
+def test_first_guess_follows_the_ladder() -> None:
+    assert [first_guess(gb) for gb in (None, 4, 8, 16, 80)] == [1024, 4096, 8192, 16384, 65536]
