@@ -287,9 +287,9 @@ def _describe(detail: ErrorDetails) -> str:
 
 
 def _siblings(detail: ErrorDetails) -> list[str]:
-    models = {"database": Database, "daemon": Daemon, "sync": Sync, "target": Target}
+    keys: dict[str, type[_Frozen]] = {"database": Database, "daemon": Daemon, "sync": Sync, "target": Target}
     parents = [part for part in detail["loc"][:-1] if isinstance(part, str)]
-    model: type[BaseModel] = models.get(parents[-1], Settings) if parents else Settings
+    model = keys.get(parents[-1], Settings) if parents else Settings
     return list(model.model_fields)
 
 
