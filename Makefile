@@ -42,7 +42,7 @@ bench: $(FULL)/.ready ## The figures of docs/benchmarks.md, each with the bar it
 wheel: $(TOOLS)/.ready ## Build the wheel and the source archive into dist/.
 	$(TOOLS)/bin/python -m build
 
-env: $(FULL)/.ready ## The whole environment in .venv (1.8 GB, most of it torch).
+env: $(FULL)/.ready ## The whole environment in .venv: gigabytes, most of them torch.
 
 env-small: $(SMALL)/.ready ## The environment without torch in .venv-small.
 
