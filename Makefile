@@ -1,30 +1,60 @@
-# Everything on a fresh machine with Python >= 3.11: `make demo` shows it work, `make test` proves it.
+# `make help` lists what there is. It needs Linux and Python 3.11 or newer, and makes its environments by itself.
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+FULL := .venv
+SMALL := .venv-small
+# Style and types need no torch: the full environment is used where it is, else the small one is made.
+TOOLS := $(if $(wildcard $(FULL)/.ready),$(FULL),$(SMALL))
+INSTALL := -m pip install --quiet --disable-pip-version-check --upgrade-strategy only-if-needed --constraint constraints.txt --editable
 
-.PHONY: demo test lint bench clean
+.DEFAULT_GOAL := help
+.PHONY: help env env-small demo test test-one lint fmt docs bench wheel clean
 
-demo: $(READY)
-	$(BIN)/freshvec demo
+help: ## This list.
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-test: $(READY)
-	$(BIN)/python -m pytest
+demo: $(FULL)/.ready ## See it work: an embedded Postgres, real texts, a real model, live edits, searches.
+	$(FULL)/bin/freshvec demo
 
-lint: $(READY)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+test: $(FULL)/.ready ## Every test, on real parts: Postgres 18 and 16, the real model.
+	$(FULL)/bin/python -m pytest
 
-bench: $(READY)
-	$(BIN)/python -m tests.benchmarks
+test-one: $(SMALL)/.ready ## One test, without torch: make test-one T=tests/unit/test_config.py::NAME
+	@test -n "$(T)" || { echo "name a test: make test-one T=tests/unit/test_config.py"; exit 2; }
+	$(SMALL)/bin/python -m pytest $(T)
 
-$(READY): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed --constraint constraints.txt --editable '.[cpu,serve,export,demo,dev]'
+lint: $(TOOLS)/.ready ## Style, types, layers, and whether the generated documents are up to date.
+	$(TOOLS)/bin/ruff check .
+	$(TOOLS)/bin/ruff format --check .
+	$(TOOLS)/bin/mypy
+	$(TOOLS)/bin/lint-imports
+	$(TOOLS)/bin/python scripts/configuration.py --check
+
+fmt: $(TOOLS)/.ready ## Format the code, and mend what ruff can mend.
+	$(TOOLS)/bin/ruff check --fix .
+	$(TOOLS)/bin/ruff format .
+
+docs: $(TOOLS)/.ready ## Write docs/configuration.md from the settings' own descriptions.
+	$(TOOLS)/bin/python scripts/configuration.py
+
+bench: $(FULL)/.ready ## The figures of docs/benchmarks.md, each with the bar it is held to.
+	$(FULL)/bin/python -m tests.benchmarks
+
+wheel: $(TOOLS)/.ready ## Build the wheel and the source archive into dist/.
+	$(TOOLS)/bin/python -m build
+
+env: $(FULL)/.ready ## The whole environment in .venv: gigabytes, most of them torch.
+
+env-small: $(SMALL)/.ready ## The environment without torch in .venv-small.
+
+$(FULL)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(FULL)
+	$(FULL)/bin/python $(INSTALL) '.[cpu,serve,export,demo,dev]'
 	touch $@
 
-clean:
-	rm -rf $(VENV) .cache
+$(SMALL)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(SMALL)
+	$(SMALL)/bin/python $(INSTALL) '.[cpu,serve,dev]'
+	touch $@
+
+clean: ## Remove the environments, the exported models and what was built.
+	rm -rf $(FULL) $(SMALL) .cache build dist

@@ -63,7 +63,8 @@ def split_name(name: str) -> tuple[str | None, str]:
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # The text under each setting is its description: `make docs` writes docs/configuration.md from them.
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 TableName = Annotated[str, AfterValidator(_qualified)]
@@ -71,11 +72,14 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 
 
 class Database(_Frozen):
-    """How to reach Postgres. What is not set is left to libpq: PGHOST, PGUSER, PGPASSFILE and the rest work."""
+    """How to reach Postgres. What is not set is left to libpq: PGHOST, PGUSER and PGPASSFILE work."""
 
     url: SecretStr = SecretStr("")
-    direct_url: SecretStr | None = None  # for LISTEN, locks and migrations, when `url` leads through a pooler
-    worker_role: str | None = None  # `apply` grants this role what `run` needs, and no more
+    """The URL of the database, as in `postgresql://me@localhost/shop`."""
+    direct_url: SecretStr | None = None
+    """For LISTEN, locks and migrations, where `url` leads through a pooler. Default: `url`."""
+    worker_role: str | None = None
+    """The role that runs the daemon: `freshvec apply` grants it what `run` needs, and no more."""
 
     @property
     def direct(self) -> SecretStr:
@@ -83,47 +87,68 @@ class Database(_Frozen):
 
 
 class Daemon(_Frozen):
+    """How the daemon encodes, reads and writes, and where it keeps its models."""
+
     device: Annotated[str, AfterValidator(_device)] = "auto"
-    precision: Literal["fp32", "fp16", "int8"] | None = (
-        None  # of the graph; None: fp16 on a GPU, fp32 on a CPU
-    )
-    threads: int | None = Field(
-        default=None, ge=1
-    )  # CPU threads of the encoder; None: what the cgroup allows
-    batch_tokens: int | None = Field(default=None, ge=16)  # padded tokens a batch; None: found by measuring
+    """What encodes: `auto` (a GPU that works, else the CPU), `cpu`, `cuda`, `cuda:1`, `tensorrt`."""
+    precision: Literal["fp32", "fp16", "int8"] | None = None
+    """Which graph runs. Default: fp16 on a GPU, fp32 on a CPU. int8 compares with int8 alone."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of the encoder. Default: as many as the cgroup and the affinity allow."""
+    batch_tokens: int | None = Field(default=None, ge=16)
+    """Tokens per batch, padding included. Default: found by measuring, and kept beside the models."""
     commit_every_batches: int = Field(default=5, ge=1)
+    """Encoded batches that are written in one transaction. A live change never waits for others."""
     commit_every_seconds: float = Field(default=1.0, gt=0)
-    prove_every_hours: float = Field(default=24.0, gt=0)  # how often every row is compared, slowly
+    """Seconds after which what is encoded is written, however little it is."""
+    prove_every_hours: float = Field(default=24.0, gt=0)
+    """Hours after which every row is compared again, slowly, whether or not anything was noted."""
     sweep_seconds: float = Field(default=30.0, gt=0)
+    """Seconds between looks at every queue without a notification: it finds what no bell announced."""
     shutdown_seconds: float = Field(default=10.0, gt=0)
-    page_rows: int | None = Field(default=None, ge=1)  # a backfill's page; None: 1,000, with a GPU 8,192
-    models_dir: Path | None = None  # exported models; None: the state directory
-    catalogue_dirs: tuple[Path, ...] = ()  # more model descriptions than those that come with freshvec
-    serve: Annotated[str, AfterValidator(_address)] | None = (
-        None  # host:port of the embeddings endpoint of `run`
-    )
+    """Seconds that SIGTERM leaves to write what was read. Nothing is lost when they do not suffice."""
+    page_rows: int | None = Field(default=None, ge=1)
+    """Rows per page of a backfill. Default: 1,000, with a GPU 8,192."""
+    models_dir: Path | None = None
+    """Exported models. Default: `$STATE_DIRECTORY/models`, else `~/.local/share/freshvec/models`."""
+    catalogue_dirs: tuple[Path, ...] = ()
+    """Folders with more model descriptions (TOML) than those that come with freshvec."""
+    serve: Annotated[str, AfterValidator(_address)] | None = None
+    """The address at which `run` answers embeddings requests, as in `127.0.0.1:8377`. Default: none."""
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least severe messages that are logged."""
     log_format: Literal["text", "json"] = "text"
+    """How they are logged, on standard error."""
 
 
 class Target(_Frozen):
-    table: TableName | None = None  # default: <source>_embedding beside the source
+    """Where a sync's vectors lie."""
+
+    table: TableName | None = None
+    """The table, made by `apply`. Default: the source's name with `_embedding`, in the source's schema."""
     type: Literal["vector", "halfvec", "real[]"] = "vector"
+    """The type of its vectors. `halfvec` takes half the space; `real[]` needs no pgvector."""
 
 
 class Sync(_Frozen):
     """One source table, its text, one model, one target."""
 
     name: Name
+    """Its name in commands and messages: lower-case letters, digits and _, at most 40, a letter first."""
     table: TableName
+    """The source table, as `schema.table`. It needs a primary key, or a unique index on NOT NULL columns."""
     columns: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """The columns whose texts are embedded, joined by newlines. Write either this or `expression`."""
     expression: Annotated[str, StringConstraints(min_length=1)] | None = None
+    """The text in SQL, as in `title || ': ' || body`. Functions must be schema-qualified."""
     where: Annotated[str, StringConstraints(min_length=1)] | None = None
+    """An SQL condition over the row. Rows that do not meet it have no embedding."""
     model: str
-    queue_bytes: int = Field(
-        default=2**30, ge=2**16
-    )  # a queue that nobody reads is given up for a walk beyond it
+    """A name from `freshvec models`, exported beforehand."""
+    queue_bytes: int = Field(default=2**30, ge=2**16)
+    """Bytes of queue after which, with no worker to read it, changes are noted no more and the table is walked."""
     target: Target = Target()
+    """Where its vectors lie, as in `target = { type = "halfvec" }`."""
 
     @model_validator(mode="after")
     def _one_text(self) -> Self:
@@ -257,23 +282,19 @@ def _describe(detail: ErrorDetails) -> str:
     if kind == "literal_error":
         return f"{key}: {given!r} is not possible; write one of {context['expected']}"
     if kind == "string_pattern_mismatch":
-        return f"{key}: {given!r} is not a name; write lower-case letters, digits and _ (at most 40), a letter first"
+        allowed = "lower-case letters, digits and _ (at most 40), a letter first"
+        return f"{key}: {given!r} is not a name; write {allowed}"
     if kind == "value_error":
         return f"{key}: {context['error']}" if key else str(context["error"])
-    return (
-        f"{key}: {detail['msg'].lower()}, but it says {'***' if key.startswith('database') else repr(given)}"
-    )
+    shown = "***" if key.startswith("database") else repr(given)
+    return f"{key}: {detail['msg'].lower()}, but it says {shown}"
 
 
 def _siblings(detail: ErrorDetails) -> list[str]:
-    models: dict[str, type[BaseModel]] = {
-        "database": Database,
-        "daemon": Daemon,
-        "sync": Sync,
-        "target": Target,
-    }
+    keys: dict[str, type[_Frozen]] = {"database": Database, "daemon": Daemon, "sync": Sync, "target": Target}
     parents = [part for part in detail["loc"][:-1] if isinstance(part, str)]
-    return list(models.get(parents[-1], Settings).model_fields) if parents else list(Settings.model_fields)
+    model = keys.get(parents[-1], Settings) if parents else Settings
+    return list(model.model_fields)
 
 
 def _nearest(word: str, known: "list[str] | dict[str, Any]") -> str:

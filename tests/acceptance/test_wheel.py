@@ -1,5 +1,6 @@
 """The wheel in a clean environment, away from the checkout."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from freshvec import data
+from freshvec import __version__, data
 from tests.support import DOCS_SYNC, REPOSITORY, Connection, config_toml, exists, write_config
 
 
@@ -65,3 +66,22 @@ def test_the_migrations_apply_from_there(
 
 def test_an_editable_install_finds_them_in_the_checkout() -> None:
     assert data.folder("migrations") == REPOSITORY / "migrations"
+
+
+def test_types_and_metadata_come_along(installed: Path, tmp_path: Path) -> None:
+    """A checker finds the types; nothing points to a page that does not exist."""
+    code = (
+        "import json; from importlib.metadata import distribution; found = distribution('freshvec');"
+        "print(json.dumps({'files': [str(file) for file in found.files], **found.metadata.json}))"
+    )
+    told = run(installed / "python", "-c", code, cwd=tmp_path)
+    found = json.loads(told.stdout or "{}")
+    assert "freshvec/py.typed" in found["files"], told.stderr
+    assert found["version"] == __version__
+    assert found["author"] == "freshvec contributors"
+    assert found["license_expression"] == "Apache-2.0"
+    assert found["description_content_type"] == "text/markdown"
+    assert found["summary"]
+    assert found["keywords"]
+    assert "Typing :: Typed" in found["classifier"]
+    assert not found.keys() & {"home_page", "project_url", "download_url"}

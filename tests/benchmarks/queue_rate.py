@@ -57,7 +57,7 @@ def _vectors(report: Report, quick: bool) -> None:
         rates = []
         with connect(settings.database.url, "benchmark") as writing:
             model = Model("null", encoder.dimension, encoder.max_tokens, encoder.fingerprint)
-            target = TargetWriter(writing, bind(writing, settings.sync[0], model, 1))
+            target = TargetWriter(writing, bind(writing, settings.sync[0], model))
             for token in range(1, rounds + 1):
                 began = time.perf_counter()
                 for start in range(0, rows, ROWS_PER_TRANSACTION):

@@ -56,7 +56,7 @@ def test_plan_prints_the_ddl_and_changes_nothing(url: str, docs: Connection) -> 
         planned = plan(connection, settings.sync[0], NULL)
     assert not planned.is_applied
     assert catalogue(docs) == before
-    ddl = [*planned.shape, *planned.grants]
+    ddl = [*planned.lacking, *planned.access]
     text = "\n".join(ddl)
     for part in (
         '"freshvec"."queue_docs"',

@@ -5,7 +5,7 @@ something happens to the row. Whatever it is: at rest every vector is that of it
 vector remembered.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -50,7 +50,7 @@ class SecondRead:
 def second_read(monkeypatch: pytest.MonkeyPatch) -> SecondRead:
     held, read = SecondRead(), RowReader.read
 
-    def reading(reader: RowReader, keys: list[Key], *, whole: bool = False) -> list[SourceRow]:
+    def reading(reader: RowReader, keys: Sequence[Key], *, whole: bool = False) -> list[SourceRow | None]:
         if whole:
             held.hold(keys[0])
         return read(reader, keys, whole=whole)

@@ -1,0 +1,208 @@
+"""A reader of the documents: finds their blocks, and does what they say.
+
+Run as they stand: every `$ freshvec …` line but the export, the TOML file, SQL, Python. Replaced, as there is
+no network here, no root to spare and no time to export:
+
+- `git clone …` by a link to this checkout
+- `make …` by `make --dry-run …`, so its target exists
+- `pip install …` by a look into pyproject.toml: the extras exist, the wheel has this version
+- `freshvec export NAME` by a look whether NAME is exported already, and for root by a copy of it
+- in lines of root (`# …`) `/etc`, `/opt` and `/var/lib` by folders below a temporary one; `python3 -m venv`
+  by a folder with `freshvec` in it; `systemctl` by a look whether the unit is there and can be enabled
+- port 8377 by a free one; the database's URL by the environment's
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from freshvec import __version__
+from freshvec.cli import main  # noqa: F401  (it declares the commands)
+from freshvec.cli.app import app
+from tests.support import REPOSITORY, Connection, until
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block, and the line of prose before it."""
+
+    language: str
+    text: str
+    before: str
+
+
+def blocks(document: str) -> list[Block]:
+    text = (REPOSITORY / document).read_text(encoding="utf-8")
+    found = re.finditer(r"([^\n]*)\n*^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [Block(language, inner, before) for before, language, inner in (m.groups() for m in found)]
+
+
+def commands(block: Block, prompt: str) -> list[str]:
+    """The lines of a console block that are typed behind this prompt: `$` for anybody, `#` for root."""
+    return [line[2:] for line in block.text.splitlines() if line.startswith(f"{prompt} ")]
+
+
+def check_install(words: list[str]) -> None:
+    """What pip is asked to install is there, and has the extras asked for."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    (wanted,) = words
+    matched = re.fullmatch(r"\./freshvec(?:/dist/freshvec-(.+)-py3-none-any\.whl)?\[([\w,]+)\]", wanted)
+    assert matched, wanted
+    assert matched.group(1) in (None, __version__)
+    assert set(matched.group(2).split(",")) <= project["optional-dependencies"].keys()
+
+
+def check_make(line: str, cwd: Path) -> None:
+    words = shlex.split(line)
+    done = subprocess.run([*words, "--dry-run"], cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for word in words:
+        if word.startswith("T="):
+            assert (REPOSITORY / word[2:].split("::")[0]).exists()
+
+
+def check_usage(words: list[str]) -> None:
+    """The command exists, and takes these arguments and options."""
+    command: Any = typer.main.get_command(app)
+    with typer.Context(command) as context:
+        name, found, arguments = command.resolve_command(context, words)
+        found.make_context(name, list(arguments), parent=context)
+
+
+class Reader:
+    """Somebody who types what the README says, in an empty folder, with a home of their own."""
+
+    def __init__(self, folder: Path, url: str, models_dir: Path, application: Connection, rows: int) -> None:
+        self.folder = folder
+        self.root = folder / "root"
+        self.application = application
+        self._models_dir = models_dir
+        self._rows = rows  # that will be fresh
+        self._daemon: subprocess.Popen[str] | None = None
+        self._log = folder / "daemon.log"
+        self.names: dict[str, Any] = {}  # of the Python block
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = str(probe.getsockname()[1])
+        home = folder / "home"
+        (home / ".local/share/freshvec").mkdir(parents=True)
+        (home / ".local/share/freshvec/models").symlink_to(models_dir)
+        self._install(folder / "bin")
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("FRESHVEC_", "XDG_"))
+        }
+        self.env = {
+            **kept,
+            "HOME": str(home),
+            "PATH": f"{folder / 'bin'}:{kept['PATH']}",
+            "FRESHVEC_DATABASE_URL": url,
+        }
+
+    def _install(self, folder: Path) -> None:
+        """A `freshvec` that is this checkout's."""
+        folder.mkdir(parents=True)
+        (folder / "freshvec").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m freshvec "$@"\n')
+        (folder / "freshvec").chmod(0o755)
+
+    def type(self, line: str) -> str:
+        """Do what the line says, or what stands for it; its output."""
+        words = shlex.split(line, comments=True)
+        if words[0] == "git":
+            (self.folder / words[-1]).symlink_to(REPOSITORY)
+        elif words[0] == "make":
+            check_make(line, self.folder)
+        elif words[:2] == ["pip", "install"]:
+            check_install(words[2:])
+        elif words[:2] == ["freshvec", "export"]:
+            check_usage(words[1:])
+            shown = json.loads(self.run(f"freshvec models {words[2]} --json"))
+            assert shown[0]["exported"], "it is exported already"
+        elif words[:2] == ["freshvec", "run"]:
+            self._start(line)
+        else:
+            if words[:2] == ["freshvec", "remove"]:
+                self.interrupt()
+            return self.run(line)
+        return ""
+
+    def run(self, line: str) -> str:
+        """The line, run by a shell; whatever asks is answered with yes."""
+        command = ["bash", "-c", self.here(line)]
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.env, input="y\n", capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def here(self, text: str) -> str:
+        return text.replace("8377", self._port)
+
+    def _start(self, line: str) -> None:
+        """Something that runs on; it is waited for until every row is fresh and it answers."""
+        with self._log.open("w") as log:
+            self._daemon = subprocess.Popen(
+                ["bash", "-c", f"exec {self.here(line)}"],
+                cwd=self.folder,
+                env=self.env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        view = "SELECT to_regclass('articles_embedded')"
+        until("there is a view", lambda: self.application.execute(view).fetchone() != (None,))
+        fresh = "SELECT count(*) FROM articles_embedded"
+        until("rows are fresh", lambda: self.application.execute(fresh).fetchone() == (self._rows,))
+        until("it answers", lambda: "serving embeddings on" in self._log.read_text())
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        if self._daemon is not None:
+            self._daemon.send_signal(signal.SIGINT)
+            assert self._daemon.wait(30) == 0, self._log.read_text()
+            self._daemon = None
+
+    def close(self) -> None:
+        if self._daemon is not None:
+            self._daemon.kill()
+            self._daemon.wait(30)
+
+    def query(self, text: str) -> list[tuple[Any, ...]]:
+        """An SQL block; `$1` is the Python block's vector as text."""
+        if "$1" not in text:
+            self.application.execute(text)
+            return []
+        params = (str(self.names["vector"]),)
+        return self.application.execute(text.replace("$1", "%s"), params).fetchall()
+
+    def type_as_root(self, line: str) -> None:
+        """The same for root, whose folders are below a temporary one."""
+        moved = re.sub(r"(?<![\w.])/(etc|opt|var/lib)/", rf"{self.root}/\1/", line)
+        words = shlex.split(moved)
+        if words[:3] == ["python3", "-m", "venv"]:
+            self._install(Path(words[3]) / "bin")
+        elif words[0].endswith("/pip"):
+            check_install(words[2:])
+        elif words[0].endswith("/freshvec"):
+            assert Path(words[0]).exists()
+            check_usage(words[1:])
+            assert words[1] == "export"
+            target = Path(words[words.index("--models-dir") + 1])
+            shutil.copytree(self._models_dir / words[2], target / words[2])
+        elif words[0] == "systemctl":
+            if words[1] == "enable":
+                unit = self.root / f"etc/systemd/system/{words[-1]}.service"
+                assert "[Install]" in unit.read_text()
+        else:
+            self.run(moved)

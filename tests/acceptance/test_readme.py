@@ -1,0 +1,116 @@
+"""The blocks of README and the other documents, run as their reader would run them: see `reader`."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from freshvec import config
+from freshvec.cli.app import app
+from tests.acceptance.reader import Block, Reader, blocks, check_make, check_usage, commands
+from tests.support import MODEL, REPOSITORY, Connection
+
+OTHERS = (
+    "CONTRIBUTING.md",
+    "ARCHITECTURE.md",
+    *(f"docs/{p.name}" for p in (REPOSITORY / "docs").glob("*.md")),
+)
+ARTICLES = (
+    ("How to return an order", "Print the label, put it on the parcel, and hand it in."),
+    ("Baking bread", "Flour, water, salt, and a night of patience."),
+    ("Tuning a guitar", "Begin with the lowest string."),
+)
+NEAREST = ARTICLES[0][0]
+
+
+@pytest.fixture
+def reader(url: str, application: Connection, models_dir: Path, tmp_path: Path) -> Iterator[Reader]:
+    application.execute(
+        "CREATE TABLE articles (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, title text, body text,"
+        " published boolean NOT NULL DEFAULT true)"
+    )
+    with application.cursor() as cursor:
+        cursor.executemany("INSERT INTO articles (title, body) VALUES (%s, %s)", ARTICLES)
+        cursor.execute("INSERT INTO articles (title, published) VALUES ('A draft', false)")
+    typing = Reader(tmp_path, url, models_dir, application, len(ARTICLES))
+    (typing.root / "etc/systemd/system").mkdir(parents=True)
+    yield typing
+    typing.close()
+
+
+def test_the_readme_from_top_to_bottom(reader: Reader) -> None:
+    shown: dict[str, str] = {}
+    rows: list[tuple[Any, ...]] = []
+    play: dict[str, Callable[[Block], object]] = {
+        "console": lambda block: [shown.update({line: reader.type(line)}) for line in commands(block, "$")],
+        "toml": lambda block: (reader.folder / "freshvec.toml").write_text(block.text),
+        "python": lambda block: exec(reader.here(block.text), reader.names),
+        "sql": lambda block: rows.extend(reader.query(block.text)),
+        "text": lambda block: None,  # a picture
+    }
+    later: list[Block] = []
+    for block in blocks("README.md"):
+        if "$1" in block.text and "vector" not in reader.names:
+            later.append(block)  # a query shown before the code that makes its vector
+            continue
+        play[block.language](block)
+        if block.language == "python":
+            for query in later:
+                play[query.language](query)
+    assert "CREATE TABLE" in shown["freshvec plan"]
+    assert "fresh" in shown["freshvec status"]
+    assert "every one fresh" in shown["freshvec verify"]
+    assert NEAREST in next(out for line, out in shown.items() if line.startswith("freshvec search"))
+    assert rows[0] == (1, NEAREST)
+    assert len(rows) == len(ARTICLES)
+    assert reader.application.execute("SELECT to_regclass('articles_embedding')").fetchone() == (None,)
+
+
+def test_the_readme_as_a_service(reader: Reader) -> None:
+    (reader.folder / "freshvec").symlink_to(REPOSITORY)
+    typed = [line for block in blocks("README.md") for line in commands(block, "#")]
+    for line in typed:
+        reader.type_as_root(line)
+    assert typed[-1] == "systemctl enable --now freshvec", "everything else comes before it starts"
+    unit = (reader.root / "etc/systemd/system/freshvec.service").read_text()
+    values = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line and line[0] != "#")
+    program, *arguments = values["ExecStart"].split()
+    assert Path(f"{reader.root}{program}").exists()
+    check_usage(arguments)
+    file = Path(f"{reader.root}{arguments[-1]}")
+    credential = Path(f"{reader.root}{values['LoadCredential'].split(':')[1]}")
+    assert credential.stat().st_mode & 0o777 == 0o600
+    settings = config.load(file, {"CREDENTIALS_DIRECTORY": str(credential.parent)})
+    assert settings.database.url.get_secret_value().startswith("postgresql://")
+    state = reader.root / "var/lib" / values["StateDirectory"]
+    check = f"freshvec models {settings.sync[0].model} --json --models-dir {state / 'models'}"
+    assert json.loads(reader.run(check))[0]["exported"]
+    for path in (state / "models").rglob("*"):
+        assert path.stat().st_mode & 0o004, "its user must be able to read it"
+
+
+@pytest.mark.parametrize("document", OTHERS)
+def test_what_the_other_documents_type(document: str) -> None:
+    for block in blocks(document):
+        assert block.language == "console", "write a way to run this kind of block"
+        for line in commands(block, "$"):
+            assert line.startswith("make "), "write a way to run this line"
+            check_make(line, REPOSITORY)
+
+
+@pytest.mark.parametrize("document", ["README.md", *OTHERS])
+def test_commands_named_in_prose_exist(document: str) -> None:
+    text = (REPOSITORY / document).read_text(encoding="utf-8")
+    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for line in re.findall(r"`freshvec ([a-z][^`]*)`", text):
+        name, *words = line.split()
+        options = {option for parameter in known[name].params for option in parameter.opts} | {"--help"}
+        assert {word for word in words if word.startswith("-")} <= options, line
+
+
+def test_the_model_of_the_readme_is_the_one_that_is_exported_here() -> None:
+    assert f"freshvec export {MODEL}" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
