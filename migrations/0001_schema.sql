@@ -81,6 +81,37 @@ EXCEPTION WHEN OTHERS THEN
 END $$;
 REVOKE ALL ON FUNCTION freshvec.ask_for_walk(text, text) FROM PUBLIC;
 
+-- DDL on a table that is kept: the worker looks at once instead of at its next sweep. It must never fail the DDL, and
+-- rings for these tables alone: a notification takes a lock of the whole cluster.
+CREATE FUNCTION freshvec.notice_ddl() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF current_setting('max_prepared_transactions') <> '0' THEN
+    RETURN;  -- a transaction that has notified cannot be prepared
+  ELSIF TG_EVENT = 'sql_drop' THEN
+    PERFORM pg_notify('freshvec', '') FROM pg_event_trigger_dropped_objects() AS c
+       JOIN freshvec.sync AS s ON c.objid = s.source_oid OR c.object_identity = format('%I.%I', s.source_schema, s.source_table)
+      LIMIT 1;
+  ELSE
+    PERFORM pg_notify('freshvec', '') FROM pg_event_trigger_ddl_commands() AS c
+       JOIN freshvec.sync AS s ON c.objid = s.source_oid OR c.object_identity = format('%I.%I', s.source_schema, s.source_table)
+      LIMIT 1;
+  END IF;
+EXCEPTION WHEN OTHERS THEN
+  RETURN;
+END $$;
+
+-- Only a superuser may create these; without them the worker looks at each sweep.
+DO $$
+BEGIN
+  CREATE EVENT TRIGGER freshvec_ddl ON ddl_command_end
+    WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO') EXECUTE FUNCTION freshvec.notice_ddl();
+  CREATE EVENT TRIGGER freshvec_drop ON sql_drop
+    WHEN TAG IN ('DROP TABLE', 'DROP SCHEMA', 'ALTER TABLE') EXECUTE FUNCTION freshvec.notice_ddl();
+EXCEPTION WHEN insufficient_privilege THEN
+  NULL;
+END $$;
+
 -- Rows of a table: counted where that is quick and allowed, else estimated from the statistics.
 CREATE FUNCTION freshvec.count_rows(relation regclass) RETURNS bigint
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$

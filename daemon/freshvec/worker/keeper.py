@@ -46,6 +46,7 @@ class Keeper:
             None  # the generation when this declaration was first compared with what is applied
         )
         self._trouble: str | None = None  # what this worker may not mend
+        self._misses_changes = False  # nor are its triggers as they should be
         self._walk_due = 0.0
         self._check_due = False
         self._owned = False
@@ -147,7 +148,7 @@ class Keeper:
 
     def _bind(self, connection: Connection, planned: Plan) -> BoundSync:
         """The sync applied as far as this worker's rights go; what they do not allow is said in status."""
-        self._trouble = None
+        self._trouble, self._misses_changes = None, False
         if planned.is_applied and not planned.access and not planned.difference.access:
             ownership.keep_trouble(connection, self.sync.name, None)
             return planned.bound
@@ -165,6 +166,7 @@ class Keeper:
                 f"this worker may not mend it: {error.problem}. Run `freshvec apply {self.sync.name}` as the owner of "
                 f"{self.sync.table}; until then changes are found by walking the table"
             )
+            self._misses_changes = bool(planned.lacking)
             logger.warning("sync {}: {}", self.sync.name, self._trouble)
             bound = carry_out(connection, planned.without_ddl(), trouble=self._trouble)
         else:
@@ -194,7 +196,7 @@ class Keeper:
             )
             self._end_pipeline(0.5)
             self._due = 0.0
-        elif self._trouble and self.is_fresh and time.monotonic() >= self._walk_due:
+        elif self._misses_changes and self.is_fresh and time.monotonic() >= self._walk_due:
             began = time.monotonic()
             ask_for_walk(connection, self.sync.name, "changes may be missed")
             self.wake()
