@@ -22,7 +22,8 @@ class RealArray:
 
 
 def real_array(values: NDArray[np.float32]) -> bytes:
-    """The numbers as array_recv reads them: dimensions, no NULLs, element type, length, lower bound; each with its size."""
+    """The numbers as array_recv reads them: dimensions, no NULLs, element type, length, lower bound; each
+    with its size."""
     if not len(values):
         return struct.pack("!iii", 0, 0, _FLOAT4_OID)
     sized = np.empty(len(values), dtype=[("size", ">i4"), ("value", ">f4")])
