@@ -146,7 +146,8 @@ class Sync(_Frozen):
     model: str
     """A name from `freshvec models`, exported beforehand."""
     queue_bytes: int = Field(default=2**30, ge=2**16)
-    """Bytes of queue after which, with no worker to read it, changes are noted no more and the table is walked."""
+    """Bytes of queue after which, with no worker to read it, changes are noted no more and the table is
+    walked."""
     target: Target = Target()
     """Where its vectors lie, as in `target = { type = "halfvec" }`."""
 

@@ -222,11 +222,12 @@ class Reader:
         return None if known is None else Outcome(key, fence, Fate.STORE, known, row.content_hash)
 
     def _tokenize(self, portion: Portion, groups: list[list[SourceRow]]) -> list[Tokens]:
-        """Tokens of each group's text. A group whose rows have all changed meanwhile is emptied and left out."""
+        """Tokens of each group's text. A group whose rows have all changed meanwhile is emptied and left
+        out."""
         limit = self._bound.max_characters
         texts = [_without_last_word(group[0].text or "", limit) for group in groups]
         tokens = []
-        for group, text, found in zip(groups, texts, self._encoder.tokenize(texts), strict=True):
+        for group, found in zip(groups, self._encoder.tokenize(texts), strict=True):
             if len(group[0].text or "") < limit or found.truncated:
                 tokens.append(found)
             elif whole := self._whole(portion, group):
@@ -234,11 +235,12 @@ class Reader:
         return tokens
 
     def _whole(self, portion: Portion, group: list[SourceRow]) -> str | None:
-        """The whole text of a group whose beginning does not fill the model; None where no row has it any more.
+        """The whole text of a group whose beginning does not fill the model; None where no row has it any
+        more.
 
-        It is read again, and a row may have been written meanwhile. Such a row leaves the group, and goes on as it
-        is now: that reading is later than the portion's fence, so its fence is that of this text too. Nothing is
-        encoded but the very text whose hash is stored with it.
+        It is read again, and a row may have been written meanwhile. Such a row leaves the group, and goes on
+        as it is now: that reading is later than the portion's fence, so its fence is that of this text too.
+        Nothing is encoded but the very text whose hash is stored with it.
         """
         while group:
             row = group[0]

@@ -1,7 +1,7 @@
 """Backfill: a walk over the source by keyset pages, resumable, that encodes whatever is not fresh.
 
-The same walk answers a request to compare the whole table, and proves now and then that everything is fresh: it
-compares every row's hash, so it finds whatever no trigger saw.
+The same walk answers a request to compare the whole table, and proves now and then that everything is fresh:
+it compares every row's hash, so it finds whatever no trigger saw.
 """
 
 from collections.abc import Iterable
@@ -78,7 +78,8 @@ class Backfill:
     def restart(
         self, rescans: Iterable[int] = (), *, proves: bool = False, discards_queue: bool = False
     ) -> None:
-        """Begin the walk again, and with that answer these requests; with `discards_queue` every queue entry too.
+        """Begin the walk again, and with that answer these requests; with `discards_queue` every queue entry
+        too.
 
         The caller holds the owner's transaction.
         """

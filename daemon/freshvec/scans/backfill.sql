@@ -2,7 +2,8 @@
 SELECT {d_key_texts}, d.freshvec_hash, f.unchanged,
        CASE WHEN NOT f.unchanged THEN left(d.freshvec_text, {max_characters}) END
   FROM (SELECT d.*, {hash} AS freshvec_hash
-          FROM (SELECT {keys}, {text} AS freshvec_text FROM {source} {beyond} ORDER BY {keys} LIMIT %(limit)s) AS d
+          FROM (SELECT {keys}, {text} AS freshvec_text FROM {source} {beyond}
+                 ORDER BY {keys} LIMIT %(limit)s) AS d
          OFFSET 0) AS d
   LEFT JOIN {target} AS t ON {d_is_t}
  CROSS JOIN LATERAL (SELECT {unchanged} AS unchanged) AS f
@@ -14,8 +15,10 @@ SELECT {key_texts} FROM {source} {beyond} ORDER BY {keys} LIMIT %(limit)s
 -- fence: the order of rows about to be read
 SELECT nextval('freshvec.fence')
 
--- state: how far the walk is, whether it is done, whether it only proves, and seconds since all was proven fresh
-SELECT backfill_after, backfill_done, walk_proves, extract(epoch FROM now() - proven_at)::float8 FROM freshvec.sync WHERE name = {sync_name}
+-- state: how far the walk is, whether it is done, whether it only proves, and seconds since all was proven
+-- fresh
+SELECT backfill_after, backfill_done, walk_proves, extract(epoch FROM now() - proven_at)::float8
+  FROM freshvec.sync WHERE name = {sync_name}
 
 -- restart: walk the whole table again
 UPDATE freshvec.sync

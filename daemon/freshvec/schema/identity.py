@@ -1,4 +1,5 @@
-"""Identity: what a sync is bound to, as the catalogue has it, in one cheap query; and what a difference means."""
+"""Identity: what a sync is bound to, as the catalogue has it, in one cheap query; and what a difference
+means."""
 
 import json
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ _PARTIAL = ("members", "triggers")  # a partition that came or went changes thes
 class Difference:
     """What changed between two identities.
 
-    `whole`: changes may have been missed anywhere, so everything is walked. `added` and `has_lost_members`: tables of
-    the family that came and went, the rest being as it was. `access`: who may read the source.
+    `whole`: changes may have been missed anywhere, so everything is walked. `added` and `has_lost_members`:
+    tables of the family that came and went, the rest being as it was. `access`: who may read the source.
     """
 
     whole: bool

@@ -31,8 +31,8 @@ class Relation:
 class BoundSync:
     """A sync bound to the database: names resolved, key and types known. `id` is 0 until it is applied.
 
-    `watched` are the columns whose change is a change of the text. `is_family`: the source has partitions, children
-    or a parent, so that a statement on another table may change its rows.
+    `watched` are the columns whose change is a change of the text. `is_family`: the source has partitions,
+    children or a parent, so that a statement on another table may change its rows.
     """
 
     id: int
@@ -96,7 +96,8 @@ class BoundSync:
 
     @property
     def max_characters(self) -> int:
-        """Characters of a text that are read at first; only where they do not fill the model is it read whole."""
+        """Characters of a text that are read at first; only where they do not fill the model is it read
+        whole."""
         return self.model.max_tokens * CHARACTERS_PER_TOKEN
 
     def keys(self, alias: str | None = None) -> list[sql.Composable]:
@@ -142,7 +143,8 @@ class BoundSync:
         }
 
     def _key_parts(self) -> dict[str, sql.Composable]:
-        """Key columns: as lists, as texts, as typed columns, as conditions. `k1`, `k2`… stand for given ones."""
+        """Key columns: as lists, as texts, as typed columns, as conditions. `k1`, `k2`… stand for given
+        ones."""
         numbered = [quoted(f"k{i}") for i, _ in enumerate(self.key, 1)]
         placeholders = [sql.SQL(f"%(k{i})s") for i, _ in enumerate(self.key, 1)]
         types = [column.declared for column in self.key]

@@ -25,9 +25,9 @@ class RowReader:
     def read(self, keys: Sequence[Key], *, whole: bool = False) -> list[SourceRow | None]:
         """The source row of each key, None where there is none any more.
 
-        Texts come cut at `max_characters`, unless `whole` is asked for. The text of a row whose vector in the target
-        is of this very text stays where it is. A row whose text raises an error has that error; its neighbours are
-        found by halving.
+        Texts come cut at `max_characters`, unless `whole` is asked for. The text of a row whose vector in the
+        target is of this very text stays where it is. A row whose text raises an error has that error; its
+        neighbours are found by halving.
         """
         try:
             found = self._read(keys, whole)

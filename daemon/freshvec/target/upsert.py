@@ -1,4 +1,5 @@
-"""Writing rows of the target: vectors as one binary array, one fenced upsert, and the counts kept beside it."""
+"""Writing rows of the target: vectors as one binary array, one fenced upsert, and the counts kept beside
+it."""
 
 from collections.abc import Sequence
 
@@ -39,14 +40,16 @@ class TargetWriter:
         register(connection)
 
     def write(self, outcomes: Sequence[Outcome]) -> list[Key]:
-        """Store, touch, clear and remove rows. Of several outcomes of one key the one with the highest fence counts.
+        """Store, touch, clear and remove rows. Of several outcomes of one key the one with the highest fence
+        counts.
 
-        A row can be deleted while its vector is under way. Writers look whether the source row exists; who removes
-        must be alone (`removes`), so that one of the two always sees the other.
+        A row can be deleted while its vector is under way. Writers look whether the source row exists; who
+        removes must be alone (`removes`), so that one of the two always sees the other.
 
-        Gives the keys of rows to be read again. Those found unchanged, while an older reading was written meanwhile:
-        what they were is so no more. And those that the target holds a later reading of another text of: a reading of
-        our own has answered the row, and once more costs a hash; but one that a restore brought back must not stay.
+        Gives the keys of rows to be read again. Those found unchanged, while an older reading was written
+        meanwhile: what they were is so no more. And those that the target holds a later reading of another
+        text of: a reading of our own has answered the row, and once more costs a hash; but one that a restore
+        brought back must not stay.
         """
         by_fate: dict[Fate, list[Outcome]] = {fate: [] for fate in Fate}
         for outcome in _latest(outcomes):
@@ -71,7 +74,8 @@ class TargetWriter:
         self.connection.execute(self._queries["clear_tombstones"], self._params(list(outcomes)))
 
     def _store(self, outcomes: list[Outcome]) -> tuple[dict[str, int], list[Key]]:
-        """Rows embedded and failed, more or fewer, writes refused by fences of another time; and keys to read again."""
+        """Rows embedded and failed, more or fewer, writes refused by fences of another time; and keys to read
+        again."""
         if not outcomes:
             return {"embedded": 0, "failed": 0, "refused": 0}, []
         # Rows without a vector, and then those without an error, are last: where an array ends, unnest gives NULL.

@@ -163,8 +163,8 @@ class Keeper:
             ):
                 raise
             self._trouble = (
-                f"this worker may not mend it: {error.problem}. Run `freshvec apply {self.sync.name}` as the owner of "
-                f"{self.sync.table}; until then changes are found by walking the table"
+                f"this worker may not mend it: {error.problem}. Run `freshvec apply {self.sync.name}` as the "
+                f"owner of {self.sync.table}; until then changes are found by walking the table"
             )
             self._misses_changes = bool(planned.lacking)
             logger.warning("sync {}: {}", self.sync.name, self._trouble)
@@ -185,7 +185,8 @@ class Keeper:
         return row or 0
 
     def _look(self, connection: Connection) -> None:
-        """At a sweep: whether the table, its triggers, its grants and the applied generation are still the same."""
+        """At a sweep: whether the table, its triggers, its grants and the applied generation are still the
+        same."""
         if not self._check_due or self.pipeline is None:
             return
         self._check_due = False
