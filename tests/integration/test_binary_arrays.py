@@ -17,8 +17,10 @@ def server_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize("count", [0, 1, 384, 5000])
 @pytest.mark.parametrize(("kind", "dtype"), KINDS.items(), ids=KINDS.keys())
-def test_numbers_come_back_bit_for_bit(server_url: str, kind: str, dtype: type, count: int) -> None:
-    given = (np.random.default_rng(7).normal(size=count) * 1000).astype(dtype)
+def test_numbers_come_back_bit_for_bit(
+    server_url: str, kind: str, dtype: type[np.generic], count: int
+) -> None:
+    given = np.asarray(np.random.default_rng(7).normal(size=count) * 1000, dtype=dtype)
     with connect(settings_for(server_url).database.url, "test") as connection:
         register(connection)
         row = connection.execute(f"SELECT %s::{kind}[]", (NumberArray(given),)).fetchone()

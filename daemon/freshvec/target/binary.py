@@ -27,9 +27,8 @@ class NumberArray:
 
 
 def array_bytes(values: NDArray[Any]) -> bytes:
-    """The numbers as array_recv reads them: dimensions, no NULLs, element type, length, lower bound, elements.
-
-    Each element comes behind its size.
+    """The numbers as array_recv reads them: dimensions, no NULLs, element type, length, lower bound; then each
+    element behind its size.
     """
     oid, _, form = _TYPES[values.dtype]
     if not len(values):
@@ -41,14 +40,14 @@ def array_bytes(values: NDArray[Any]) -> bytes:
 
 @dataclass(frozen=True)
 class VectorArray:
-    """Vectors `[count, dimension]` as a query's parameter: an array of pgvector's `vector`, or of `halfvec`."""
+    """Vectors `[count, dimension]` as a query's parameter: an array of pgvector's `vector` or `halfvec`."""
 
     matrix: NDArray[np.float32]
     half: bool = False
 
 
 def vector_array_bytes(vectors: VectorArray) -> bytes:
-    """The vectors as array_recv reads them: each behind its size is its dimension, two bytes unused, its numbers."""
+    """The vectors as array_recv reads them: behind each one's size its dimension, two bytes, its numbers."""
     count, dimension = vectors.matrix.shape
     if not count:
         return struct.pack("!iii", 0, 0, 0)
