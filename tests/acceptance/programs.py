@@ -1,4 +1,4 @@
-"""Random programs of SQL: what an application, its operators and accidents may do to a table while it is kept."""
+"""Random programs of SQL: what an application, its operators and accidents may do to a table that is kept."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +85,8 @@ class Program:
 
 SQL = {
     "insert": "INSERT INTO docs VALUES ({i}, %(text)s)",
-    "upsert": "INSERT INTO docs VALUES ({i}, %(text)s) ON CONFLICT ({names}) DO UPDATE SET body = excluded.body",
+    "upsert": """INSERT INTO docs VALUES ({i}, %(text)s)
+                 ON CONFLICT ({names}) DO UPDATE SET body = excluded.body""",
     "upsert or nothing": "INSERT INTO docs VALUES ({i}, %(text)s), ({j}, 'two') ON CONFLICT DO NOTHING",
     "edit": "UPDATE docs SET body = %(text)s WHERE {is_i}",
     "edit the note": "UPDATE docs SET note = %(text)s WHERE {is_i}",
@@ -100,7 +101,8 @@ SQL = {
     "move": """WITH gone AS (DELETE FROM docs WHERE {is_i} RETURNING body)
                INSERT INTO docs SELECT {j}, body FROM gone ON CONFLICT DO NOTHING""",
     "merge": """MERGE INTO docs AS d USING (SELECT * FROM docs WHERE {is_i} OR {is_j}) AS s ON {d_is_s}
-                WHEN MATCHED AND s.body IS NULL THEN DELETE WHEN MATCHED THEN UPDATE SET body = 'merged ' || s.body
+                WHEN MATCHED AND s.body IS NULL THEN DELETE
+                WHEN MATCHED THEN UPDATE SET body = 'merged ' || s.body
                 WHEN NOT MATCHED THEN DO NOTHING""",
     "merge a new key": """MERGE INTO docs AS d USING (VALUES (1)) AS s (one) ON {is_i}
                 WHEN MATCHED THEN UPDATE SET ({names}) = ROW ({j}), body = 'merged'
@@ -129,7 +131,9 @@ _steps: st.SearchStrategy[Step] = st.one_of(
     _statements,
     _statements,
     st.builds(
-        Together, st.lists(_statements, min_size=1, max_size=4).map(tuple), st.sampled_from([True, True, False])
+        Together,
+        st.lists(_statements, min_size=1, max_size=4).map(tuple),
+        st.sampled_from([True, True, False]),
     ),
     st.builds(Event, st.sampled_from(EVENTS)),
 )

@@ -1,19 +1,17 @@
-"""Random programs of SQL over every kind of key, with workers that restart, are killed, stand by and are redefined.
+"""Random programs of SQL over every kind of key; workers restart, are killed, stand by and are redefined.
 
-At rest every vector is a fresh encoding of its row's text, none is missing, none orphaned, `verify` agrees and the
-count that is kept is the count there is. FRESHVEC_PROGRAMS=2000 runs so many, at random, instead of the same 100.
+At rest every vector is a fresh encoding of its row's text, none is missing, none orphaned, `verify` agrees and
+the count that is kept is the count there is. FRESHVEC_PROGRAMS=2000 runs so many, at random, instead of the
+same 100.
 """
 
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
-from typing import Any
+from contextlib import ExitStack, suppress
 
 import psycopg
-import pytest
-from hypothesis import HealthCheck, Phase, example, given, note, settings
+from hypothesis import HealthCheck, given, settings
 
 from freshvec.config import Settings
 from freshvec.db import connect
@@ -24,7 +22,6 @@ from tests.acceptance.programs import (
     KINDS,
     PROGRAMS,
     Event,
-    Kind,
     Program,
     Statement,
     Step,
@@ -155,8 +152,10 @@ class Stage:
         shown = f"wanted AND {text} ~ '[^[:space:]]'"
         query = f"""
             SELECT coalesce(d.key, t.key), d.key IS NULL, d.text, t.embedding::text
-              FROM (SELECT {names}, ROW({names})::text AS key, CASE WHEN {shown} THEN {text} END AS text FROM docs) d
-              FULL JOIN (SELECT {names}, ROW({names})::text AS key, embedding FROM docs_embedding) t USING ({names})"""
+              FROM (SELECT {names}, ROW({names})::text AS key, CASE WHEN {shown} THEN {text} END AS text
+                      FROM docs) AS d
+              FULL JOIN (SELECT {names}, ROW({names})::text AS key, embedding FROM docs_embedding) AS t
+             USING ({names})"""
         for key, is_gone, wanted, vector in self.session.execute(query).fetchall():
             if is_gone:
                 yield f"{key}: orphaned"
