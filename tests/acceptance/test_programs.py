@@ -1,8 +1,8 @@
 """Random programs of SQL over every kind of key; workers restart, are killed, stand by and are redefined.
 
-At rest every vector is a fresh encoding of its row's text, none is missing, none orphaned, `verify` agrees and
-the count that is kept is the count there is. FRESHVEC_PROGRAMS=2000 runs so many, at random, instead of the
-same 100.
+At rest every vector is a fresh encoding of its row's text, none is missing, none orphaned, `verify` agrees,
+and the count that is kept is the count there is. FRESHVEC_PROGRAMS=2000 runs so many, at random, instead of
+the same 100.
 """
 
 import os

@@ -1,7 +1,7 @@
 """One interleaving at a time: transactions that commit late, readings written late, owners that come late.
 
-Some are plain functions, so that tests/acceptance/test_mutations.py can run them against a core that lacks what
-they are about.
+Some are plain functions, so that tests/acceptance/test_mutations.py can run them against a core that lacks
+what they are about.
 """
 
 import threading
@@ -40,7 +40,7 @@ KEY = ("1",)
 
 
 class Bench:
-    """The table `docs` with rows 1 to 3, applied and fresh; queue readers and writers of its sync, no worker."""
+    """The table `docs` with rows 1 to 3, applied and fresh; readers and writers of its queue, no worker."""
 
     def __init__(self, docs: Connection) -> None:
         self.docs = docs
