@@ -70,12 +70,20 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$ SELECT pg_notify('freshvec', sync) $$;
 REVOKE ALL ON FUNCTION freshvec.ring(text) FROM PUBLIC;
 
--- What a trigger calls when it cannot note a change: the whole table will be compared. It never fails, and
--- asks once.
+-- What a trigger calls when it cannot note a change: the whole table will be compared. It never fails nor waits, and
+-- asks once: whoever relies on a request that is there already keeps it there until its own transaction has ended.
 CREATE FUNCTION freshvec.ask_for_walk(name text, why text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  is_asked boolean;
 BEGIN
-  IF NOT EXISTS (SELECT FROM freshvec.rescan WHERE sync = name AND reason = why) THEN
+  BEGIN
+    PERFORM FROM freshvec.rescan WHERE sync = name AND reason = why LIMIT 1 FOR KEY SHARE SKIP LOCKED;
+    is_asked := FOUND;
+  EXCEPTION WHEN serialization_failure THEN
+    is_asked := false;  -- answered since this transaction's snapshot
+  END;
+  IF NOT is_asked THEN
     INSERT INTO freshvec.rescan (sync, reason) VALUES (name, why);
     PERFORM freshvec.ring(name);
   END IF;

@@ -4,7 +4,6 @@ import math
 import random
 import time
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -14,6 +13,7 @@ from freshvec.db import Connection, translated
 from freshvec.encoding.batching import plan_batches
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.errors import EncodingError
+from freshvec.pipeline.ahead import PageAhead
 from freshvec.pipeline.epoch import Epoch
 from freshvec.pipeline.ledger import Ledger, Portion
 from freshvec.pipeline.progress import Progress
@@ -56,11 +56,10 @@ class Reader:
         self._rows = RowReader(connection, bound)
         self._backfill = Backfill(connection, bound)
         self._orphans: OrphanScan | None = None
+        self._orphans_asked: list[int] = []  # the requests that the scan under way answers
         self._proof_due = self._proof_every = math.inf
         self._page_due = 0.0  # of a walk that only proves: it leaves the database most of the time
-        # The next page is read while this one is tokenised, by a thread that shares the reader's connection.
-        self._ahead: Future[tuple[int, list[SourceRow]]] | None = None
-        self._page_thread = ThreadPoolExecutor(1, thread_name_prefix="pages")
+        self._ahead = PageAhead(self._backfill, ledger)
 
     def cycle(self) -> bool:
         """Read one portion of the most urgent work there is; False when there is none or no room for it."""
@@ -72,14 +71,14 @@ class Reader:
                 return True
             if self._backfill.done:
                 return self._begin_walk()
-            if self._ahead is not None or not self._backfill.exhausted:
+            if self._ahead.is_under_way or not self._backfill.exhausted:
                 return self._has_room(Urgency.BACKFILL, ahead) and self._read_page()
             return self._has_room(Urgency.BACKFILL, 1) and self._finish_backfill()
 
     def close(self) -> None:
         """Drop what waits for the encoder; it is still in the queue, or beyond the checkpoint."""
         self._dispatcher.forget(self)
-        self._page_thread.shutdown(wait=False, cancel_futures=True)
+        self._ahead.close()
 
     def is_fresh(self) -> bool:
         """Whether every row is written: nothing in flight, nothing queued, the backfill done."""
@@ -128,17 +127,16 @@ class Reader:
         if time.monotonic() < self._page_due:
             return False
         began = time.monotonic()
-        read = partial(self._backfill.read_page, self._page_rows)
-        fence, rows = self._ahead.result() if self._ahead else read()
-        self._ahead = None
+        fence, rows = self._ahead.take(self._page_rows)
+        last_key = rows[-1].key if rows else None
+        not_fresh = sum(not row.unchanged for row in rows)
+        portion = Portion(Urgency.BACKFILL, fence, len(rows), last_key=last_key, not_fresh=not_fresh)
+        if rows:
+            self._ledger.open(portion)
+        self._ahead.begin(self._page_rows)
         if self._backfill.proves:
             self._page_due = time.monotonic() + min(_LONGEST_REST, _REST * (time.monotonic() - began))
-        elif not self._backfill.exhausted:
-            self._ahead = self._page_thread.submit(read)
         if rows:
-            not_fresh = sum(not row.unchanged for row in rows)
-            portion = Portion(Urgency.BACKFILL, fence, len(rows), last_key=rows[-1].key, not_fresh=not_fresh)
-            self._ledger.open(portion)
             self._handle(portion, rows)
         return True
 
@@ -166,10 +164,13 @@ class Reader:
         """Begin the walk that somebody asked for, or that is due; False when there is nothing to walk."""
         rescans = self._queue.rescans()
         if rescans and all(reason == ORPHANS for _, reason in rescans):
+            if self._orphans is None:
+                self._orphans_asked = [number for number, _ in rescans]
             if self._scan_orphans():
                 with self._epoch.transaction(self._connection):
-                    self._backfill.answer([number for number, _ in rescans])
+                    self._backfill.answer(self._orphans_asked)
             return True
+        self._orphans = None  # a walk ends with a scan of its own, from the beginning
         if rescans:
             full = any(reason == QUEUE_FULL for _, reason in rescans)
             with self._epoch.transaction(self._connection):
@@ -216,7 +217,8 @@ class Reader:
                 return Outcome(key, fence, Fate.STORE)
             return Outcome(key, fence, Fate.KEEP if row.unchanged else Fate.CLEAR)
         if row.unchanged:
-            fate = Fate.KEEP if portion.urgency is Urgency.BACKFILL else Fate.TOUCH
+            is_page = portion.urgency is Urgency.BACKFILL
+            fate = Fate.KEEP if is_page and not self._ledger.has_older(portion) else Fate.TOUCH
             return Outcome(key, fence, fate, content_hash=row.content_hash)
         known = self._dispatcher.recent.get(row.content_hash)
         return None if known is None else Outcome(key, fence, Fate.STORE, known, row.content_hash)

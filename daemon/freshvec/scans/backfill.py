@@ -40,13 +40,17 @@ class Backfill:
         """Whether every page has been read, though maybe not yet written."""
         return self.done or self._pages.is_exhausted
 
-    def read_page(self, limit: int) -> tuple[int, list[SourceRow]]:
-        """The next page in key order and its fence. An empty page ends the walk.
+    def draw_fence(self) -> int:
+        """The fence of the page that is read next."""
+        row = self._connection.execute(_SQL["fence"]).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def read_page(self, limit: int) -> list[SourceRow]:
+        """The next page in key order. An empty page ends the walk.
 
         Pages of long texts have fewer rows. A row whose text raises an error has that error.
         """
-        row = self._connection.execute(_SQL["fence"]).fetchone()
-        assert row is not None
         limit = min(limit, self._most_rows or limit)
         before = self._pages.after
         try:
@@ -54,10 +58,10 @@ class Backfill:
         except psycopg.Error as error:
             if not is_of_the_row(error):
                 raise
-            return row[0], self._page_by_key(limit, before)
+            return self._page_by_key(limit, before)
         rows = [source_row(columns) for columns in found]
         self._adapt(rows, limit)
-        return row[0], rows
+        return rows
 
     def _page_by_key(self, limit: int, after: Key | None) -> list[SourceRow]:
         """The same page, its keys first, so that the rows that cannot be read are found among the others."""
