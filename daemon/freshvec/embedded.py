@@ -24,9 +24,13 @@ class EmbeddedPostgres:
     a machine can open, so this class starts and stops the server itself.
     """
 
-    def __init__(self, version: int = 18) -> None:
-        """Make and start a cluster of that major version. Raises FreshvecError when it cannot."""
+    def __init__(self, version: int = 18, **options: str) -> None:
+        """Make and start a cluster of that major version, with these server settings.
+
+        Raises FreshvecError when it cannot.
+        """
         self._binaries = _binaries(version)
+        self._options = options
         self.version = version
         self.user = _USER if os.geteuid() == 0 else None
         # Not below a home directory: as root the server runs as another user, who may not read there.
@@ -63,7 +67,8 @@ class EmbeddedPostgres:
 
     def start(self) -> None:
         """Start the server and wait until it answers. Raises FreshvecError when it cannot."""
-        options = f"-c listen_addresses='' -c unix_socket_directories='{self._parent}'"
+        settings = {"listen_addresses": "", "unix_socket_directories": str(self._parent), **self._options}
+        options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
         self.run(
             "pg_ctl", "-D", str(self.data), "-w", "-l", str(self._parent / "log"), "-o", options, "start"
         )
