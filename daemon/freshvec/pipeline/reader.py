@@ -112,6 +112,7 @@ class Reader:
         if not changes:
             return False
         rows = self._rows.read([change.key for change in changes])
+        changes = changes[: len(rows)]  # the others stay in the queue: their texts are too long to be held as well
         entries: dict[Key, tuple[int, ...]] = {}
         for change, row in zip(changes, rows, strict=True):
             key = row.key if row else change.key  # the source's spelling, if there is a row
@@ -266,7 +267,7 @@ class Reader:
         # Longest first, the ETA would mislead and the search for the best size see one length at a time.
         random.shuffle(batches)
         for batch in batches:
-            done = partial(self._encoded, portion, [groups[i] for i in batch.indices])
+            done = partial(self._encoded, portion, [_textless(groups[i]) for i in batch.indices])
             chosen = [tokens[i] for i in batch.indices]
             self._dispatcher.submit(portion.urgency, chosen, batch.size, done, owner=self)
 
@@ -287,6 +288,11 @@ class Reader:
                 Outcome(row.key, portion.fence, Fate.STORE, vector, row.content_hash, error) for row in group
             ]
         self._ledger.put(portion, outcomes)
+
+
+def _textless(group: list[SourceRow]) -> list[SourceRow]:
+    """Rows without their texts, which are tokenised: thousands may wait for the encoder."""
+    return [replace(row, text=None) for row in group]
 
 
 def _removed(portion: Portion, keys: Iterable[Key]) -> list[Outcome]:

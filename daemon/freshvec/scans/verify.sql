@@ -1,6 +1,6 @@
 -- page: the next source rows in key order that are not fresh, and the page's last key
 WITH page AS MATERIALIZED (
-  SELECT d.*, {hash} AS freshvec_hash
+  SELECT {d_keys}, {hash} AS freshvec_hash
     FROM (SELECT {keys}, {text} AS freshvec_text FROM {source} {beyond} ORDER BY {keys} LIMIT %(limit)s) AS d
 )
 SELECT {d_key_texts},
@@ -13,6 +13,9 @@ SELECT {d_key_texts},
        END
   FROM page AS d LEFT JOIN {target} AS t ON {d_is_t}
  ORDER BY {d_keys}
+
+-- key: the key of the next source row
+SELECT {key_texts} FROM {source} {beyond} ORDER BY {keys} LIMIT %(limit)s
 
 -- ring: wake the worker
 SELECT freshvec.ring({sync_name})
