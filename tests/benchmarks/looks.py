@@ -53,7 +53,9 @@ def status(report: Report, quick: bool) -> None:
         connection.execute("VACUUM ANALYZE docs")
         connection.execute(COUNTED, {"rows": rows})
         for backlog in (0, rows):
-            connection.execute("INSERT INTO freshvec.queue_docs (bulk, k1) SELECT true, id FROM docs LIMIT %s", (backlog,))
+            connection.execute(
+                "INSERT INTO freshvec.queue_docs (bulk, k1) SELECT true, id FROM docs LIMIT %s", (backlog,)
+            )
             seconds = []
             for _ in range(turns):
                 began = time.perf_counter()
