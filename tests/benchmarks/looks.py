@@ -4,7 +4,7 @@ import time
 
 from freshvec.db import connect
 from freshvec.scans.verify import verify as compare
-from tests.benchmarks.harness import Report, WideNullEncoder, database, median
+from tests.benchmarks.harness import Report, WideNullEncoder, cpu_seconds, database, median
 from tests.support import backfill, bound_sync, settings_for, sync_of
 
 _WORDS = "repeat(md5(g::text), 7)"  # 224 characters, of which 200 are taken
@@ -30,15 +30,17 @@ def verify(report: Report, quick: bool) -> None:
         connection.execute(FILL, (rows,))
         connection.execute(EMBED, (encoder.fingerprint,))
         connection.execute("VACUUM ANALYZE docs, docs_embedding")
-        rates = []
+        rates, busy = [], []
         with connect(settings.database.url, "benchmark") as looking:
             bound = bound_sync(looking, settings, encoder)
             for _ in range(turns):
-                began = time.perf_counter()
+                began, cpu = time.perf_counter(), cpu_seconds(looking.info.backend_pid) + time.process_time()
                 found = compare(looking, bound)
                 rates.append(rows / (time.perf_counter() - began))
+                busy.append(cpu_seconds(looking.info.backend_pid) + time.process_time() - cpu)
                 assert found.is_fresh, found
-                assert found.rows == rows
+                assert found.rows == rows, found
+    report.add("verify, the same by CPU seconds of client and server", rows / median(busy), "rows/s")
     report.at_least("verify, texts of 200 characters", median(rates), 300_000, "rows/s")
 
 

@@ -9,7 +9,7 @@ SELECT {d_key_texts}, d.freshvec_hash, f.unchanged,
  ORDER BY {d_keys}
 
 -- keys: the keys of that page, where a row's text cannot be read
-SELECT {key_texts} FROM {source} {beyond} ORDER BY {keys} LIMIT %(limit)s
+SELECT {d_key_texts} FROM {source} AS d {beyond} ORDER BY {d_keys} LIMIT %(limit)s
 
 -- fence: the order of rows about to be read
 SELECT nextval('freshvec.fence')

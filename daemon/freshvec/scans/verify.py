@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import LiteralString
 
 import psycopg
 from psycopg import sql
@@ -21,6 +22,7 @@ from freshvec.source.rows import RowReader, is_of_the_row
 
 _SQL = queries("scans/verify")
 _RANGE = 5000  # source rows
+_MOST = 2 * _RANGE  # that can be wrong in a range, if the target has no more rows in it than the source
 _EXAMPLES = 5
 WRONG_VECTOR = "wrong vector"
 
@@ -54,10 +56,15 @@ def verify(connection: Connection, bound: BoundSync, *, repair: bool = False) ->
     with translated("verify", f"sync {bound.name!r}"):
         after: Key | None = None
         while True:
-            last = _last(connection, bound, after)
+            last = _last(connection, bound, _SQL["last"], after)
             part = _Range(connection, bound, after, last)
-            report.rows += part.count()
             wrong = part.wrong()
+            is_whole = last is not None
+            if len(wrong) == _MOST:  # there may be more
+                last = _last(connection, bound, _SQL["last_of_both"], after)
+                part, is_whole = _Range(connection, bound, after, last), False
+                wrong = part.wrong()
+            report.rows += _RANGE if is_whole else part.count()
             still = faults(connection, bound, list(wrong), failed=True)
             for key in still:
                 report.note(wrong[key], key)
@@ -125,10 +132,12 @@ def _make_known(connection: Connection, bound: BoundSync, wrong: Sequence[Stored
         connection.execute(bound.compose(_SQL["ring"]))
 
 
-def _last(connection: Connection, bound: BoundSync, after: Key | None) -> Key | None:
+def _last(
+    connection: Connection, bound: BoundSync, template: LiteralString, after: Key | None
+) -> Key | None:
     """The last key of the range that begins after a key; None where it is the last range."""
     beyond = bound.compose("WHERE {beyond_after}") if after else sql.SQL("")
-    query = bound.compose(_SQL["last"], beyond=beyond)
+    query = bound.compose(template, beyond=beyond)
     given = {"limit": _RANGE, **(bound.key_values(after) if after else {})}
     return connection.execute(query, given, binary=True).fetchone()
 
@@ -141,7 +150,7 @@ class _Range:
         self._bound = bound
         conditions = ["{beyond_after}"] * (after is not None) + ["{up_to_last}"] * (last is not None)
         self._where = bound.compose("WHERE " + " AND ".join(conditions)) if conditions else sql.SQL("")
-        self._given: dict[str, object] = {"fingerprint": bound.model.fingerprint}
+        self._given: dict[str, object] = {"fingerprint": bound.model.fingerprint, "most": _MOST}
         self._given |= (bound.key_values(after) if after else {}) | (bound.last_values(last) if last else {})
 
     def count(self) -> int:

@@ -1,9 +1,12 @@
--- last: the last key of the next range: it holds at most so many source rows, and at most twice as many target rows
-SELECT {key_texts}
+-- last: the last key of the next range, which holds so many source rows
+SELECT {d_key_texts} FROM {source} AS d {beyond} ORDER BY {d_keys} OFFSET %(limit)s - 1 LIMIT 1
+
+-- last_of_both: the same where the target has far more rows than the source: it holds at most so many of each
+SELECT {d_key_texts}
   FROM ((SELECT {keys} FROM {source} {beyond} ORDER BY {keys} OFFSET %(limit)s - 1 LIMIT 1)
         UNION ALL
-        (SELECT {keys} FROM {target} {beyond} ORDER BY {keys} OFFSET 2 * %(limit)s - 1 LIMIT 1)) AS ends
- ORDER BY {keys} LIMIT 1
+        (SELECT {keys} FROM {target} {beyond} ORDER BY {keys} OFFSET %(limit)s - 1 LIMIT 1)) AS d
+ ORDER BY {d_keys} LIMIT 1
 
 -- range: keys of one range whose source and target rows do not fit, and what is wrong. The text is rendered once, and
 -- both tables are passed in the order of their keys.
@@ -26,9 +29,9 @@ SELECT {d_or_t_key_texts}, f.problem
                WHEN t.fingerprint <> %(fingerprint)s THEN 'other model'
                WHEN t.content_hash IS DISTINCT FROM d.freshvec_hash THEN 'different'
                ELSE 'missing' END AS problem) AS f
- WHERE f.problem IS NOT NULL
+ WHERE f.problem IS NOT NULL LIMIT %(most)s
 
--- count: how many source rows a range has
+-- count: how many source rows a range has that is not known to hold as many as were asked for
 SELECT count(*) FROM {source} {range}
 
 -- keys: the keys of a range in which a row's text cannot be read, and whether only the target has them
