@@ -24,7 +24,6 @@ CREATE TABLE freshvec.sync (
   walk_proves boolean NOT NULL DEFAULT false, -- the walk only proves: nothing is known to be missing
   walk_rows bigint NOT NULL DEFAULT 0,        -- source rows that the walk under way has passed
   walk_found bigint NOT NULL DEFAULT 0,       -- rows among them that were not fresh and not queued
-  walk_vectors bigint NOT NULL DEFAULT 0,     -- vectors among them that were encoded again and found the same
   walk_started_at timestamptz,
   rows_walked bigint,                     -- source rows that the last whole walk passed
   proven_at timestamptz,                  -- when the last whole walk ended: all is fresh since its start

@@ -39,6 +39,11 @@ class Backfill:
         """Whether every page has been read, though maybe not yet written."""
         return self.done or self._pages.is_exhausted
 
+    @property
+    def was_proven(self) -> bool:
+        """Whether everything was proven fresh before: only then is what is not fresh a fault."""
+        return self.proven_seconds_ago is not None
+
     def draw_fence(self) -> int:
         """The fence of the page that is read next."""
         row = self._connection.execute(_SQL["fence"]).fetchone()
@@ -100,9 +105,12 @@ class Backfill:
         """These requests are answered. The caller holds the owner's transaction."""
         self._connection.execute(self._bound.compose(_SQL["answer_rescans"]), {"ids": list(rescans)})
 
-    def finish(self) -> None:
-        """The last page is written and the orphans are removed. The caller holds the owner's transaction."""
-        self._connection.execute(self._bound.compose(_SQL["finish"]))
+    def finish(self, found: int, vectors: int) -> None:
+        """The last page is written and the orphans are removed: `found` faults more than were noted with the pages.
+
+        `vectors` were encoded again and found the same. The caller holds the owner's transaction.
+        """
+        self._connection.execute(self._bound.compose(_SQL["finish"]), {"found": found, "vectors": vectors})
         self.done, self.proves = True, False
         self.proven_seconds_ago = 0.0
 
@@ -115,5 +123,5 @@ def checkpoint(connection: Connection, bound: BoundSync, key: Key, rows: int, fo
 
     `rows` more have been passed, `found` of them were not fresh though nothing had told of them.
     """
-    given = {"after": list(key), "rows": rows, "found": found, "vectors": 0}
+    given = {"after": list(key), "rows": rows, "found": found}
     connection.execute(bound.compose(_SQL["checkpoint"]), given)

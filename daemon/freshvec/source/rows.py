@@ -72,6 +72,15 @@ def is_of_the_row(error: psycopg.Error) -> bool:
     return (error.sqlstate or "").startswith(_OF_THE_ROW)
 
 
+def without_last_word(text: str, limit: int) -> str:
+    """A text that was cut at `limit` characters, without the word that the cut may have gone through.
+
+    Half a word has other tokens than the whole one. What is left has the tokens that the whole text begins
+    with; of one endless word that is nothing. Only a space or a new line ends a word in every tokenizer.
+    """
+    return text if len(text) < limit else text[: max(text.rfind(" "), text.rfind("\n"), 0)]
+
+
 def _failed(key: Key, error: psycopg.Error) -> SourceRow:
     message = error.diag.message_primary or str(error)
     return SourceRow(
