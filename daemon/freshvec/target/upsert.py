@@ -1,6 +1,7 @@
 """Writing rows of the target: vectors as one binary array, one fenced upsert, and the counts kept beside it."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from loguru import logger
@@ -16,6 +17,7 @@ _STATEMENTS = (
     "overtaken",
     "clear",
     "remove",
+    "refused",
     "clear_tombstones",
     "raise_fence",
     "count",
@@ -51,13 +53,9 @@ class TargetWriter:
         again += self._touch(by_fate[Fate.TOUCH])
         for fate, name in ((Fate.CLEAR, "clear"), (Fate.REMOVE, "remove")):
             if by_fate[fate]:
-                params = self._params(by_fate[fate]) | self._model
-                row = self.connection.execute(self._queries[name], params).fetchone() or (0, 0)
-                counts = {
-                    **counts,
-                    "embedded": counts["embedded"] + row[0],
-                    "failed": counts["failed"] + row[1],
-                }
+                changed, refused = self._delete(by_fate[fate], name)
+                counts = {what: counts[what] + changed[what] for what in counts}
+                again += refused
         if any(counts.values()):
             self.connection.execute(self._queries["count"], counts)
         return again
@@ -84,12 +82,27 @@ class TargetWriter:
         row = self.connection.execute(self._queries["upsert"], params).fetchone()
         assert row is not None
         embedded, failed, places, highest, unknown = row
-        if unknown:
-            message = "sync {}: {} writes met fences of another time (a restore?); their rows are read again"
-            logger.warning(message, self._bound.name, unknown)
-            self.connection.execute(self._queries["raise_fence"], {"above": highest})
+        self._raise_fence(unknown, highest)
         counts = {"embedded": embedded, "failed": failed, "refused": unknown}
         return counts, [outcomes[place - 1].key for place in places or ()]
+
+    def _delete(
+        self, outcomes: list[Outcome], name: Literal["clear", "remove"]
+    ) -> tuple[dict[str, int], list[Key]]:
+        """The same for rows that have no text, or are gone."""
+        params = self._params(outcomes)
+        row = self.connection.execute(self._queries[name], params | self._model).fetchone() or (0, 0)
+        places, highest = self.connection.execute(self._queries["refused"], params).fetchone() or (None, 0)
+        again = [outcomes[place - 1].key for place in places or ()]
+        self._raise_fence(len(again), highest)
+        return {"embedded": row[0], "failed": row[1], "refused": len(again)}, again
+
+    def _raise_fence(self, refused: int, highest: int) -> None:
+        """Let the next fence be above the highest that refused a write and was not given by our sequence."""
+        if refused:
+            message = "sync {}: {} writes met fences of another time (a restore?); their rows are read again"
+            logger.warning(message, self._bound.name, refused)
+            self.connection.execute(self._queries["raise_fence"], {"above": highest})
 
     def _touch(self, outcomes: list[Outcome]) -> list[Key]:
         """Raise the fence of rows found unchanged; gives the keys of those that are unchanged no more."""

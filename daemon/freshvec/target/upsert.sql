@@ -58,6 +58,11 @@ WITH gone AS (
 )
 SELECT -count(*) FILTER (WHERE embedded), -count(*) FILTER (WHERE failed) FROM gone
 
+-- refused: places of rows that are still there for a fence which the sequence has never given, and the highest of those
+SELECT array_agg(k.place::int), max(t.fence)
+  FROM unnest({key_params}) WITH ORDINALITY AS k ({k}, place) JOIN {target} AS t ON {t_is_k}
+ WHERE t.fence > (SELECT last_value FROM freshvec.fence)
+
 -- clear_tombstones: rows that were written to keep an older reading out
 DELETE FROM {target} AS t USING unnest({key_params}, %(fences)s::bigint[]) AS k ({k}, fence)
  WHERE {t_is_k} AND t.fence = k.fence AND t.content_hash IS NULL AND t.encode_error IS NULL
