@@ -34,6 +34,7 @@ class TargetWriter:
         self._bound = bound
         self._model = {"fingerprint": bound.model.fingerprint}
         self._queries = {name: bound.compose(self.statements[name]) for name in _STATEMENTS}
+        self._highest = 0  # of the fences that refused a write
         register(connection)
 
     def write(self, outcomes: Sequence[Outcome]) -> list[Key]:
@@ -56,6 +57,7 @@ class TargetWriter:
                 changed, refused = self._delete(by_fate[fate], name)
                 counts = {what: counts[what] + changed[what] for what in counts}
                 again += refused
+        self._raise_fence(counts["refused"])
         if any(counts.values()):
             self.connection.execute(self._queries["count"], counts)
         return again
@@ -82,7 +84,7 @@ class TargetWriter:
         row = self.connection.execute(self._queries["upsert"], params).fetchone()
         assert row is not None
         embedded, failed, places, highest, unknown = row
-        self._raise_fence(unknown, highest)
+        self._highest = max(self._highest, highest or 0)
         counts = {"embedded": embedded, "failed": failed, "refused": unknown}
         return counts, [outcomes[place - 1].key for place in places or ()]
 
@@ -92,17 +94,18 @@ class TargetWriter:
         """The same for rows that have no text, or are gone."""
         params = self._params(outcomes)
         row = self.connection.execute(self._queries[name], params | self._model).fetchone() or (0, 0)
-        places, highest = self.connection.execute(self._queries["refused"], params).fetchone() or (None, 0)
-        again = [outcomes[place - 1].key for place in places or ()]
-        self._raise_fence(len(again), highest)
-        return {"embedded": row[0], "failed": row[1], "refused": len(again)}, again
+        found = self.connection.execute(self._queries["refused"], params).fetchone() or (None, 0, 0)
+        places, highest, unknown = found
+        self._highest = max(self._highest, highest or 0)
+        counts = {"embedded": row[0], "failed": row[1], "refused": unknown}
+        return counts, [outcomes[place - 1].key for place in places or ()]
 
-    def _raise_fence(self, refused: int, highest: int) -> None:
-        """Let the next fence be above the highest that refused a write and was not given by our sequence."""
+    def _raise_fence(self, refused: int) -> None:
+        """After all writes of a transaction, so that each was compared with what the sequence had given before."""
         if refused:
             message = "sync {}: {} writes met fences of another time (a restore?); their rows are read again"
             logger.warning(message, self._bound.name, refused)
-            self.connection.execute(self._queries["raise_fence"], {"above": highest})
+            self.connection.execute(self._queries["raise_fence"], {"above": self._highest})
 
     def _touch(self, outcomes: list[Outcome]) -> list[Key]:
         """Raise the fence of rows found unchanged; gives the keys of those that are unchanged no more."""
