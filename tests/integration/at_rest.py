@@ -77,7 +77,9 @@ class Kept:
             judge = NullEncoder()
             fresh = judge.encode(judge.tokenize([text for _, text, _ in have]))
             pairs = zip(have, fresh, strict=True)
-            found += [f"{key}: of another text" for (key, _, v), f in pairs if not np.allclose(v, f, atol=1e-5)]
+            found += [
+                f"{key}: of another text" for (key, _, v), f in pairs if not np.allclose(v, f, atol=1e-5)
+            ]
         return found
 
     def status(self) -> dict[str, Any]:

@@ -119,3 +119,6 @@ def test_without_its_objects_it_waits_for_the_owner_and_says_so(few: Few, event:
         assert not status.is_fresh(few.status())
         few.apply()
         few.comes_to_rest(worker)
+        for relation in ("docs_embedding", "docs_embedded"):
+            granted = few.app.execute("SELECT has_table_privilege('few', %s, 'SELECT')", (relation,))
+            assert granted.fetchone() == (True,), f"what is made anew is granted anew: {relation}"

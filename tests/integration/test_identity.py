@@ -3,7 +3,6 @@
 import pytest
 
 from freshvec.health import status
-
 from tests.integration.at_rest import Kept, triggers
 from tests.support import Connection, count, exists, sync_of, until
 
@@ -42,7 +41,8 @@ EVENTS = {
     "trigger dropped and made by hand": """DROP TRIGGER freshvec_docs_truncate ON docs; TRUNCATE docs;
         CREATE TRIGGER freshvec_docs_truncate AFTER TRUNCATE ON docs EXECUTE FUNCTION freshvec.capture_docs();
         ALTER TABLE docs ENABLE ALWAYS TRIGGER freshvec_docs_truncate""",
-    "key widened": """ALTER TABLE docs ALTER id TYPE bigint; INSERT INTO docs VALUES (5000000000, 'beyond int')""",
+    "key widened": """ALTER TABLE docs ALTER id TYPE bigint;
+        INSERT INTO docs VALUES (5000000000, 'beyond int')""",
     "key index rebuilt": """ALTER TABLE docs DROP CONSTRAINT docs_pkey; DELETE FROM docs WHERE id = 3;
         ALTER TABLE docs ADD PRIMARY KEY (id)""",
     "table rewritten": "VACUUM FULL docs;\nUPDATE docs SET body = 'after the rewriting' WHERE id = 2",
@@ -153,18 +153,24 @@ def test_the_key_column_is_renamed(kept: Kept) -> None:
 
 def test_the_key_is_replaced_by_another(kept: Kept) -> None:
     with kept.running() as worker:
-        happen(kept.app, """ALTER TABLE docs ADD code int;
+        happen(
+            kept.app,
+            """ALTER TABLE docs ADD code int;
             UPDATE docs SET code = 1000 - id;
             ALTER TABLE docs DROP CONSTRAINT docs_pkey;
-            ALTER TABLE docs ADD PRIMARY KEY (code), ALTER id DROP NOT NULL""")
+            ALTER TABLE docs ADD PRIMARY KEY (code), ALTER id DROP NOT NULL""",
+        )
         kept.key = "code"
         kept.comes_to_rest(worker)
 
 
 def test_the_key_becomes_one_of_two_columns(kept: Kept) -> None:
     with kept.running() as worker:
-        happen(kept.app, """ALTER TABLE docs ADD part int NOT NULL DEFAULT 1;
-            ALTER TABLE docs DROP CONSTRAINT docs_pkey, ADD PRIMARY KEY (part, id)""")
+        happen(
+            kept.app,
+            """ALTER TABLE docs ADD part int NOT NULL DEFAULT 1;
+            ALTER TABLE docs DROP CONSTRAINT docs_pkey, ADD PRIMARY KEY (part, id)""",
+        )
         kept.comes_to_rest(worker)
         assert count(kept.app, "docs_embedding WHERE part = 1") > 0
 

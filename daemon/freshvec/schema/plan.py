@@ -107,12 +107,15 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
     if applied is not None:
         bound = replace(bound, id=applied.id, generation=applied.generation)
     planned = replace(planned, bound=bound, applied=applied)
-    access = table.access(connection, bound, list(applied.granted) if applied else [], worker_role)
+    lacking = _lacking(connection, planned, existing)
+    given = list(applied.granted) if applied else []
+    is_renewed = any(statement.startswith("DROP VIEW") for statement in lacking)
+    access = table.access(connection, bound, given, worker_role, is_renewed=is_renewed)
     rights = [] if _has_schema_rights(connection, worker_role) else _schema_rights(worker_role)
     now, _ = identity.read(connection, bound)
     return replace(
         planned,
-        lacking=_lacking(connection, planned, existing),
+        lacking=lacking,
         access=_text(connection, rights + access.ddl),
         readers=tuple(role or "" for role in access.granted),
         difference=identity.difference(applied.identity if applied else "", now),

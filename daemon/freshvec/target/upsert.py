@@ -1,7 +1,6 @@
 """Writing rows of the target: vectors as one binary array, one fenced upsert, and the counts kept beside it."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from loguru import logger
@@ -88,9 +87,7 @@ class TargetWriter:
         counts = {"embedded": embedded, "failed": failed, "refused": unknown}
         return counts, [outcomes[place - 1].key for place in places or ()]
 
-    def _delete(
-        self, outcomes: list[Outcome], name: Literal["clear", "remove"]
-    ) -> tuple[dict[str, int], list[Key]]:
+    def _delete(self, outcomes: list[Outcome], name: str) -> tuple[dict[str, int], list[Key]]:
         """The same for rows that have no text, or are gone."""
         params = self._params(outcomes)
         row = self.connection.execute(self._queries[name], params | self._model).fetchone() or (0, 0)
