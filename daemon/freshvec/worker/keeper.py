@@ -168,17 +168,13 @@ class Keeper:
         try:
             bound = carry_out(connection, planned)
         except DatabaseError as error:
-            if (
-                _sqlstate(error) != _DENIED
-                or planned.applied is None
-                or planned.is_redefined
-                or planned.needs_objects
-            ):
+            if _sqlstate(error) != _DENIED:
                 raise
-            self._trouble = (
-                f"this worker may not mend it: {error.problem}. Run `freshvec apply {self.sync.name}` as the "
-                f"owner of {self.sync.table}; until then changes are found by walking the table"
-            )
+            remedy = f"Run `freshvec apply {self.sync.name}` as the owner of {self.sync.table}"
+            problem = f"this worker may not mend it: {error.problem}"
+            if planned.applied is None or planned.needs_objects:
+                raise SchemaError("keep", f"sync {self.sync.name!r}", problem, f"{remedy}.") from error
+            self._trouble = f"{problem}. {remedy}; until then changes are found by walking the table"
             self._misses_changes = bool(planned.lacking)
             logger.warning("sync {}: {}", self.sync.name, self._trouble)
             bound = carry_out(connection, planned.without_ddl(), trouble=self._trouble)
