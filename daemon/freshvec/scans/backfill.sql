@@ -17,7 +17,7 @@ SELECT {d_key_texts}, d.freshvec_hash, d.unchanged, d.freshvec_read
  ORDER BY {d_keys}
 
 -- keys: the keys of that page, where a row's text cannot be read
-SELECT {key_texts} FROM {source} {beyond} ORDER BY {keys} LIMIT %(limit)s
+SELECT {d_key_texts} FROM (SELECT {keys} FROM {source} {beyond} ORDER BY {keys} LIMIT %(limit)s) AS d ORDER BY {d_keys}
 
 -- fence: the order of rows about to be read
 SELECT nextval('freshvec.fence')

@@ -15,7 +15,7 @@ SELECT {d_key_texts},
  ORDER BY {d_keys}
 
 -- key: the key of the next source row
-SELECT {key_texts} FROM {source} {beyond} ORDER BY {keys} LIMIT %(limit)s
+SELECT {d_key_texts} FROM (SELECT {keys} FROM {source} {beyond} ORDER BY {keys} LIMIT %(limit)s) AS d ORDER BY {d_keys}
 
 -- ring: wake the worker
 SELECT freshvec.ring({sync_name})
