@@ -166,7 +166,6 @@ class BoundSync:
             "g_keys": _list(g),
             "k_typed": _list(k_typed),
             # the same as texts: how keys travel between Postgres and the daemon
-            "key_texts": _list(_each("{}::text", self.keys())),
             "d_key_texts": _list(_each("{}::text", d)),
             "t_key_texts": _list(_each("{}::text", t)),
             "k_texts": _list(_each("{}::text", numbered)),
