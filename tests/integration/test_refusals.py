@@ -54,14 +54,14 @@ REFUSED = {
     "volatile": ("public.drawn(body)", "function public.drawn is VOLATILE"),
     "stable": ("public.looked_up(body)", "function public.looked_up is STABLE"),
     "operator": ("body OPERATOR(public.@@@) body", "function public.drawn2 is VOLATILE"),
-    "set": ("public.many(body)", "gives several values for one row|set-returning"),
+    "set": ("public.many(body)", "gives several values for one row|must not return a set"),
     "cast to a time": ("body::timestamptz", "it casts text to a date or time, where 'now' is a value too"),
     "cast to a date": ("body::date", "it casts text to a date or time"),
     "now as a word": ("(at < 'now')::text || body", "it depends on the current time"),
     "age": ("age(at)::text", "function pg_catalog.age is STABLE"),
     "ctid": ("ctid::text || body", "it reads a system column"),
     "xmin": ("xmin::text || body", "it reads a system column"),
-    "sequence": ("nextval('public.numbers')::text || body", "function pg_catalog.nextval is VOLATILE"),
+    "sequence": ("nextval('public.numbers')::text || body", "it reads public.numbers, and no trigger sees a change there"),
     "file": ("pg_read_file(body)", "function pg_catalog.pg_read_file is VOLATILE"),
 }
 ACCEPTED = {

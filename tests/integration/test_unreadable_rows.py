@@ -11,6 +11,8 @@ import pytest
 from freshvec.db import connect
 from freshvec.health import status
 from freshvec.scans.verify import verify
+from freshvec.schema.apply import apply
+from freshvec.schema.migrations import migrate
 from freshvec.source import rows
 from freshvec.source.rows import RowReader
 from tests.support import (
@@ -169,7 +171,7 @@ def test_a_read_is_bounded_in_characters(version: str, request: pytest.FixtureRe
             bound = bound_sync(connection, settings, encoder)
         settings = settings_for(url, sync_of("docs"), page_rows=1000)
         with connect(settings.database.url, "test") as connection:
-            from freshvec.schema.apply import apply
+            migrate(connection)
             bound, _ = apply(connection, settings.sync[0], bound.model)
             reader = RowReader(connection, bound)
             keys = [(str(key),) for key in (60, 999, *range(59, 0, -1))]
