@@ -1,4 +1,5 @@
-"""The ledger of one sync: what has been read and is not yet written. Reader and writer meet here, nowhere else.
+"""The ledger of one sync: what has been read and is not yet written. Reader and writer meet here, nowhere
+else.
 
 Its methods are called on the reader's thread, the writer's and the encoder's; one lock covers all of it.
 """
@@ -18,8 +19,8 @@ from freshvec.records import Key, Outcome, Urgency
 class Portion:
     """Rows that were read together.
 
-    `entries` are the queue entries that each row answers. `last_key` is set for a page of a backfill: its checkpoint;
-    `not_fresh` counts its rows that were not as they should be.
+    `entries` are the queue entries that each row answers. `last_key` is set for a page of a backfill: its
+    checkpoint; `not_fresh` counts its rows that were not as they should be.
     """
 
     urgency: Urgency
@@ -52,7 +53,8 @@ class Checkpoint:
 
 
 class Ledger:
-    """Every row read is opened here in its portion, becomes ready in one outcome, and is settled once committed."""
+    """Every row read is opened here in its portion, becomes ready in one outcome, and is settled once
+    committed."""
 
     def __init__(self) -> None:
         self.failure: Exception | None = None  # of the encoder, on every text: only a new pipeline can go on
@@ -100,7 +102,8 @@ class Ledger:
         return not self._ready.empty()
 
     def reached(self, written: Iterable[Ready]) -> Checkpoint | None:
-        """How far the backfill is once these are written too: to the end of the unbroken run of whole pages."""
+        """How far the backfill is once these are written too: to the end of the unbroken run of whole
+        pages."""
         with self._lock:
             left = {page: self._unwritten[page] for page in self._pages}
             for ready in written:

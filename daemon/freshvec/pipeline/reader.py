@@ -17,11 +17,14 @@ from freshvec.pipeline.ahead import PageAhead
 from freshvec.pipeline.epoch import Epoch
 from freshvec.pipeline.ledger import Ledger, Portion
 from freshvec.pipeline.progress import Progress
+from freshvec.pipeline.proof import Proof
 from freshvec.records import Fate, Key, Outcome, SourceRow, Tokens, Urgency, Vector
 from freshvec.scans.backfill import Backfill
+from freshvec.scans.faults import faults
 from freshvec.scans.orphans import OrphanScan
+from freshvec.scans.vectors import VectorSample
 from freshvec.source.bound import BoundSync
-from freshvec.source.rows import RowReader
+from freshvec.source.rows import RowReader, without_last_word
 
 _LIVE_ROWS = 256
 _PAGES_AHEAD = 2  # one being encoded, one waiting: the encoder never waits for a read
@@ -49,6 +52,7 @@ class Reader:
         self._encoder = dispatcher.encoder
         self._page_rows = settings.page_rows or (1000 if dispatcher.encoder.device == "cpu" else 8192)
         self._slice = max(1, self._page_rows // 4)
+        self._settings = settings
         self._progress = progress
         self._ledger = ledger
         self._epoch = epoch
@@ -57,6 +61,8 @@ class Reader:
         self._backfill = Backfill(connection, bound)
         self._orphans: OrphanScan | None = None
         self._orphans_asked: list[int] = []  # the requests that the scan under way answers
+        self._lost = 0  # orphans that this walk has found
+        self._proof: Proof | None = None
         self._proof_due = self._proof_every = math.inf
         self._page_due = 0.0  # of a walk that only proves: it leaves the database most of the time
         self._ahead = PageAhead(self._backfill, ledger)
@@ -112,6 +118,9 @@ class Reader:
         if not changes:
             return False
         rows = self._rows.read([change.key for change in changes])
+        changes = changes[
+            : len(rows)
+        ]  # the others stay in the queue: their texts are too long to be held as well
         entries: dict[Key, tuple[int, ...]] = {}
         for change, row in zip(changes, rows, strict=True):
             key = row.key if row else change.key  # the source's spelling, if there is a row
@@ -129,7 +138,8 @@ class Reader:
         began = time.monotonic()
         fence, rows = self._ahead.take(self._page_rows)
         last_key = rows[-1].key if rows else None
-        not_fresh = sum(not row.unchanged for row in rows)
+        wrong = [row.key for row in rows if not row.unchanged] if self._backfill.was_proven else []
+        not_fresh = len(faults(self._connection, self._bound, wrong))
         portion = Portion(Urgency.BACKFILL, fence, len(rows), last_key=last_key, not_fresh=not_fresh)
         if rows:
             self._ledger.open(portion)
@@ -141,10 +151,17 @@ class Reader:
         return True
 
     def _finish_backfill(self) -> bool:
-        """The last page is written: remove orphans, a step at a time, then call the walk done."""
-        if self._scan_orphans():
+        """The last page is written: remove orphans, compare vectors, a step at a time, then call the walk done."""
+        if self._proof is None:
+            if not self._scan_orphans():
+                return True
+            rows = self._settings.prove_vectors if self._backfill.proves else 0
+            sample = VectorSample(self._connection, self._bound, rows)
+            self._proof = Proof(sample, self._dispatcher, self._settings.precision, self._ledger, owner=self)
+        if not self._proof.step():
             with self._epoch.transaction(self._connection):
-                self._backfill.finish()
+                self._backfill.finish(self._lost + self._proof.wrong, self._proof.same)
+            self._proof, self._lost = None, 0
             self._proof_due = time.monotonic() + self._proof_every
         return True
 
@@ -152,7 +169,7 @@ class Reader:
         """One step; True at the end."""
         self._orphans = self._orphans or OrphanScan(self._connection, self._bound)
         with self._epoch.transaction(self._connection):
-            self._orphans.queue(_ORPHANS_A_STEP)
+            self._lost += len(self._orphans.queue(_ORPHANS_A_STEP))
             if self._orphans.is_done:
                 self._orphans.correct()
         if not self._orphans.is_done:
@@ -178,6 +195,7 @@ class Reader:
             return True
         if time.monotonic() >= self._proof_due:
             self._proof_due = math.inf
+            self._lost = 0
             with self._epoch.transaction(self._connection):
                 self._backfill.restart(proves=True)
             return True
@@ -224,11 +242,12 @@ class Reader:
         return None if known is None else Outcome(key, fence, Fate.STORE, known, row.content_hash)
 
     def _tokenize(self, portion: Portion, groups: list[list[SourceRow]]) -> list[Tokens]:
-        """Tokens of each group's text. A group whose rows have all changed meanwhile is emptied and left out."""
+        """Tokens of each group's text. A group whose rows have all changed meanwhile is emptied and left
+        out."""
         limit = self._bound.max_characters
-        texts = [_without_last_word(group[0].text or "", limit) for group in groups]
+        texts = [without_last_word(group[0].text or "", limit) for group in groups]
         tokens = []
-        for group, text, found in zip(groups, texts, self._encoder.tokenize(texts), strict=True):
+        for group, found in zip(groups, self._encoder.tokenize(texts), strict=True):
             if len(group[0].text or "") < limit or found.truncated:
                 tokens.append(found)
             elif whole := self._whole(portion, group):
@@ -236,11 +255,12 @@ class Reader:
         return tokens
 
     def _whole(self, portion: Portion, group: list[SourceRow]) -> str | None:
-        """The whole text of a group whose beginning does not fill the model; None where no row has it any more.
+        """The whole text of a group whose beginning does not fill the model; None where no row has it any
+        more.
 
-        It is read again, and a row may have been written meanwhile. Such a row leaves the group, and goes on as it
-        is now: that reading is later than the portion's fence, so its fence is that of this text too. Nothing is
-        encoded but the very text whose hash is stored with it.
+        It is read again, and a row may have been written meanwhile. Such a row leaves the group, and goes on
+        as it is now: that reading is later than the portion's fence, so its fence is that of this text too.
+        Nothing is encoded but the very text whose hash is stored with it.
         """
         while group:
             row = group[0]
@@ -264,7 +284,7 @@ class Reader:
         # Longest first, the ETA would mislead and the search for the best size see one length at a time.
         random.shuffle(batches)
         for batch in batches:
-            done = partial(self._encoded, portion, [groups[i] for i in batch.indices])
+            done = partial(self._encoded, portion, [_textless(groups[i]) for i in batch.indices])
             chosen = [tokens[i] for i in batch.indices]
             self._dispatcher.submit(portion.urgency, chosen, batch.size, done, owner=self)
 
@@ -287,14 +307,10 @@ class Reader:
         self._ledger.put(portion, outcomes)
 
 
+def _textless(group: list[SourceRow]) -> list[SourceRow]:
+    """Rows without their texts, which are tokenised: thousands may wait for the encoder."""
+    return [replace(row, text=None) for row in group]
+
+
 def _removed(portion: Portion, keys: Iterable[Key]) -> list[Outcome]:
     return [Outcome(key, portion.fence, Fate.REMOVE) for key in keys]
-
-
-def _without_last_word(text: str, limit: int) -> str:
-    """A text that was cut at `limit` characters, without the word that the cut may have gone through.
-
-    Half a word has other tokens than the whole one. What is left has the tokens that the whole text begins
-    with; of one endless word that is nothing. Only a space or a new line ends a word in every tokenizer.
-    """
-    return text if len(text) < limit else text[: max(text.rfind(" "), text.rfind("\n"), 0)]
