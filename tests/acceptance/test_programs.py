@@ -32,7 +32,7 @@ from tests.acceptance.programs import (
 from tests.support import Connection, NullEncoder, as_vector, bound_sync, running, settings_for, sync_of
 
 _WANTED = int(os.environ.get("FRESHVEC_PROGRAMS", "0"))
-_AT_REST_SECONDS = float(os.environ.get("REST", "45"))
+_AT_REST_SECONDS = 45.0
 _COLUMNS = (["body"], ["body", "note"])
 
 
