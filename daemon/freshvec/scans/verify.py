@@ -132,9 +132,7 @@ def _make_known(connection: Connection, bound: BoundSync, wrong: Sequence[Stored
         connection.execute(bound.compose(_SQL["ring"]))
 
 
-def _last(
-    connection: Connection, bound: BoundSync, template: LiteralString, after: Key | None
-) -> Key | None:
+def _last(connection: Connection, bound: BoundSync, template: LiteralString, after: Key | None) -> Key | None:
     """The last key of the range that begins after a key; None where it is the last range."""
     beyond = bound.compose("WHERE {beyond_after}") if after else sql.SQL("")
     query = bound.compose(template, beyond=beyond)
