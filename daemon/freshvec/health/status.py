@@ -44,7 +44,7 @@ def unapplied(connection: Connection, declared: Sequence[Sync]) -> dict[str, str
     """Declared syncs that the database does not have as declared, each with what is to be done."""
     with translated("read", "freshvec.sync"):
         (is_made, encoding) = connection.execute(_SQL["server"]).fetchone() or (False, "")
-        applied = dict(connection.execute(_SQL["definitions"]).fetchall()) if is_made else {}
+        applied: dict[str, str] = dict(connection.execute(_SQL["definitions"]).fetchall()) if is_made else {}
     found = {}
     for sync in declared:
         if sync.name not in applied:
