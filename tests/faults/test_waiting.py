@@ -158,6 +158,7 @@ def test_settings_of_the_role_reach_nothing_of_ours(url: str, docs: Connection) 
             assert worker.keepers[0].pipeline is first, "no session of ours was cut off"
             assert worker.keepers[0].last_error is None
     finally:
+        docs.execute(f"DROP OWNED BY {role} CASCADE")
         docs.execute(f"DROP ROLE {role}")
 
 
