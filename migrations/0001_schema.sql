@@ -165,7 +165,7 @@ CREATE FUNCTION freshvec.sync_status() RETURNS TABLE (
   owner_pid int, device text, rows_per_second float8, eta_seconds float8,
   lag_p50_ms float8, lag_p99_ms float8,
   texts_truncated bigint, last_error text, proven_at timestamptz, proven_found bigint, proven_vectors bigint,
-  refused bigint
+  refused bigint, trouble text
 ) LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   s freshvec.sync;
@@ -216,6 +216,7 @@ BEGIN
     proven_found := s.proven_found;
     proven_vectors := s.proven_vectors;
     refused := s.refused;
+    trouble := s.trouble;
     RETURN NEXT;
   END LOOP;
 END $$;

@@ -48,6 +48,7 @@ UNION ALL
 SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings
  WHERE name IN ('transaction_timeout', 'idle_session_timeout')
 """
+_TRIES = 50
 _KEEPALIVE: dict[str, Any] = {
     "connect_timeout": 10,
     "keepalives_idle": 5,
@@ -94,8 +95,19 @@ def connect(url: SecretStr, purpose: str) -> Connection:
             application_name=f"freshvec {purpose}",
             **(_KEEPALIVE | params | {"client_encoding": "UTF8"}),
         )
+        _unhurry(connection)
         connection.execute(_SESSION)
     return connection
+
+
+def _unhurry(connection: Connection) -> None:
+    """A timeout of the role's must not cut off the very statement that takes it away."""
+    for _ in range(_TRIES):
+        try:
+            connection.execute("SET statement_timeout = 0")
+            return
+        except psycopg.errors.QueryCanceled:
+            continue
 
 
 def _parsed(url: SecretStr) -> dict[str, Any]:
