@@ -77,8 +77,8 @@ class Plan:
         return bool(set(self.lacking) & set(self.shape))
 
     def without_ddl(self) -> "Plan":
-        """The same binding, with nothing made, mended or granted."""
-        return replace(self, lacking=(), access=())
+        """The same binding, with nothing made, mended or granted. Who was given the target stays noted."""
+        return replace(self, lacking=(), access=(), readers=self.applied.granted if self.applied else ())
 
     @property
     def is_applied(self) -> bool:

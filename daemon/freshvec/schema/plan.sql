@@ -27,4 +27,5 @@ GRANT UPDATE ON freshvec.sync TO {role};
 GRANT SELECT, INSERT, DELETE ON freshvec.rescan TO {role};
 GRANT SELECT, INSERT, UPDATE ON freshvec.activity TO {role};
 GRANT SELECT, UPDATE, USAGE ON SEQUENCE freshvec.fence TO {role};
-GRANT EXECUTE ON FUNCTION freshvec.ring(text), freshvec.ask_for_walk(text, text), freshvec.sync_status() TO {role}
+GRANT EXECUTE ON FUNCTION freshvec.ring(text), freshvec.ask_for_walk(text, text),
+      freshvec.sync_status(), freshvec.failures(int) TO {role}
