@@ -164,7 +164,8 @@ def test_a_revoke_that_the_worker_may_not_follow_is_followed_by_apply(server_url
     app.execute("REVOKE SELECT ON docs FROM tenant")
     with running(limited, NullEncoder()) as worker:
         wait_fresh(worker)
-        assert "may not" in (app.execute("SELECT last_error FROM freshvec.status").fetchone() or ("",))[0]
+        said = "SELECT coalesce(last_error, '') FROM freshvec.status"
+        until("it is said", lambda: "may not" in (app.execute(said).fetchone() or ("",))[0])
     assert shown(app) == [None, 100, None]
     with connect(full.database.direct, "test") as connection:
         apply(connection, full.sync[0], model, "worker")
@@ -212,14 +213,14 @@ def test_a_worker_that_policies_apply_to_says_bypassrls_and_deletes_nothing(
 def test_row_security_that_begins_to_apply_to_a_running_worker_deletes_nothing(
     server_url: str, app: Connection
 ) -> None:
-    app.execute("CREATE SCHEMA freshvec AUTHORIZATION owner")
+    app.execute(f"GRANT CREATE ON DATABASE {app.info.dbname} TO owner")
     settings = settings_for(run_as(server_url, "owner"), sync_of("docs"), sweep_seconds=0.3)
     trouble = "SELECT coalesce(last_error, '') FROM freshvec.status"
     with running(settings, NullEncoder()) as worker:
         wait_fresh(worker)
         app.execute("ALTER TABLE docs ENABLE ROW LEVEL SECURITY; ALTER TABLE docs FORCE ROW LEVEL SECURITY")
         app.execute("UPDATE docs SET body = body || '!' WHERE id > 50")
-        app.execute("SELECT freshvec.ask_for_walk('docs', 'test')")
+        app.execute("INSERT INTO freshvec.rescan (sync, reason) VALUES ('docs', 'test')")
         until("it is said", lambda: "BYPASSRLS" in (app.execute(trouble).fetchone() or ("",))[0])
         assert count(app, "docs_embedding") == 100
         app.execute("ALTER ROLE owner BYPASSRLS")

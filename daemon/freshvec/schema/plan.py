@@ -48,6 +48,7 @@ class Plan:
     readers: tuple[str, ...]
     applied: Applied | None
     difference: Difference
+    identity: str = ""  # as read when this was planned
 
     @property
     def definition(self) -> str:
@@ -116,6 +117,7 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
         access=_text(connection, rights + access.ddl),
         readers=tuple(role or "" for role in access.granted),
         difference=identity.difference(applied.identity if applied else "", now),
+        identity=now,
     )
 
 
