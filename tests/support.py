@@ -32,7 +32,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
-def until(what: str, condition: Callable[[], object], seconds: float = float(os.environ.get("UNTIL", "90"))) -> None:
+def until(what: str, condition: Callable[[], object], seconds: float = 90.0) -> None:
     """Wait for a condition; fail with its name when the deadline passes."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -152,7 +152,7 @@ def running(settings: Settings, encoder: Encoder, *, once: bool = False) -> Iter
         raise raised[0]
 
 
-def wait_fresh(worker: Worker, seconds: float = float(os.environ.get("UNTIL", "90"))) -> None:
+def wait_fresh(worker: Worker, seconds: float = 90.0) -> None:
     """Until every sync of the worker has nothing left to do."""
     until("every row is fresh", lambda: all(keeper.is_fresh for keeper in worker.keepers), seconds)
 

@@ -38,8 +38,12 @@ def app(server_url: str) -> Iterator[Connection]:
         connection.execute("GRANT CREATE ON SCHEMA public TO owner")
         connection.execute("SET ROLE owner")
         connection.execute("CREATE TABLE docs (id int PRIMARY KEY, tenant text, body text)")
-        connection.execute("INSERT INTO docs SELECT g, 't' || g % 10, 'text ' || g FROM generate_series(1, 100) g")
-        connection.execute("CREATE POLICY by_tenant ON docs USING (tenant = current_setting('app.tenant', true))")
+        connection.execute(
+            "INSERT INTO docs SELECT g, 't' || g % 10, 'text ' || g FROM generate_series(1, 100) g"
+        )
+        connection.execute(
+            "CREATE POLICY by_tenant ON docs USING (tenant = current_setting('app.tenant', true))"
+        )
         connection.execute("RESET ROLE")
         yield connection
         connection.execute("RESET ROLE")
@@ -126,7 +130,9 @@ def test_grants_and_revokes_are_followed(app: Connection, live: Worker) -> None:
     shows(app, [100, 100, 100], "other")
 
 
-def test_a_role_that_is_gone_or_renamed_keeps_nothing_from_being_followed(app: Connection, live: Worker) -> None:
+def test_a_role_that_is_gone_or_renamed_keeps_nothing_from_being_followed(
+    app: Connection, live: Worker
+) -> None:
     app.execute("CREATE ROLE passing")
     app.execute("GRANT SELECT ON docs TO passing")
     granted = "SELECT granted FROM freshvec.sync"
@@ -146,7 +152,9 @@ def test_the_owner_of_the_table_is_shown_what_another_role_applied(app: Connecti
     shows(app, [None, None, None], "owner")
 
 
-def test_a_revoke_that_the_worker_may_not_follow_is_followed_by_apply(server_url: str, app: Connection) -> None:
+def test_a_revoke_that_the_worker_may_not_follow_is_followed_by_apply(
+    server_url: str, app: Connection
+) -> None:
     """Notes of what was granted outlive a worker that has no right to take it away."""
     from freshvec.db import connect
     from freshvec.records import Model
@@ -173,7 +181,10 @@ def test_a_revoke_that_the_worker_may_not_follow_is_followed_by_apply(server_url
 
 
 POLICY_APPLIES = {
-    "a forced owner": ("ALTER TABLE docs ENABLE ROW LEVEL SECURITY; ALTER TABLE docs FORCE ROW LEVEL SECURITY", "owner"),
+    "a forced owner": (
+        "ALTER TABLE docs ENABLE ROW LEVEL SECURITY; ALTER TABLE docs FORCE ROW LEVEL SECURITY",
+        "owner",
+    ),
     "a role with grants": ("ALTER TABLE docs ENABLE ROW LEVEL SECURITY", "worker"),
 }
 
@@ -237,6 +248,7 @@ def test_a_search_through_the_view_uses_the_vector_index(server_url: str, app: C
     app.execute("ANALYZE")
     with psycopg.connect(run_as(server_url, "tenant"), autocommit=True) as session:
         plan = session.execute(
-            "EXPLAIN SELECT id FROM docs_embedded ORDER BY embedding <=> %s::vector LIMIT 5", (str([1.0] * 8),)
+            "EXPLAIN SELECT id FROM docs_embedded ORDER BY embedding <=> %s::vector LIMIT 5",
+            (str([1.0] * 8),),
         ).fetchall()
     assert any("nearest" in line for (line,) in plan), plan
