@@ -17,6 +17,7 @@ _SQL = queries("health/status")
 def read(connection: Connection) -> list[dict[str, Any]]:
     """One mapping a sync, with the columns of `freshvec.status`."""
     with translated("read", "freshvec.status"), connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(_SQL["allow_views"])
         return cursor.execute(_SQL["all"]).fetchall()
 
 

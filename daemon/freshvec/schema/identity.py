@@ -11,6 +11,7 @@ from freshvec.db import Connection, queries
 from freshvec.source.bound import BoundSync
 
 _SQL = queries("schema/identity")
+_OURS = ("triggers", "target", "target_file", "queue", "view")
 _PARTIAL = ("members", "triggers")  # a partition that came or went changes these two
 
 
@@ -55,6 +56,28 @@ def generation(connection: Connection, name: str) -> int | None:
     """The generation of an applied sync."""
     row = connection.execute(_SQL["generation"], {"name": name}).fetchone()
     return None if row is None else row[0]
+
+
+def applied(connection: Connection, name: str) -> str:
+    """The identity that was noted when the sync was last bound."""
+    row = connection.execute(_SQL["applied"], {"name": name}).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def noted(planned: str, now: str, *, has_made: bool) -> str:
+    """The identity to note after a plan was carried out: of our objects what is there now, of the rest what was planned.
+
+    So whatever the application changed meanwhile is a difference at the next look.
+    """
+    if not has_made or not planned:
+        return planned or now
+    made = json.loads(now)
+    return json.dumps(json.loads(planned) | {name: made[name] for name in _OURS})
+
+
+def is_same(one: str, other: str) -> bool:
+    return bool(json.loads(one) == json.loads(other))
 
 
 def difference(before: str, now: str) -> Difference:

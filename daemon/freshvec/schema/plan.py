@@ -49,6 +49,7 @@ class Plan:
     readers: tuple[str, ...]
     applied: Applied | None
     difference: Difference
+    identity: str = ""  # as read when this was planned
 
     @property
     def definition(self) -> str:
@@ -78,8 +79,8 @@ class Plan:
         return self.shape[0] in self.lacking  # all of the shape is run, or only what mends the triggers
 
     def without_ddl(self) -> "Plan":
-        """The same binding, with nothing made, mended or granted."""
-        return replace(self, lacking=(), access=())
+        """The same binding, with nothing made, mended or granted. Who was given the target stays noted."""
+        return replace(self, lacking=(), access=(), readers=self.applied.granted if self.applied else ())
 
     @property
     def is_applied(self) -> bool:
@@ -120,6 +121,7 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
         access=_text(connection, rights + access.ddl),
         readers=tuple(role or "" for role in access.granted),
         difference=identity.difference(applied.identity if applied else "", now),
+        identity=now,
     )
 
 

@@ -141,7 +141,7 @@ class Keeper:
         bound = self._bind(connection, planned)
         self.pipeline = Pipeline(bound, self.dispatcher, self._settings, self.progress, walk_again=self._once)
         self._seen = bound.generation
-        self._identity, _ = identity.read(connection, bound)
+        self._identity = identity.applied(connection, self.sync.name)
         self._running_since = time.monotonic()
         self._walk_due = time.monotonic() + self._settings.daemon.sweep_seconds
         self.pipeline.start()
@@ -200,7 +200,7 @@ class Keeper:
             return
         self._check_due = False
         now, generation = identity.read(connection, self.pipeline.bound)
-        if now != self._identity or generation != self.pipeline.bound.generation:
+        if not identity.is_same(now, self._identity) or generation != self.pipeline.bound.generation:
             logger.info(
                 "sync {}: {} or what was applied has changed; looking again", self.sync.name, self.sync.table
             )
