@@ -11,17 +11,6 @@ from freshvec.records import Fate, Key, Outcome
 from freshvec.source.bound import BoundSync
 from freshvec.target.binary import RealArray, register
 
-_STATEMENTS = (
-    "upsert",
-    "touch",
-    "overtaken",
-    "clear",
-    "remove",
-    "clear_tombstones",
-    "raise_fence",
-    "count",
-)
-
 
 class TargetWriter:
     """Writes rows inside the caller's transaction."""
@@ -32,7 +21,7 @@ class TargetWriter:
         self.connection = connection
         self._bound = bound
         self._model = {"fingerprint": bound.model.fingerprint}
-        self._queries = {name: bound.compose(self.statements[name]) for name in _STATEMENTS}
+        self._queries = {name: bound.compose(text) for name, text in self.statements.items()}
         register(connection)
 
     def write(self, outcomes: Sequence[Outcome]) -> list[Key]:
