@@ -1,17 +1,22 @@
 """The fence, one interleaving at a time: what two workers, or one with batches under way, can do to a row."""
 
+import threading
 from collections.abc import Iterator
 
 import numpy as np
 import psycopg
 import pytest
 
-from freshvec.db import connect
-from freshvec.records import Fate, Outcome
+from freshvec.db import WRITE_LOCK_CLASS, connect
+from freshvec.pipeline.epoch import take
+from freshvec.pipeline.ledger import Ledger, Portion, Ready
+from freshvec.pipeline.progress import Progress
+from freshvec.pipeline.writer import Writer
+from freshvec.records import Fate, Key, Outcome, Urgency
 from freshvec.target.upsert import TargetWriter
-from tests.support import Connection, NullEncoder, backfill, bound_sync, count, settings_for, sync_of
+from tests.support import Connection, NullEncoder, backfill, bound_sync, settings_for, sync_of, until
 
-KEY = ("1",)
+KEY: Key = ("1",)
 
 
 @pytest.fixture
@@ -24,18 +29,15 @@ def writer(url: str, docs: Connection) -> Iterator[TargetWriter]:
         yield TargetWriter(connection, bound_sync(connection, settings, NullEncoder()))
 
 
-def write(writer: TargetWriter, fence: int, fate: Fate, text: bytes | None = None) -> None:
+def write(writer: TargetWriter, fence: int, fate: Fate, text: bytes | None = None) -> list[Key]:
+    """Write one outcome; gives the keys to be read again."""
     vector = np.full(8, fence, dtype=np.float32) if fate is Fate.STORE and text else None
     with writer.connection.transaction():
-        writer.write([Outcome(KEY, fence, fate, vector, text)])
+        return writer.write([Outcome(KEY, fence, fate, vector, text)])
 
 
 def stored(docs: Connection) -> tuple[object, ...] | None:
     return docs.execute("SELECT content_hash, fence FROM docs_embedding").fetchone()
-
-
-def queued(docs: Connection) -> int:
-    return count(docs, "freshvec.queue_docs")
 
 
 def test_an_older_read_does_not_overwrite_a_newer_one(writer: TargetWriter, docs: Connection) -> None:
@@ -47,19 +49,17 @@ def test_an_older_read_does_not_overwrite_a_newer_one(writer: TargetWriter, docs
 def test_an_unchanged_row_raises_the_fence_against_an_older_read(
     writer: TargetWriter, docs: Connection
 ) -> None:
-    write(writer, 6, Fate.TOUCH, b"A")
+    assert write(writer, 6, Fate.TOUCH, b"A") == []
     write(writer, 5, Fate.STORE, b"older")
     assert stored(docs) == (b"A", 6)
-    assert queued(docs) == 0
 
 
 def test_an_older_read_written_before_the_touch_is_not_fenced_in(
     writer: TargetWriter, docs: Connection
 ) -> None:
     write(writer, 5, Fate.STORE, b"older")
-    write(writer, 6, Fate.TOUCH, b"A")
+    assert write(writer, 6, Fate.TOUCH, b"A") == [KEY], "the row is to be read again"
     assert stored(docs) == (b"older", 5)
-    assert queued(docs) == 1, "the row is to be read again"
 
 
 def test_an_emptied_text_keeps_its_fence(writer: TargetWriter, docs: Connection) -> None:
@@ -78,14 +78,27 @@ def test_a_deleted_row_does_not_come_back(writer: TargetWriter, docs: Connection
 
 
 def test_a_removal_waits_for_writers_under_way_and_sees_what_they_wrote(
-    writer: TargetWriter, docs: Connection
+    url: str, writer: TargetWriter, docs: Connection
 ) -> None:
-    with psycopg.connect(docs.info.dsn) as other:
-        lock = "SELECT pg_try_advisory_xact_lock(1719035235, -id) FROM freshvec.sync"
-        with writer.connection.transaction():
-            writer.write([Outcome(KEY, 9, Fate.STORE, np.ones(8, dtype=np.float32), b"under way")])
-            assert other.execute(lock).fetchone() == (False,)
-        assert other.execute(lock).fetchone() == (True,)
+    """Else it could look for the row's vector before that is there, and a writer for the row while it is."""
+    settings, encoder = settings_for(url, sync_of("docs")), NullEncoder()
+    docs.execute("DELETE FROM docs")
+    waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with psycopg.connect(url) as other, connect(settings.database.url, "test") as connection:
+        bound = bound_sync(connection, settings, encoder)
+        epoch, ledger = take(connection, "docs", bound.generation), Ledger()
+        removal = Portion(Urgency.LIVE, 9, 1)
+        ledger.open(removal)
+        removing = Writer(connection, bound, settings.daemon, Progress(), ledger, epoch)
+        other.execute("SELECT pg_advisory_xact_lock_shared(%s, hashtext('docs'))", (WRITE_LOCK_CLASS,))
+        other.execute("UPDATE docs_embedding SET fence = 8, content_hash = 'under way'")
+        ready = [Ready(removal, [Outcome(KEY, 9, Fate.REMOVE)])]
+        thread = threading.Thread(target=removing.flush, args=(ready,))
+        thread.start()
+        until("the removal waits", lambda: docs.execute(waits).fetchone() == (1,))
+        other.commit()
+        thread.join(60)
+    assert stored(docs) is None
 
 
 def test_of_several_outcomes_of_a_row_the_last_read_counts(writer: TargetWriter, docs: Connection) -> None:

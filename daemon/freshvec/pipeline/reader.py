@@ -130,10 +130,14 @@ class Reader:
             self._page_due = time.monotonic() + min(_LONGEST_REST, _REST * (time.monotonic() - began))
         elif not self._backfill.exhausted:
             self._ahead = self._page_thread.submit(read)
+        portion = None
         if rows:
             not_fresh = sum(not row.unchanged for row in rows)
             portion = Portion(Urgency.BACKFILL, fence, len(rows), last_key=rows[-1].key, not_fresh=not_fresh)
             self._ledger.open(portion)
+        # Live changes are read while the next page is under way: its rows may be among them.
+        self._ledger.expect(None if self._ahead is None else fence)
+        if portion is not None:
             self._handle(portion, rows)
         return True
 
