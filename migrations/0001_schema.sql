@@ -24,7 +24,6 @@ CREATE TABLE freshvec.sync (
   walk_proves boolean NOT NULL DEFAULT false, -- the walk only proves: nothing is known to be missing
   walk_rows bigint NOT NULL DEFAULT 0,        -- source rows that the walk under way has passed
   walk_found bigint NOT NULL DEFAULT 0,       -- rows among them that were not fresh and not queued
-  walk_vectors bigint NOT NULL DEFAULT 0,     -- vectors among them that were encoded again and found the same
   walk_started_at timestamptz,
   rows_walked bigint,                     -- source rows that the last whole walk passed
   proven_at timestamptz,                  -- when the last whole walk ended: all is fresh since its start
@@ -70,12 +69,21 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$ SELECT pg_notify('freshvec', sync) $$;
 REVOKE ALL ON FUNCTION freshvec.ring(text) FROM PUBLIC;
 
--- What a trigger calls when it cannot note a change: the whole table will be compared. It never fails, and
--- asks once.
+-- What a trigger calls when it cannot note a change: the whole table will be compared. It never fails nor
+-- waits, and asks once: whoever relies on a request that is there already keeps it there until its own
+-- transaction has ended.
 CREATE FUNCTION freshvec.ask_for_walk(name text, why text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  is_asked boolean;
 BEGIN
-  IF NOT EXISTS (SELECT FROM freshvec.rescan WHERE sync = name AND reason = why) THEN
+  BEGIN
+    PERFORM FROM freshvec.rescan WHERE sync = name AND reason = why LIMIT 1 FOR KEY SHARE SKIP LOCKED;
+    is_asked := FOUND;
+  EXCEPTION WHEN serialization_failure THEN
+    is_asked := false;  -- answered since this transaction's snapshot
+  END;
+  IF NOT is_asked THEN
     INSERT INTO freshvec.rescan (sync, reason) VALUES (name, why);
     PERFORM freshvec.ring(name);
   END IF;
@@ -84,6 +92,40 @@ EXCEPTION WHEN OTHERS THEN
     name, why, SQLERRM;
 END $$;
 REVOKE ALL ON FUNCTION freshvec.ask_for_walk(text, text) FROM PUBLIC;
+
+-- DDL on a table that is kept: the worker looks at once instead of at its next sweep. It must never fail the
+-- DDL, and rings for these tables alone: a notification takes a lock of the whole cluster.
+CREATE FUNCTION freshvec.notice_ddl() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF current_setting('max_prepared_transactions') <> '0' THEN
+    RETURN;  -- a transaction that has notified cannot be prepared
+  ELSIF TG_EVENT = 'sql_drop' THEN
+    PERFORM pg_notify('freshvec', '') FROM pg_event_trigger_dropped_objects() AS c
+       JOIN freshvec.sync AS s ON c.objid = s.source_oid
+            OR c.object_identity = format('%I.%I', s.source_schema, s.source_table)
+      LIMIT 1;
+  ELSE
+    PERFORM pg_notify('freshvec', '') FROM pg_event_trigger_ddl_commands() AS c
+       JOIN freshvec.sync AS s ON c.objid = s.source_oid
+            OR c.object_identity = format('%I.%I', s.source_schema, s.source_table)
+      LIMIT 1;
+  END IF;
+EXCEPTION WHEN OTHERS THEN
+  RETURN;
+END $$;
+
+-- Only a superuser may create these; without them the worker looks at each sweep.
+DO $$
+BEGIN
+  CREATE EVENT TRIGGER freshvec_ddl ON ddl_command_end
+    WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO')
+    EXECUTE FUNCTION freshvec.notice_ddl();
+  CREATE EVENT TRIGGER freshvec_drop ON sql_drop
+    WHEN TAG IN ('DROP TABLE', 'DROP SCHEMA', 'ALTER TABLE') EXECUTE FUNCTION freshvec.notice_ddl();
+EXCEPTION WHEN insufficient_privilege THEN
+  NULL;
+END $$;
 
 -- Rows of a table: counted where that is quick and allowed, else estimated from the statistics.
 CREATE FUNCTION freshvec.count_rows(relation regclass) RETURNS bigint

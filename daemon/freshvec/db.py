@@ -35,10 +35,12 @@ SELECT set_config(name, value, false) FROM (VALUES
   ('standard_conforming_strings', 'on'), ('xmlbinary', 'base64'), ('xmloption', 'content'),
   ('lc_monetary', 'C'), ('lc_numeric', 'C'), ('lc_time', 'C'),
   ('default_text_search_config', 'pg_catalog.simple'),
-  ('quote_all_identifiers', 'off'), ('row_security', 'off'),
+  ('quote_all_identifiers', 'off'), ('array_nulls', 'on'), ('transform_null_equals', 'off'),
+  ('row_security', 'off'),
   ('default_transaction_isolation', 'read committed'),
   ('default_transaction_read_only', 'off'), ('default_transaction_deferrable', 'off'),
   ('statement_timeout', '0'), ('lock_timeout', '10s'), ('idle_in_transaction_session_timeout', '60s'),
+  ('work_mem', '32MB'),
   ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('jit', 'off'),
   ('synchronous_commit', 'off')
 ) AS setting(name, value)

@@ -150,7 +150,7 @@ def test_a_page_that_is_read_ahead_brings_no_text_back(
                 last_text.set()
             return super().tokenize(texts)
 
-    def page(backfill: Backfill, limit: int) -> tuple[int, list[SourceRow]]:
+    def page(backfill: Backfill, limit: int) -> list[SourceRow]:
         found = read_page(backfill, limit)
         if next(pages) == 2:
             ahead.set()

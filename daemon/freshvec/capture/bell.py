@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from freshvec.db import Connection, connect, queries, translated
 
 _SQL = queries("capture/bell")
+DDL = ""  # rings in place of a sync's name after DDL on a table that is kept
 
 
 class Waker:

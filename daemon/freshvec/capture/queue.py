@@ -80,10 +80,10 @@ class QueueReader:
         self._is_drained = {False: False, True: False}
         if self._mark and self._is_decided:
             self._floor, self._mark = self._mark[0], None
-        xmax, xmin, highest = self._connection.execute(self._horizon).fetchone() or (0, 0, 0)
+        following, oldest, highest = self._connection.execute(self._horizon).fetchone() or (0, 0, 0)
         if self._mark is None:
-            self._mark, self._is_decided = (max(highest, self._floor), xmax), False
-        elif xmin >= self._mark[1]:
+            self._mark, self._is_decided = (max(highest, self._floor), following), False
+        elif oldest >= self._mark[1]:
             self._is_decided = True
 
     def rescans(self) -> list[tuple[int, str]]:

@@ -34,11 +34,13 @@ SELECT (SELECT nextval('freshvec.fence')), (SELECT count(*) FROM entries), (SELE
        seqs, {k_texts}
   FROM found
 
--- horizon: the transactions that may still commit entries below what has been read, and the highest entry
--- there is
-SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
-       pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+-- horizon: the first transaction id not given yet, the oldest one still running, and the highest entry there
+-- is. A snapshot's own xmax will not do: it follows the last transaction that has ended, and later ones may
+-- be running. age() says how far the next id is from a given one; it looks after the snapshot was taken, so
+-- it errs upwards.
+SELECT pg_snapshot_xmax(s)::text::bigint + age(pg_snapshot_xmax(s)::xid), pg_snapshot_xmin(s)::text::bigint,
        (SELECT coalesce(max(seq), 0) FROM {queue})
+  FROM pg_current_snapshot() AS s
 
 -- delete: exactly the entries whose rows were written; gives each one's lag in seconds
 DELETE FROM {queue} WHERE seq = ANY (%(seqs)s)

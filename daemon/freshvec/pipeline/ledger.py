@@ -61,10 +61,15 @@ class Ledger:
         self._lock = threading.Lock()
         self._unwritten: dict[Portion, int] = {}  # rows, by portion in the order of reading
         self._pages: deque[Portion] = deque()  # of the backfill, in key order
+        self._ahead = math.inf  # fence of the page that is being read ahead, before it is opened
         self._in_flight = dict.fromkeys(Urgency, 0)  # rows
         self._entries: dict[Urgency, set[int]] = {urgency: set() for urgency in Urgency}
-        self._ahead = math.inf  # a page is being read ahead, whose fence is above this one
         self._ready: queue.SimpleQueue[Ready | None] = queue.SimpleQueue()
+
+    def expect(self, fence: float) -> None:
+        """A page is about to be read ahead under this fence; infinity: none is."""
+        with self._lock:
+            self._ahead = fence
 
     def open(self, portion: Portion) -> None:
         """These rows have been read."""
@@ -75,13 +80,6 @@ class Ledger:
                 self._entries[portion.urgency].update(entries)
             if portion.last_key is not None:
                 self._pages.append(portion)
-
-    def expect(self, above: int | None) -> None:
-        """A page is being read whose fence is above that number, and will be opened later; None: no page."""
-        with self._lock:
-            self._ahead = math.inf if above is None else above
-        if above is None:
-            self.wake()
 
     def put(self, portion: Portion, outcomes: list[Outcome]) -> None:
         """These rows are ready to be written. Never blocks: the reader's read-ahead bounds what is put."""
@@ -124,9 +122,7 @@ class Ledger:
         """
         is_page = portion.urgency is Urgency.BACKFILL
         with self._lock:
-            if self._ahead < portion.fence and not is_page:
-                return True
-            return any(
+            return (self._ahead < portion.fence and not is_page) or any(
                 other.fence < portion.fence and not (is_page and other.urgency is Urgency.BACKFILL)
                 for other in self._unwritten
                 if other is not portion
@@ -135,7 +131,7 @@ class Ledger:
     def oldest_fence(self) -> float:
         """The fence of the oldest reading still to be written; infinity when there is none."""
         with self._lock:
-            return min([*(portion.fence for portion in self._unwritten), self._ahead])
+            return min(self._ahead, *(portion.fence for portion in self._unwritten), math.inf)
 
     def settle(self, written: Iterable[Ready]) -> None:
         """These rows are committed."""

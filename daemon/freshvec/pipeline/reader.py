@@ -2,20 +2,22 @@
 
 import math
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 
 from freshvec.capture.queue import ORPHANS, QUEUE_FULL, QueueReader
 from freshvec.config import Daemon
 from freshvec.db import Connection, translated
 from freshvec.encoding.dispatch import Dispatcher
+from freshvec.pipeline.ahead import PageAhead
 from freshvec.pipeline.epoch import Epoch
 from freshvec.pipeline.ledger import Ledger, Portion
 from freshvec.pipeline.progress import Progress
+from freshvec.pipeline.proof import Proof
 from freshvec.pipeline.texts import Texts, removed
 from freshvec.records import Key, SourceRow, Urgency
 from freshvec.scans.backfill import Backfill
+from freshvec.scans.faults import faults
 from freshvec.scans.orphans import OrphanScan
+from freshvec.scans.vectors import VectorSample
 from freshvec.source.bound import BoundSync
 from freshvec.source.rows import RowReader
 
@@ -43,6 +45,7 @@ class Reader:
         self._bound = bound
         self._dispatcher = dispatcher
         self._page_rows = settings.page_rows or (1000 if dispatcher.encoder.device == "cpu" else 8192)
+        self._settings = settings
         self._ledger = ledger
         self._epoch = epoch
         self._queue = QueueReader(connection, bound)
@@ -51,11 +54,12 @@ class Reader:
         self._texts = Texts(bound, dispatcher, progress, ledger, self._rows, slice_size)
         self._backfill = Backfill(connection, bound)
         self._orphans: OrphanScan | None = None
+        self._orphans_asked: list[int] = []  # the requests that the scan under way answers
+        self._lost = 0  # orphans that this walk has found
+        self._proof: Proof | None = None
         self._proof_due = self._proof_every = math.inf
         self._page_due = 0.0  # of a walk that only proves: it leaves the database most of the time
-        # The next page is read while this one is tokenised, by a thread that shares the reader's connection.
-        self._ahead: Future[tuple[int, list[SourceRow]]] | None = None
-        self._page_thread = ThreadPoolExecutor(1, thread_name_prefix="pages")
+        self._ahead = PageAhead(self._backfill, ledger)
 
     def cycle(self) -> bool:
         """Read one portion of the most urgent work there is; False when there is none or no room for it."""
@@ -67,14 +71,14 @@ class Reader:
                 return True
             if self._backfill.done:
                 return self._begin_walk()
-            if self._ahead is not None or not self._backfill.exhausted:
+            if self._ahead.is_under_way or not self._backfill.exhausted:
                 return self._has_room(Urgency.BACKFILL, ahead) and self._read_page()
             return self._has_room(Urgency.BACKFILL, 1) and self._finish_backfill()
 
     def close(self) -> None:
         """Drop what waits for the encoder; it is still in the queue, or beyond the checkpoint."""
         self._dispatcher.forget(self)
-        self._page_thread.shutdown(wait=False, cancel_futures=True)
+        self._ahead.close()
 
     def is_fresh(self) -> bool:
         """Whether every row is written: nothing in flight, nothing queued, the backfill done."""
@@ -108,6 +112,9 @@ class Reader:
         if not changes:
             return False
         rows = self._rows.read([change.key for change in changes])
+        changes = changes[
+            : len(rows)
+        ]  # the others stay in the queue: their texts are too long to be held as well
         entries: dict[Key, tuple[int, ...]] = {}
         for change, row in zip(changes, rows, strict=True):
             key = row.key if row else change.key  # the source's spelling, if there is a row
@@ -123,29 +130,33 @@ class Reader:
         if time.monotonic() < self._page_due:
             return False
         began = time.monotonic()
-        read = partial(self._backfill.read_page, self._page_rows)
-        fence, rows = self._ahead.result() if self._ahead else read()
-        self._ahead = None
+        fence, rows = self._ahead.take(self._page_rows)
+        last_key = rows[-1].key if rows else None
+        wrong = [row.key for row in rows if not row.unchanged] if self._backfill.was_proven else []
+        not_fresh = len(faults(self._connection, self._bound, wrong))
+        portion = Portion(Urgency.BACKFILL, fence, len(rows), last_key=last_key, not_fresh=not_fresh)
+        if rows:
+            self._ledger.open(portion)
+        self._ahead.begin(self._page_rows)
         if self._backfill.proves:
             self._page_due = time.monotonic() + min(_LONGEST_REST, _REST * (time.monotonic() - began))
-        elif not self._backfill.exhausted:
-            self._ahead = self._page_thread.submit(read)
-        portion = None
         if rows:
-            not_fresh = sum(not row.unchanged for row in rows)
-            portion = Portion(Urgency.BACKFILL, fence, len(rows), last_key=rows[-1].key, not_fresh=not_fresh)
-            self._ledger.open(portion)
-        # Live changes are read while the next page is under way: its rows may be among them.
-        self._ledger.expect(None if self._ahead is None else fence)
-        if portion is not None:
             self._handle(portion, rows)
         return True
 
     def _finish_backfill(self) -> bool:
-        """The last page is written: remove orphans, a step at a time, then call the walk done."""
-        if self._scan_orphans():
+        """The last page is written: remove orphans, compare vectors, a step at a time, then call the walk
+        done."""
+        if self._proof is None:
+            if not self._scan_orphans():
+                return True
+            rows = self._settings.prove_vectors if self._backfill.proves else 0
+            sample = VectorSample(self._connection, self._bound, rows)
+            self._proof = Proof(sample, self._dispatcher, self._settings.precision, self._ledger, owner=self)
+        if not self._proof.step():
             with self._epoch.transaction(self._connection):
-                self._backfill.finish()
+                self._backfill.finish(self._lost + self._proof.wrong, self._proof.same)
+            self._proof, self._lost = None, 0
             self._proof_due = time.monotonic() + self._proof_every
         return True
 
@@ -153,7 +164,7 @@ class Reader:
         """One step; True at the end."""
         self._orphans = self._orphans or OrphanScan(self._connection, self._bound)
         with self._epoch.transaction(self._connection):
-            self._orphans.queue(_ORPHANS_A_STEP)
+            self._lost += len(self._orphans.queue(_ORPHANS_A_STEP))
             if self._orphans.is_done:
                 self._orphans.correct()
         if not self._orphans.is_done:
@@ -165,10 +176,13 @@ class Reader:
         """Begin the walk that somebody asked for, or that is due; False when there is nothing to walk."""
         rescans = self._queue.rescans()
         if rescans and all(reason == ORPHANS for _, reason in rescans):
+            if self._orphans is None:
+                self._orphans_asked = [number for number, _ in rescans]
             if self._scan_orphans():
                 with self._epoch.transaction(self._connection):
-                    self._backfill.answer([number for number, _ in rescans])
+                    self._backfill.answer(self._orphans_asked)
             return True
+        self._orphans = None  # a walk ends with a scan of its own, from the beginning
         if rescans:
             full = any(reason == QUEUE_FULL for _, reason in rescans)
             with self._epoch.transaction(self._connection):
@@ -176,6 +190,7 @@ class Reader:
             return True
         if time.monotonic() >= self._proof_due:
             self._proof_due = math.inf
+            self._lost = 0
             with self._epoch.transaction(self._connection):
                 self._backfill.restart(proves=True)
             return True

@@ -12,7 +12,7 @@ from freshvec.pipeline.ledger import Ledger, Portion
 from freshvec.pipeline.progress import Progress
 from freshvec.records import Fate, Key, Outcome, SourceRow, Tokens, Urgency, Vector
 from freshvec.source.bound import BoundSync
-from freshvec.source.rows import RowReader
+from freshvec.source.rows import RowReader, without_last_word
 
 
 class Texts:
@@ -73,7 +73,8 @@ class Texts:
                 return Outcome(key, fence, Fate.STORE)
             return Outcome(key, fence, Fate.KEEP if row.unchanged else Fate.CLEAR)
         if row.unchanged:
-            fate = Fate.KEEP if portion.urgency is Urgency.BACKFILL else Fate.TOUCH
+            is_page = portion.urgency is Urgency.BACKFILL
+            fate = Fate.KEEP if is_page and not self._ledger.has_older(portion) else Fate.TOUCH
             return Outcome(key, fence, fate, content_hash=row.content_hash)
         known = self._dispatcher.recent.get(row.content_hash)
         return None if known is None else Outcome(key, fence, Fate.STORE, known, row.content_hash)
@@ -82,7 +83,7 @@ class Texts:
         """Tokens of each group's text. A group whose rows have all changed meanwhile is emptied and left
         out."""
         limit = self._bound.max_characters
-        texts = [_without_last_word(group[0].text or "", limit) for group in groups]
+        texts = [without_last_word(group[0].text or "", limit) for group in groups]
         tokens = []
         for group, found in zip(groups, self._encoder.tokenize(texts), strict=True):
             if len(group[0].text or "") < limit or found.truncated:
@@ -121,7 +122,7 @@ class Texts:
         # Longest first, the ETA would mislead and the search for the best size see one length at a time.
         random.shuffle(batches)
         for batch in batches:
-            done = partial(self._encoded, portion, [groups[i] for i in batch.indices])
+            done = partial(self._encoded, portion, [_textless(groups[i]) for i in batch.indices])
             chosen = [tokens[i] for i in batch.indices]
             self._dispatcher.submit(portion.urgency, chosen, batch.size, done, owner=self)
 
@@ -144,15 +145,11 @@ class Texts:
         self._ledger.put(portion, outcomes)
 
 
+def _textless(group: list[SourceRow]) -> list[SourceRow]:
+    """Rows without their texts, which are tokenised: thousands may wait for the encoder."""
+    return [replace(row, text=None) for row in group]
+
+
 def removed(portion: Portion, keys: Iterable[Key]) -> list[Outcome]:
     """What becomes of keys that no row has any more."""
     return [Outcome(key, portion.fence, Fate.REMOVE) for key in keys]
-
-
-def _without_last_word(text: str, limit: int) -> str:
-    """A text that was cut at `limit` characters, without the word that the cut may have gone through.
-
-    Half a word has other tokens than the whole one. What is left has the tokens that the whole text begins
-    with; of one endless word that is nothing. Only a space or a new line ends a word in every tokenizer.
-    """
-    return text if len(text) < limit else text[: max(text.rfind(" "), text.rfind("\n"), 0)]

@@ -28,7 +28,6 @@ UPDATE freshvec.sync
        walk_proves = walk_proves AND NOT %(walk)s,
        walk_rows = CASE WHEN %(walk)s THEN 0 ELSE walk_rows END,
        walk_found = CASE WHEN %(walk)s THEN 0 ELSE walk_found END,
-       walk_vectors = CASE WHEN %(walk)s THEN 0 ELSE walk_vectors END,
        walk_started_at = CASE WHEN %(walk)s THEN now() ELSE walk_started_at END
  WHERE name = %(name)s
 RETURNING id, generation

@@ -35,6 +35,7 @@ SELECT json_build_object(
   'target', to_regclass(%(target)s)::oid::bigint,
   'target_file', (SELECT relfilenode::bigint FROM pg_class WHERE oid = to_regclass(%(target)s)),
   'queue', to_regclass(%(queue)s)::oid::bigint,
+  'queue_file', (SELECT relfilenode::bigint FROM pg_class WHERE oid = to_regclass(%(queue)s)),
   'view', to_regclass(%(view)s)::oid::bigint,
   'security', (SELECT ARRAY[relrowsecurity::text, relforcerowsecurity::text] FROM source),
   'access', (SELECT relacl::text || ' ' || relowner::text FROM source)

@@ -26,7 +26,7 @@ SELECT has_schema_privilege(%(role)s, 'freshvec', 'USAGE')
 GRANT USAGE ON SCHEMA freshvec TO {role};
 GRANT SELECT ON ALL TABLES IN SCHEMA freshvec TO {role};
 GRANT UPDATE ON freshvec.sync TO {role};
-GRANT SELECT, INSERT, DELETE ON freshvec.rescan TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON freshvec.rescan TO {role};
 GRANT SELECT, INSERT, UPDATE ON freshvec.activity TO {role};
 GRANT SELECT, UPDATE, USAGE ON SEQUENCE freshvec.fence TO {role};
 GRANT EXECUTE ON FUNCTION freshvec.ring(text), freshvec.ask_for_walk(text, text), freshvec.sync_status()

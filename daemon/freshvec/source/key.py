@@ -59,6 +59,19 @@ def beyond(
     return sql.SQL("{} AND ({} OR {} AND ({}))").format(at_least, condition, same, rest)
 
 
+def up_to(
+    columns: Sequence[KeyColumn], left: Sequence[sql.Composable], right: Sequence[sql.Composable]
+) -> sql.Composable:
+    """Whether the key `left` comes no later than the key `right`: the opposite of `beyond`, as an index
+    condition."""
+    if len(columns) > 1 and all(column.greater[0] == "pg_catalog" for column in columns):
+        return sql.SQL("({}) <= ({})").format(sql.SQL(", ").join(left), sql.SQL(", ").join(right))
+    first = sql.SQL("NOT {} {} {}").format(left[0], _operator(columns[0].greater), right[0])
+    if len(columns) == 1:
+        return first
+    return sql.SQL("{} AND NOT ({})").format(first, beyond(columns, left, right))
+
+
 def _operator(name: tuple[str, str]) -> sql.Composable:
     schema, symbol = name
     return sql.SQL("OPERATOR({}." + symbol + ")").format(quoted(schema))

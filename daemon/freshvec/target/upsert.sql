@@ -3,14 +3,13 @@
 -- fewer; the places of rows whose write was refused though the target holds another text, the highest fence
 -- among those, and how many of these fences the sequence has never given.
 WITH given AS MATERIALIZED (
-  SELECT DISTINCT ON ({d_keys}) {d_keys_as_k}, k.content_hash, k.fence, k.encode_error, k.place,
-         CASE WHEN k.slot > 0
-              THEN (%(vectors)s::real[])[(k.slot - 1) * {dimension} + 1 : k.slot * {dimension}]::{vector_type}
-          END AS embedding
-    FROM unnest({key_params}, %(slots)s::int[], %(hashes)s::bytea[], %(fences)s::bigint[], %(errors)s::text[])
-         WITH ORDINALITY AS k ({k}, slot, content_hash, fence, encode_error, place)
+  SELECT {d_keys_as_k}, {embedding} AS embedding, k.fence, k.encode_error, k.place,
+         CASE WHEN k.hash_slot > 0
+              THEN substring(%(hashes)s::bytea FROM (k.hash_slot - 1) * 16 + 1 FOR 16) END
+           AS content_hash
+    FROM unnest({key_params}, %(hash_slots)s::int[], %(fences)s::bigint[], %(errors)s::text[]{vectors})
+         WITH ORDINALITY AS k ({k}, hash_slot, fence, encode_error{vector}, place)
     JOIN {source} AS d ON {d_is_k}
-   ORDER BY {d_keys}, k.fence DESC
 ), before AS MATERIALIZED (
   SELECT g.place, t.fence < g.fence AS admits, t.fence,
          t.embedding IS NOT NULL AND t.fingerprint = %(fingerprint)s AS embedded,
@@ -36,10 +35,18 @@ SELECT (SELECT count(*) FILTER (WHERE embedded) FROM written)
        (SELECT count(*) FROM before
          WHERE NOT admits AND differs AND fence > (SELECT last_value FROM freshvec.fence))
 
+-- vectors: one vector per row, the last rows having none
+, %(vectors)s::{element}[]
+
+-- slice: a row's numbers among those of all, where an array of vectors is not to be had
+CASE WHEN k.place <= cardinality(%(vectors)s::real[]) / {dimension}
+              THEN (%(vectors)s::real[])[(k.place - 1) * {dimension} + 1 : k.place * {dimension}] END
+
 -- touch: a row was read again and found unchanged: raise its fence, so that an older read cannot overwrite it
 UPDATE {target} AS t SET fence = k.fence
-  FROM unnest({key_params}, %(fences)s::bigint[], %(hashes)s::bytea[]) AS k ({k}, fence, content_hash)
- WHERE {t_is_k} AND t.fence < k.fence AND t.fingerprint = %(fingerprint)s AND t.content_hash = k.content_hash
+  FROM unnest({key_params}, %(fences)s::bigint[], %(hash_slots)s::int[]) AS k ({k}, fence, hash_slot)
+ WHERE {t_is_k} AND t.fence < k.fence AND t.fingerprint = %(fingerprint)s
+   AND t.content_hash = substring(%(hashes)s::bytea FROM (k.hash_slot - 1) * 16 + 1 FOR 16)
 
 -- overtaken: places of rows that an older reading was written to between their reading and their touch
 SELECT k.place::int FROM unnest({key_params}, %(fences)s::bigint[]) WITH ORDINALITY AS k ({k}, fence, place)

@@ -14,7 +14,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from loguru import logger
 
 from freshvec.backoff import Backoff
-from freshvec.capture.bell import Listener, Waker
+from freshvec.capture.bell import DDL, Listener, Waker
 from freshvec.config import Settings, Sync
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.encoding.loading import Models
@@ -175,7 +175,9 @@ class Worker:
                 self.stop()
                 return
             for name in listener.wait(self._patience()):
-                if name in by_name:
+                if name == DDL:
+                    self.sweep()
+                elif name in by_name:
                     by_name[name].wake()
 
     def _check_devices(self) -> None:
