@@ -69,8 +69,9 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$ SELECT pg_notify('freshvec', sync) $$;
 REVOKE ALL ON FUNCTION freshvec.ring(text) FROM PUBLIC;
 
--- What a trigger calls when it cannot note a change: the whole table will be compared. It never fails nor waits, and
--- asks once: whoever relies on a request that is there already keeps it there until its own transaction has ended.
+-- What a trigger calls when it cannot note a change: the whole table will be compared. It never fails nor
+-- waits, and asks once: whoever relies on a request that is there already keeps it there until its own
+-- transaction has ended.
 CREATE FUNCTION freshvec.ask_for_walk(name text, why text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -92,8 +93,8 @@ EXCEPTION WHEN OTHERS THEN
 END $$;
 REVOKE ALL ON FUNCTION freshvec.ask_for_walk(text, text) FROM PUBLIC;
 
--- DDL on a table that is kept: the worker looks at once instead of at its next sweep. It must never fail the DDL, and
--- rings for these tables alone: a notification takes a lock of the whole cluster.
+-- DDL on a table that is kept: the worker looks at once instead of at its next sweep. It must never fail the
+-- DDL, and rings for these tables alone: a notification takes a lock of the whole cluster.
 CREATE FUNCTION freshvec.notice_ddl() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -101,11 +102,13 @@ BEGIN
     RETURN;  -- a transaction that has notified cannot be prepared
   ELSIF TG_EVENT = 'sql_drop' THEN
     PERFORM pg_notify('freshvec', '') FROM pg_event_trigger_dropped_objects() AS c
-       JOIN freshvec.sync AS s ON c.objid = s.source_oid OR c.object_identity = format('%I.%I', s.source_schema, s.source_table)
+       JOIN freshvec.sync AS s ON c.objid = s.source_oid
+            OR c.object_identity = format('%I.%I', s.source_schema, s.source_table)
       LIMIT 1;
   ELSE
     PERFORM pg_notify('freshvec', '') FROM pg_event_trigger_ddl_commands() AS c
-       JOIN freshvec.sync AS s ON c.objid = s.source_oid OR c.object_identity = format('%I.%I', s.source_schema, s.source_table)
+       JOIN freshvec.sync AS s ON c.objid = s.source_oid
+            OR c.object_identity = format('%I.%I', s.source_schema, s.source_table)
       LIMIT 1;
   END IF;
 EXCEPTION WHEN OTHERS THEN
@@ -116,7 +119,8 @@ END $$;
 DO $$
 BEGIN
   CREATE EVENT TRIGGER freshvec_ddl ON ddl_command_end
-    WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO') EXECUTE FUNCTION freshvec.notice_ddl();
+    WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO')
+    EXECUTE FUNCTION freshvec.notice_ddl();
   CREATE EVENT TRIGGER freshvec_drop ON sql_drop
     WHEN TAG IN ('DROP TABLE', 'DROP SCHEMA', 'ALTER TABLE') EXECUTE FUNCTION freshvec.notice_ddl();
 EXCEPTION WHEN insufficient_privilege THEN

@@ -46,7 +46,8 @@ def _new_database(server: EmbeddedPostgres) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def server15() -> Iterator[EmbeddedPostgres]:
-    """Debian's Postgres 15, which has what the embedded ones lack: ICU, XML, citext, ltree, postgres_fdw; no pgvector."""
+    """Debian's Postgres 15, which has what the embedded ones lack: ICU, XML, citext, ltree, postgres_fdw; no
+    pgvector."""
     binaries = Path("/usr/lib/postgresql/15/bin")
     if not Path("/usr/share/postgresql/15/extension/citext.control").exists() or not binaries.exists():
         pytest.skip("ICU and contrib need Debian's Postgres 15: `apt-get install postgresql-15`")

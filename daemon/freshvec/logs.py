@@ -74,7 +74,8 @@ def configure(level: str = "INFO", form: Literal["text", "json"] = "text") -> No
 
 
 def _is_journal(descriptor: int) -> bool:
-    """Whether a descriptor leads to journald. The variable alone is inherited by whatever a service starts."""
+    """Whether a descriptor leads to journald. The variable alone is inherited by whatever a service
+    starts."""
     try:
         stat = os.fstat(descriptor)
     except OSError:

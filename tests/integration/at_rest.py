@@ -118,7 +118,8 @@ class Kept:
         highest = keys[-1] if keys else 0
         for statement in (
             f"UPDATE {table} SET body = '{text}' WHERE {key} = {keys[0] if keys else 0}",
-            f"INSERT INTO {table} ({key}, body) VALUES ({highest} + 1, 'new {text}'), ({highest} + 2, 'gone')",
+            f"INSERT INTO {table} ({key}, body) VALUES ({highest} + 1, 'new {text}')",
+            f"INSERT INTO {table} ({key}, body) VALUES ({highest} + 2, 'gone')",
             f"DELETE FROM {table} WHERE {key} = {highest} + 2",
             f"UPDATE {table} SET body = NULL WHERE {key} = {keys[1] if len(keys) > 1 else 0}",
         ):

@@ -1,4 +1,5 @@
-"""A worker without a model, of small steps, as a process that can be killed: `python -m tests.integration.small_worker URL`."""
+"""A worker without a model, of small steps, as a process that can be killed: `python -m
+tests.integration.small_worker URL`."""
 
 import sys
 import tempfile

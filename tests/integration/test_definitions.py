@@ -1,4 +1,5 @@
-"""Definitions: a newer one is never undone by an older worker, and what is shown is of one model at any moment."""
+"""Definitions: a newer one is never undone by an older worker, and what is shown is of one model at any
+moment."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,5 @@
-"""What may happen to a table that is kept, to its triggers and to its target: each is noticed and healed by itself."""
+"""What may happen to a table that is kept, to its triggers and to its target: each is noticed and healed by
+itself."""
 
 import pytest
 

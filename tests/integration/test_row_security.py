@@ -196,7 +196,7 @@ def test_a_worker_that_policies_apply_to_says_bypassrls_and_deletes_nothing(
     full = settings_for(server_url, sync_of("docs"))
     app.execute("CREATE SCHEMA freshvec AUTHORIZATION owner")
     app.execute("GRANT owner TO worker")
-    app.execute("GRANT CREATE ON DATABASE {} TO owner".format(app.info.dbname))
+    app.execute(f"GRANT CREATE ON DATABASE {app.info.dbname} TO owner")
     settings = settings_for(run_as(server_url, role), sync_of("docs"), sweep_seconds=0.3)
     backfill(settings_for(run_as(server_url, "owner"), sync_of("docs")), NullEncoder())
     app.execute("REVOKE owner FROM worker")

@@ -91,8 +91,8 @@ def test_a_row_that_cannot_be_read_delays_nobody(unreadable: tuple[str, Connecti
         assert count(application, "docs_embedded WHERE id IN (2, 30)") == 0, "an old vector is not kept"
 
         application.execute(
-            "INSERT INTO docs SELECT g, CASE WHEN g % 50 = 0 THEN '{0}' ELSE '{1}' END"
-            " FROM generate_series(1000, 1300) g".format(bad, good)
+            f"INSERT INTO docs SELECT g, CASE WHEN g % 50 = 0 THEN '{bad}' ELSE '{good}' END"
+            " FROM generate_series(1000, 1300) g"
         )
         bulk = [1000, 1050, 1100, 1150, 1200, 1250, 1300]
         until("errors in bulk are kept", lambda: failed(application)[8:] == bulk)

@@ -1,4 +1,5 @@
-"""What the application's session is set to, and what a column's type is: no change of a text is missed, none is invented."""
+"""What the application's session is set to, and what a column's type is: no change of a text is missed, none
+is invented."""
 
 from collections.abc import Iterator
 
@@ -40,20 +41,23 @@ SETTINGS = {
     "search path": "SET search_path = ''",
     "own operators first": "SET search_path = traps, public, pg_catalog",
     "money": "SET lc_monetary = 'C'",
-    "strings": "SET standard_conforming_strings = off; SET backslash_quote = off; SET escape_string_warning = off",
+    "strings": """SET standard_conforming_strings = off; SET backslash_quote = off;
+        SET escape_string_warning = off""",
     "identifiers": "SET quote_all_identifiers = on",
     "replica": "SET session_replication_role = replica",
     "local": "SET session_replication_role = local",
     "XML": "SET xmlbinary = 'hex'; SET xmloption = 'document'",
     "row security": "SET row_security = off",
     "null elements": "SET array_nulls = off; SET transform_null_equals = on",
-    "planner": "SET enable_hashjoin = off; SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan",
+    "planner": """SET enable_hashjoin = off; SET enable_mergejoin = off;
+        SET plan_cache_mode = force_generic_plan""",
 }
 # Equality of everything, as a hostile or careless schema may define it.
 TRAPS = """
 CREATE SCHEMA traps;
 CREATE FUNCTION traps.never(record, record) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN false; END';
-CREATE FUNCTION traps.record_image_ne(record, record) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN false; END';
+CREATE FUNCTION traps.record_image_ne(record, record) RETURNS boolean LANGUAGE plpgsql
+  AS 'BEGIN RETURN false; END';
 CREATE OPERATOR traps.*<> (LEFTARG = record, RIGHTARG = record, FUNCTION = traps.never);
 CREATE OPERATOR traps.<> (LEFTARG = record, RIGHTARG = record, FUNCTION = traps.never);
 GRANT USAGE ON SCHEMA traps TO PUBLIC;
@@ -99,7 +103,8 @@ XML = {"xml": ("xml", "'<a/>'", "'<a></a>'")}
 def table(
     request: pytest.FixtureRequest,
 ) -> Iterator[tuple[str, Connection, dict[str, tuple[str, str, str]]]]:
-    """URL, the application's connection, and the changes: `docs` has a column of each, and one that is not watched."""
+    """URL, the application's connection, and the changes: `docs` has a column of each, and one that is not
+    watched."""
     url: str = request.getfixturevalue({"18": "url", "16": "url16", "15": "url15"}[request.param])
     changes = CHANGES | (XML if request.param == "15" else {})
     with psycopg.connect(url, autocommit=True) as application:
@@ -116,7 +121,8 @@ def table(
 def test_every_change_is_noticed_and_no_other(
     table: tuple[str, Connection, dict[str, tuple[str, str, str]]],
 ) -> None:
-    """Each column there and back, in a session with each setting: one entry each; an unrelated update: none."""
+    """Each column there and back, in a session with each setting: one entry each; an unrelated update:
+    none."""
     url, application, changes = table
     settings = settings_for(url, sync_of("docs", target=REAL, columns=list(changes)))
     backfill(settings, NullEncoder())
@@ -155,7 +161,8 @@ def faults_under(
 def test_a_worker_whose_role_has_odd_settings_renders_the_same_text(
     url: str, application: Connection, setting: str
 ) -> None:
-    """The hash is that of the pinned rendering, whatever the database, or the role, or the application is set to."""
+    """The hash is that of the pinned rendering, whatever the database, or the role, or the application is set
+    to."""
     application.execute(
         "CREATE TABLE docs (id int PRIMARY KEY, at timestamptz, n float8, i interval, b bytea)"
     )
@@ -224,7 +231,8 @@ def wrong_but_blank(application: Connection, encoder: NullEncoder) -> list[str]:
 @pytest.mark.parametrize("version", ["18", "16"])
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_every_encoding(version: str, encoding: str, request: pytest.FixtureRequest) -> None:
-    """Keys and texts with letters beyond ASCII: backfilled, edited, deleted; blanks of that encoding show nothing."""
+    """Keys and texts with letters beyond ASCII: backfilled, edited, deleted; blanks of that encoding show
+    nothing."""
     server: EmbeddedPostgres = request.getfixturevalue(f"server{version}")
     word = SAMPLES.get(encoding, "café Grüße")
     blank = "\u3000" if encoding == "EUC_JP" else "\u00a0"

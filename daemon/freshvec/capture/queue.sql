@@ -34,9 +34,10 @@ SELECT (SELECT nextval('freshvec.fence')), (SELECT count(*) FROM entries), (SELE
        seqs, {k_texts}
   FROM found
 
--- horizon: the first transaction id not given yet, the oldest one still running, and the highest entry there is. A
--- snapshot's own xmax will not do: it follows the last transaction that has ended, and later ones may be running.
--- age() says how far the next id is from a given one; it looks after the snapshot was taken, so it errs upwards.
+-- horizon: the first transaction id not given yet, the oldest one still running, and the highest entry there
+-- is. A snapshot's own xmax will not do: it follows the last transaction that has ended, and later ones may
+-- be running. age() says how far the next id is from a given one; it looks after the snapshot was taken, so
+-- it errs upwards.
 SELECT pg_snapshot_xmax(s)::text::bigint + age(pg_snapshot_xmax(s)::xid), pg_snapshot_xmin(s)::text::bigint,
        (SELECT coalesce(max(seq), 0) FROM {queue})
   FROM pg_current_snapshot() AS s

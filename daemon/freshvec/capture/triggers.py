@@ -16,6 +16,8 @@ from freshvec.db import Connection, queries, quoted
 from freshvec.source.bound import BoundSync
 
 _SQL = queries("capture/triggers")
+# As pg_trigger has it.
+_ENABLE = {"O": "enable_origin", "R": "enable_replica", "A": "enable_always"}
 _TOAST_CHUNK_IDS = 170000  # the version that can tell whether an out-of-line value kept its place
 
 
@@ -116,7 +118,7 @@ def _create(bound: BoundSync, trigger: Trigger) -> list[sql.Composed]:
 
 def _enable(trigger: Trigger) -> sql.Composed:
     names = {"trigger": quoted(trigger.name), "relation": quoted(*trigger.relation)}
-    return sql.SQL(_SQL[f"enable_{trigger.enabled}"]).format(**names)
+    return sql.SQL(_SQL[_ENABLE[trigger.enabled]]).format(**names)
 
 
 def _drop(trigger: Trigger) -> sql.Composed:

@@ -123,13 +123,13 @@ FOR EACH STATEMENT EXECUTE FUNCTION {capture}()
 CREATE OR REPLACE TRIGGER {trigger} AFTER INSERT OR UPDATE OR DELETE ON {relation}
 FOR EACH ROW EXECUTE FUNCTION {capture_row}()
 
--- enable_O: fire in ordinary sessions
+-- enable_origin: fire in ordinary sessions
 ALTER TABLE {relation} ENABLE TRIGGER {trigger}
 
--- enable_R: fire in sessions that replicate, and only there
+-- enable_replica: fire in sessions that replicate, and only there
 ALTER TABLE {relation} ENABLE REPLICA TRIGGER {trigger}
 
--- enable_A: fire in every session
+-- enable_always: fire in every session
 ALTER TABLE {relation} ENABLE ALWAYS TRIGGER {trigger}
 
 -- installed: a sync's triggers, wherever they are, whether each is a partition's copy, and when it last

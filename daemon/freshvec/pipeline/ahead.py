@@ -11,8 +11,8 @@ from freshvec.scans.backfill import Backfill
 class PageAhead:
     """One page at most, read by a thread that shares the reader's connection.
 
-    The ledger knows the page's fence before it is read: a change that is read and written meanwhile must not be
-    overtaken by what the page held before.
+    The ledger knows the page's fence before it is read: a change that is read and written meanwhile must not
+    be overtaken by what the page held before.
     """
 
     def __init__(self, backfill: Backfill, ledger: Ledger) -> None:

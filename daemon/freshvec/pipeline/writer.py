@@ -54,6 +54,8 @@ class Writer:
                 since = since if batches else time.monotonic()
                 batches.append(ready)
                 batches += self._more(self._settings.commit_every_batches - len(batches))
+            elif not batches:
+                self._clear_tombstones()  # the page that was read ahead may have been empty
             if batches and (stopping.is_set() or self._is_due(batches, since)):
                 self.flush(batches)
                 batches = []

@@ -106,7 +106,8 @@ class Backfill:
         self._connection.execute(self._bound.compose(_SQL["answer_rescans"]), {"ids": list(rescans)})
 
     def finish(self, found: int, vectors: int) -> None:
-        """The last page is written and the orphans are removed: `found` faults more than were noted with the pages.
+        """The last page is written and the orphans are removed: `found` faults more than were noted with the
+        pages.
 
         `vectors` were encoded again and found the same. The caller holds the owner's transaction.
         """

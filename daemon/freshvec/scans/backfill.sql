@@ -1,10 +1,11 @@
--- page: the next rows in key order, with the text of those that are not fresh, as long as the texts before a row leave
--- room for it
+-- page: the next rows in key order, with the text of those that are not fresh, as long as the texts before a
+-- row leave room for it
 SELECT {d_key_texts}, d.freshvec_hash, d.unchanged, d.freshvec_read
   FROM (SELECT d.*, sum(length(d.freshvec_read))
                       OVER (ORDER BY {d_keys} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS characters
           FROM (SELECT {d_keys}, d.freshvec_hash, f.unchanged,
-                       CASE WHEN NOT f.unchanged THEN left(d.freshvec_text, {max_characters}) END AS freshvec_read
+                       CASE WHEN NOT f.unchanged
+                            THEN left(d.freshvec_text, {max_characters}) END AS freshvec_read
                   FROM (SELECT d.*, {hash} AS freshvec_hash
                           FROM (SELECT {keys}, {text} AS freshvec_text FROM {source} {beyond}
                                  ORDER BY {keys} LIMIT %(limit)s) AS d
@@ -33,8 +34,8 @@ UPDATE freshvec.sync
        walk_started_at = now()
  WHERE name = {sync_name}
 
--- answer_rescans: these requests are answered by the walk that now begins; one that an open transaction relies on stays,
--- since this walk may pass the rows of that transaction before it commits
+-- answer_rescans: these requests are answered by the walk that now begins; one that an open transaction
+-- relies on stays, since this walk may pass the rows of that transaction before it commits
 DELETE FROM freshvec.rescan
  WHERE id IN (SELECT id FROM freshvec.rescan WHERE id = ANY (%(ids)s) FOR UPDATE SKIP LOCKED)
 
@@ -47,5 +48,6 @@ UPDATE freshvec.sync
 UPDATE freshvec.sync
    SET backfill_done = true, walk_proves = false, backfill_after = NULL, rows_walked = walk_rows,
        proven_at = walk_started_at,
-       proven_found = CASE WHEN proven_at IS NULL THEN 0 ELSE walk_found + %(found)s END, proven_vectors = %(vectors)s
+       proven_found = CASE WHEN proven_at IS NULL THEN 0 ELSE walk_found + %(found)s END,
+       proven_vectors = %(vectors)s
  WHERE name = {sync_name}

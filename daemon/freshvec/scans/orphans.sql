@@ -1,5 +1,5 @@
--- orphans: target rows of one page: the key, whether it holds a vector of the model, or an error, and whether its
--- source row is gone. OFFSET 0 keeps the planner from hashing the whole source for each page
+-- orphans: target rows of one page: the key, whether it holds a vector of the model, or an error, and whether
+-- its source row is gone. OFFSET 0 keeps the planner from hashing the whole source for each page
 WITH page AS (
   SELECT {t_keys}, t.embedding IS NOT NULL AND t.fingerprint = %(fingerprint)s AS embedded,
          t.encode_error IS NOT NULL AS failed

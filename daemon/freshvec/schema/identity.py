@@ -19,9 +19,9 @@ _PARTIAL = ("members", "triggers")  # a partition that came or went changes thes
 class Difference:
     """What changed between two identities.
 
-    `whole`: changes may have been missed anywhere, so everything is walked. `added` and `has_lost_members`: tables of
-    the family that came, or that changes may have been missed of, and that went; the rest is as it was.
-    `access`: who may read the source.
+    `whole`: changes may have been missed anywhere, so everything is walked. `added` and `has_lost_members`:
+    tables of the family that came, or that changes may have been missed of, and that went; the rest is as it
+    was. `access`: who may read the source.
     """
 
     whole: bool

@@ -9,10 +9,6 @@ SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text,
  WHERE c.relname = %(table)s
    AND n.nspname = coalesce(%(schema)s::text, 'public')
 
--- renamed: the name that an applied sync's table has now
-SELECT c.oid::regclass::text FROM pg_class c WHERE c.oid = (
-  SELECT source_oid FROM freshvec.sync WHERE name = %(name)s)
-
 -- key: the columns of the primary key, or of the first unique index that allows no NULL: with collation and
 -- operators
 SELECT a.attname::text, a.attnum::int, format_type(a.atttypid, a.atttypmod), a.atttypid::bigint,

@@ -19,7 +19,8 @@ _HEAD = 200  # characters that are looked at first: nearly every text shows some
 def shows_something(text: sql.Composable, encoding: str) -> sql.Composable:
     """Whether `text`, whose collation is C, has a visible character, in a database of that encoding."""
     characters = sql.SQL("E'" + "".join(map(_escaped, _invisible(encoding))) + "'")
-    # Hardly any text begins otherwise than with a visible ASCII character, and to see that costs next to nothing.
+    # Hardly any text begins otherwise than with a visible ASCII character, and to see that costs next to
+    # nothing.
     pattern = "({0} BETWEEN '!' AND '~' OR ltrim(left({0}, {1}), {2}) <> '' OR ltrim({0}, {2}) <> '')"
     return sql.SQL(pattern).format(text, sql.Literal(_HEAD), characters)
 

@@ -62,7 +62,8 @@ def beyond(
 def up_to(
     columns: Sequence[KeyColumn], left: Sequence[sql.Composable], right: Sequence[sql.Composable]
 ) -> sql.Composable:
-    """Whether the key `left` comes no later than the key `right`: the opposite of `beyond`, as an index condition."""
+    """Whether the key `left` comes no later than the key `right`: the opposite of `beyond`, as an index
+    condition."""
     if len(columns) > 1 and all(column.greater[0] == "pg_catalog" for column in columns):
         return sql.SQL("({}) <= ({})").format(sql.SQL(", ").join(left), sql.SQL(", ").join(right))
     first = sql.SQL("NOT {} {} {}").format(left[0], _operator(columns[0].greater), right[0])

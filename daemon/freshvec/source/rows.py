@@ -12,8 +12,8 @@ from freshvec.source.bound import BoundSync
 _SQL = queries("source/rows")
 # Classes of errors that a row's own values cause: data, constraints of domains, functions' own exceptions.
 _OF_THE_ROW = ("0A", "21", "22", "23", "2F", "38", "39", "P0")
-# Characters of text that one read may bring, up to the row that goes beyond: what bounds the memory, since a page of
-# 8,192 rows for a model that reads 8,192 tokens could else hold gigabytes.
+# Characters of text that one read may bring, up to the row that goes beyond: what bounds the memory, since a
+# page of 8,192 rows for a model that reads 8,192 tokens could else hold gigabytes.
 MOST_CHARACTERS = 16 * 2**20
 
 
@@ -28,10 +28,10 @@ class RowReader:
     def read(self, keys: Sequence[Key], *, whole: bool = False) -> list[SourceRow | None]:
         """The source row of each key, None where there is none any more.
 
-        Where the texts are too long to be read together, only those of the first keys come: the answer is shorter
-        than `keys`, though never empty. Texts come cut at `max_characters`, unless `whole` is asked for. The text
-        of a row whose vector in the target is of this very text stays where it is. A row whose text raises an
-        error has that error; its neighbours are found by halving.
+        Where the texts are too long to be read together, only those of the first keys come: the answer is
+        shorter than `keys`, though never empty. Texts come cut at `max_characters`, unless `whole` is asked
+        for. The text of a row whose vector in the target is of this very text stays where it is. A row whose
+        text raises an error has that error; its neighbours are found by halving.
         """
         try:
             found = self._read(keys, whole)

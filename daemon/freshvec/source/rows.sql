@@ -1,5 +1,5 @@
--- read_rows: key, hash and text of the given keys, and the place each was given at, as long as the texts before a row
--- leave room for it; the text of a row that is already fresh stays where it is
+-- read_rows: key, hash and text of the given keys, and the place each was given at, as long as the texts
+-- before a row leave room for it; the text of a row that is already fresh stays where it is
 SELECT {d_key_texts}, d.freshvec_hash, d.unchanged, d.freshvec_read, d.place::int
   FROM (SELECT d.*, sum(length(d.freshvec_read))
                       OVER (ORDER BY d.place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS characters
@@ -11,8 +11,9 @@ SELECT {d_key_texts}, d.freshvec_hash, d.unchanged, d.freshvec_read, d.place::in
                           FROM (SELECT {d_keys}, k.place, d.freshvec_text
                                   FROM {given_keys}
                                   JOIN (SELECT {keys}, {text} AS freshvec_text FROM {source}) AS d ON {d_is_k}
-                                OFFSET 0) AS d  -- OFFSET 0 keeps the planner from rendering and hashing the text
-                         OFFSET 0) AS d         -- once per mention
+                                -- OFFSET 0 keeps the planner from rendering and hashing it once per mention
+                                OFFSET 0) AS d
+                         OFFSET 0) AS d
                   LEFT JOIN {target} AS t ON {d_is_t}
                  CROSS JOIN LATERAL (SELECT {unchanged} AS unchanged) AS f
                 OFFSET 0) AS d) AS d

@@ -27,8 +27,8 @@ class NumberArray:
 
 
 def array_bytes(values: NDArray[Any]) -> bytes:
-    """The numbers as array_recv reads them: dimensions, no NULLs, element type, length, lower bound; then each
-    element behind its size.
+    """The numbers as array_recv reads them: dimensions, no NULLs, element type, length, lower bound; then
+    each element behind its size.
     """
     oid, _, form = _TYPES[values.dtype]
     if not len(values):

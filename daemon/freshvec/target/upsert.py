@@ -77,7 +77,8 @@ class TargetWriter:
         again."""
         if not outcomes:
             return {"embedded": 0, "failed": 0, "refused": 0}, []
-        # Rows without a vector, then those without an error, are last: where an array ends, unnest gives NULL.
+        # Rows without a vector, then those without an error, are last: where an array ends, unnest gives
+        # NULL.
         outcomes = sorted(outcomes, key=lambda outcome: (outcome.embedding is None, outcome.error is None))
         vectors = [outcome.embedding for outcome in outcomes if outcome.embedding is not None]
         matrix = np.stack(vectors) if vectors else np.empty((0, self._bound.model.dimension), np.float32)

@@ -4,7 +4,8 @@
 -- among those, and how many of these fences the sequence has never given.
 WITH given AS MATERIALIZED (
   SELECT {d_keys_as_k}, {embedding} AS embedding, k.fence, k.encode_error, k.place,
-         CASE WHEN k.hash_slot > 0 THEN substring(%(hashes)s::bytea FROM (k.hash_slot - 1) * 16 + 1 FOR 16) END
+         CASE WHEN k.hash_slot > 0
+              THEN substring(%(hashes)s::bytea FROM (k.hash_slot - 1) * 16 + 1 FOR 16) END
            AS content_hash
     FROM unnest({key_params}, %(hash_slots)s::int[], %(fences)s::bigint[], %(errors)s::text[]{vectors})
          WITH ORDINALITY AS k ({k}, hash_slot, fence, encode_error{vector}, place)
