@@ -1,5 +1,9 @@
 """A model ready to encode: tokenizer and session together."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from loguru import logger
 
@@ -38,6 +42,8 @@ class OnnxEncoder:
         self._queries = Tokenizer(artefact.tokenizer_path, card.max_tokens, card.query_prefix)
         self._session, self.precision = self._start(device, precision)
         self._exact: OnnxSession | None = None
+        self._lanes = threading.Condition()
+        self._under_way = 0  # batches
         self.device = self._session.device
         self._documents = self._tokenizer(threads or cpu_limit())
         self.fingerprint = artefact.fingerprint(self.precision)
@@ -55,6 +61,11 @@ class OnnxEncoder:
 
         Raises EncodingError for values that are not finite in fp32 either, and OutOfMemoryError.
         """
+        with self._lane():
+            return self._finite(batch)
+
+    def _finite(self, batch: list[Tokens]) -> Vector:
+        """What `encode` does, while the session stays."""
         vectors = self._session.run(batch)
         wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(wrong) and self.precision != "fp32":
@@ -75,11 +86,28 @@ class OnnxEncoder:
         return vector
 
     def rebuild(self) -> None:
-        """Give all device memory back and load the graph again. Raises ModelError, DeviceError."""
-        self._exact = None
-        # The old session is gone before the new one is made.
-        self._session = None  # type: ignore[assignment]
-        self._session = self._open(self.precision, self.device)
+        """Give all device memory back and load the graph again, once no batch is under way.
+
+        Raises ModelError, DeviceError.
+        """
+        with self._lanes:
+            self._lanes.wait_for(lambda: not self._under_way)
+            self._exact = None
+            # The old session is gone before the new one is made.
+            device, self._session = self.device, None  # type: ignore[assignment]
+            self._session = self._open(self.precision, device)
+
+    @contextmanager
+    def _lane(self) -> Iterator[None]:
+        """A batch is under way: no new session until it is done, no batch while a session is made."""
+        with self._lanes:
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._lanes:
+                self._under_way -= 1
+                self._lanes.notify_all()
 
     def _tokenizer(self, cores: int) -> Tokenizer | TokenizerPool:
         """On a CPU tokenising is a small share of the work; one process cannot keep a GPU busy."""
