@@ -8,12 +8,15 @@ import numpy as np
 from loguru import logger
 
 from freshvec.encoding import providers
+from freshvec.encoding.cosine import cosines
 from freshvec.encoding.machine import cpu_limit
 from freshvec.encoding.session import OnnxSession
 from freshvec.encoding.tokenizer import Tokenizer, TokenizerPool, pool_processes
 from freshvec.errors import DeviceError, EncodingError, ModelError
 from freshvec.models.artefact import Artefact, Precision
 from freshvec.records import Tokens, Vector
+
+_SAME = 0.9999  # cosine at least of a text's vectors by two graphs of one precision
 
 
 class OnnxEncoder:
@@ -125,12 +128,30 @@ class OnnxEncoder:
             if session.device == device != "cpu":
                 # Only a first batch shows that some libraries, cuDNN among them, are missing.
                 session.run(self._queries.encode(["freshvec"]))
+                session = self._without_padding(precision, device, session)
         except Exception as error:  # onnxruntime raises many kinds
             if device == "cpu":
                 raise
             raise providers.refusal(device, error) from error
         if session.device != device:
             raise providers.refusal(device)
+        return session
+
+    def _without_padding(self, precision: Precision, device: str, padded: OnnxSession) -> OnnxSession:
+        """The graph that packs its tokens, where there is one that gives the same vectors here; else `padded`."""
+        path = self._artefact.packed_path(precision)
+        if path is None:
+            return padded
+        texts = self._queries.encode([f"freshvec {'packs its tokens ' * count}" for count in (0, 3, 40)])
+        try:
+            session = OnnxSession(path, self._artefact.pad_id, device, self._threads, self._memory_limit)
+            same = cosines(session.run(texts), padded.run(texts)).min()
+        except Exception as error:  # onnxruntime raises many kinds
+            logger.warning("batches stay padded, since the packed graph cannot be used: {}", error)
+            return padded
+        if same < _SAME:
+            logger.warning("batches stay padded, since the packed graph is not the same: cosine {}", same)
+            return padded
         return session
 
     def _start(self, wanted: str, precision: Precision | None) -> tuple[OnnxSession, Precision]:

@@ -1,14 +1,26 @@
 """The chip itself: its matrix rate, its memory's rate, and which kernels a warm batch is made of."""
 
+import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from freshvec.encoding import providers
+from freshvec.encoding.session import OnnxSession
+from freshvec.export.packing import packed
 from tests.benchmarks.gpu.setting import Setting, matrix_rate, rates
-from tests.benchmarks.gpu.variants import AS_IT_COMES, NO_CUDNN, PAGE, Planned, encode, planned, session
+from tests.benchmarks.gpu.variants import (
+    AS_IT_COMES,
+    PAGE,
+    Planned,
+    encode,
+    planned,
+    planned_on_grid,
+    session,
+)
 
 
 def chip(setting: Setting) -> dict[str, Any]:
@@ -35,8 +47,8 @@ def kernel_times(setting: Setting) -> dict[str, Any]:
     found: dict[str, Any] = {}
     batches = planned(setting.tokens[: 2 * PAGE])
     real = sum(len(t) for b in batches for t in b.tokens)
-    for name, env in (("as it comes", AS_IT_COMES), ("without cuDNN", NO_CUDNN)):
-        made = session(setting, env)
+    for name, graph in (("padded", setting.graph), ("packed", setting.packed)):
+        made = session(setting, AS_IT_COMES, graph)
         encode(made, batches)
         with profile(activities=[ProfilerActivity.CUDA]) as profiler:
             seconds = encode(made, batches)
@@ -60,11 +72,11 @@ def cuda_graphs(setting: Setting) -> dict[str, Any]:
     for rows, length in ((1, 16), (64, 64), (512, 128)):
         text = setting.tokens[0].ids.repeat(length)[:length]
         shape = Planned([type(setting.tokens[0])(text)] * rows, rows)
-        plain = session(setting, NO_CUDNN)
+        plain = session(setting, AS_IT_COMES)
         encode(plain, [shape] * 5)
         launched = min(encode(plain, [shape] * 50) for _ in range(3)) / 50
         try:
-            replayed = _replayed(setting, shape)
+            replayed = _replayed(setting, plain, shape)
         except Exception as error:  # what cannot be captured is said by onnxruntime
             found[f"{rows} × {length}"] = {"launched, ms": launched * 1000, "error": str(error)[-300:]}
             continue
@@ -77,7 +89,7 @@ def cuda_graphs(setting: Setting) -> dict[str, Any]:
     return found
 
 
-def _replayed(setting: Setting, batch: Planned) -> float:
+def _replayed(setting: Setting, plain: OnnxSession, batch: Planned) -> float:
     """Seconds a batch, inputs copied in and the output copied out each time, as without a graph."""
     ort = providers.runtime()
     options = ort.SessionOptions()
@@ -85,7 +97,7 @@ def _replayed(setting: Setting, batch: Planned) -> float:
     chosen = providers.provider_options(setting.device, None, setting.graph.parent)
     chosen[0][1]["enable_cuda_graph"] = "1"
     made = ort.InferenceSession(str(setting.graph), options, providers=chosen, enable_fallback=0)
-    feed = session(setting, NO_CUDNN).feed(batch.tokens)
+    feed = plain.feed(batch.tokens)
     there = {name: ort.OrtValue.ortvalue_from_numpy(value, "cuda", 0) for name, value in feed.items()}
     out = ort.OrtValue.ortvalue_from_shape_and_type(
         [len(batch.tokens), setting.card.dimension], np.float32, "cuda", 0
@@ -110,16 +122,20 @@ def _replayed(setting: Setting, batch: Planned) -> float:
 
 
 def base_size(setting: Setting) -> dict[str, Any]:
-    """A model of BERT-base's shape with random weights: its rate with cuDNN and without."""
+    """A model of BERT-base's shape with random weights: its rate padded and packed."""
     if setting.base is None:
         return {"not measured": "give --base GRAPH"}
-    batches = planned(setting.tokens[: 3 * PAGE])
-    real = sum(len(t) for b in batches for t in b.tokens)
+    import onnx
+
+    batches = planned_on_grid(setting.tokens[: 3 * PAGE])
+    real = sum(len(text) for batch in batches for text in batch.tokens[: batch.texts])
     found: dict[str, Any] = {}
-    for name, env in (("as it comes", AS_IT_COMES), ("without cuDNN", NO_CUDNN)):
-        made = session(setting, env, setting.base)
-        encode(made, batches)
+    changed = Path(tempfile.mkdtemp(), "packed.onnx")
+    onnx.save(packed(onnx.load(str(setting.base))), str(changed))
+    for name, graph in (("padded", setting.base), ("packed", changed)):
+        made = session(setting, AS_IT_COMES, graph)
         for lanes in (1, 2):
+            encode(made, batches * lanes, lanes)
             seconds = min(encode(made, batches, lanes) for _ in range(2))
             measured = rates(setting, real, sum(b.texts for b in batches), seconds, setting.base_flops)
             found[f"{name}, {lanes} under way"] = measured

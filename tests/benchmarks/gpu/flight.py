@@ -14,26 +14,27 @@ from freshvec.encoding.machine import cpu_limit
 from freshvec.encoding.tokenizer import Tokenizer, TokenizerPool, pool_processes
 from freshvec.records import Tokens
 from tests.benchmarks.gpu.setting import Setting, rates
-from tests.benchmarks.gpu.variants import NO_CUDNN, PAGE, encode, planned, session
+from tests.benchmarks.gpu.variants import AS_IT_COMES, PAGE, encode, planned, planned_on_grid, session
 
 
 def in_flight(setting: Setting) -> dict[str, Any]:
-    """Experiment 5, the encoder's side: one, two and three batches under way, by batch size; then the parts of a batch."""
+    """Experiment 5, the encoder's side: one and two batches under way, padded and packed, by size."""
     found: dict[str, Any] = {}
-    product.LANES = 3
-    for size in (16384, 32768, 65536, 131072, 262144, 524288)[: 2 if setting.quick else None]:
-        made = session(setting, NO_CUDNN)
-        batches = planned(setting.tokens[: 8 * PAGE], size)
-        texts, real = sum(b.texts for b in batches), sum(len(t) for b in batches for t in b.tokens)
-        encode(made, batches, 3)
-        for lanes in (1, 2, 3):
-            seconds = min(encode(made, batches, lanes) for _ in range(2))
-            found[f"{size} tokens, {lanes} under way"] = rates(setting, real, texts, seconds)
-        began = time.perf_counter()
-        for batch in batches:
-            made.feed(batch.tokens)
-        found[f"{size} tokens, padding alone, s"] = time.perf_counter() - began
-        print(size, {key: value for key, value in found.items() if key.startswith(f"{size} ")}, flush=True)
+    product.LANES = 2
+    for name, graph, plan in (
+        ("padded on the grid", setting.graph, planned_on_grid),
+        ("packed", setting.packed, planned),
+    ):
+        for size in (65536, 131072, 262144)[: 1 if setting.quick else None]:
+            made = session(setting, AS_IT_COMES, graph)
+            batches = plan(setting.tokens[: 8 * PAGE], size)
+            texts = sum(batch.texts for batch in batches)
+            real = sum(len(text) for batch in batches for text in batch.tokens[: batch.texts])
+            for lanes in (1, 2):
+                encode(made, batches * (lanes if graph == setting.graph else 1), lanes)
+                seconds = min(encode(made, batches, lanes) for _ in range(2))
+                found[f"{name}, {size} tokens, {lanes} under way"] = rates(setting, real, texts, seconds)
+                print(name, size, lanes, {"tokens/s": real / seconds}, flush=True)
     return found
 
 
@@ -59,7 +60,7 @@ class Nanotoken:
 
 def tokenising(setting: Setting) -> dict[str, Any]:
     """Experiment 5, the tokenizer's side: pages of rows, one after the other, as the reader has them."""
-    texts = setting.many(setting.count)
+    texts = setting.many(setting.count // 2)
     given = setting.artefact.tokenizer_path, setting.card.max_tokens, setting.card.document_prefix
     ways: dict[str, Callable[[], Any]] = {
         "tokenizers, its own threads": lambda: Tokenizer(*given),

@@ -98,6 +98,13 @@ class Setting:
         return self.artefact.path("fp32" if self.device == "cpu" else "fp16")
 
     @property
+    def packed(self) -> Path:
+        """The graph without padding between its layers."""
+        if "fp16" not in self.artefact.graphs or self.device == "cpu":
+            return self.graph
+        return self.artefact.packed_path("fp16") or self.graph
+
+    @property
     def pad_id(self) -> int:
         return self.artefact.pad_id
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -102,6 +103,12 @@ def planned_on_grid(tokens: Sequence[Tokens], size: int = SIZE) -> list[Planned]
     return made
 
 
+@cache
+def lane_threads(lanes: int) -> ThreadPoolExecutor:
+    """Threads that stay: cuDNN's plans belong to the thread that built them."""
+    return ThreadPoolExecutor(lanes)
+
+
 def encode(made: OnnxSession, batches: list[Planned], lanes: int = 1) -> float:
     """Seconds for all batches, with so many under way at once."""
     began = time.perf_counter()
@@ -109,8 +116,7 @@ def encode(made: OnnxSession, batches: list[Planned], lanes: int = 1) -> float:
         for batch in batches:
             made.run(batch.tokens)
     else:
-        with ThreadPoolExecutor(lanes) as pool:
-            list(pool.map(lambda batch: made.run(batch.tokens), batches))
+        list(lane_threads(lanes).map(lambda batch: made.run(batch.tokens), batches))
     return time.perf_counter() - began
 
 

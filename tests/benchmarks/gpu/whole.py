@@ -13,36 +13,36 @@ from freshvec.embedded import EmbeddedPostgres
 from freshvec.encoding import dispatch
 from freshvec.encoding import session as sessions
 from freshvec.encoding.encoder import OnnxEncoder
-from freshvec.pipeline import reader
+from freshvec.pipeline.writer import Writer
 from freshvec.scans.backfill import Backfill
 from freshvec.target.upsert import TargetWriter
 from freshvec.worker.worker import Worker
 from tests.benchmarks.freshness import edits, edits_while, holds
 from tests.benchmarks.gpu.flight import Nanotoken
 from tests.benchmarks.gpu.setting import Setting, median, sampled
-from tests.benchmarks.gpu.variants import AS_IT_COMES, NO_CUDNN, PAGE, Planned, encode, environment, planned
+from tests.benchmarks.gpu.variants import PAGE, Planned, encode, planned
 from tests.benchmarks.harness import percentile
-from tests.support import serving, settings_for, wait_fresh
+from tests.support import running, settings_for, wait_fresh
 
 
 @dataclass(frozen=True)
 class Way:
     """How a backfill runs."""
 
-    env: dict[str, str]
-    lanes: int = 1
+    packed: bool = True
+    lanes: int = 2
     nanotoken: bool = False
-    ahead: int = 2  # pages read ahead
+    page_rows: int | None = None
+    live: bool = False
 
 
 WAYS = {
-    "cuDNN, one under way": Way(AS_IT_COMES),
-    "one under way": Way(NO_CUDNN),
-    "two under way": Way(NO_CUDNN, 2),
-    "two under way, nanotoken": Way(NO_CUDNN, 2, True),
-    "two under way, nanotoken, four pages ahead": Way(NO_CUDNN, 2, True, 4),
+    "padded, one under way": Way(packed=False, lanes=1, live=True),
+    "packed, one under way": Way(lanes=1),
+    "packed, two under way": Way(live=True),
+    "packed, two under way, nanotoken": Way(nanotoken=True, live=True),
+    "the same in pages of 2,048 rows": Way(nanotoken=True, page_rows=2048, live=True),
 }
-_LIVE = ("cuDNN, one under way", "two under way", "two under way, nanotoken, four pages ahead")
 
 
 @contextmanager
@@ -73,11 +73,14 @@ def server(texts: list[str]) -> Iterator[EmbeddedPostgres]:
 @contextmanager
 def chosen(setting: Setting, way: Way) -> Iterator[OnnxEncoder]:
     """An encoder that runs that way, while the daemon's own constants are set for it."""
-    before = sessions.LANES, dispatch.LANES, reader._PAGES_AHEAD
+    before = sessions.LANES, dispatch.LANES
     sessions.LANES = dispatch.LANES = way.lanes
-    reader._PAGES_AHEAD = way.ahead
-    with environment(way.env):
-        encoder = OnnxEncoder(setting.artefact, setting.device)
+    artefact = setting.artefact
+    if not way.packed:
+        without = {"packed_sha256": None}
+        graphs = {name: graph.model_copy(update=without) for name, graph in artefact.graphs.items()}
+        artefact = artefact.model_copy(update={"graphs": graphs})
+    encoder = OnnxEncoder(artefact, setting.device)
     pool = encoder._documents
     pool.encode(setting.texts[:PAGE])  # its processes have begun
     if way.nanotoken:
@@ -85,7 +88,7 @@ def chosen(setting: Setting, way: Way) -> Iterator[OnnxEncoder]:
     try:
         yield encoder
     finally:
-        sessions.LANES, dispatch.LANES, reader._PAGES_AHEAD = before
+        sessions.LANES, dispatch.LANES = before
         if hasattr(pool, "close"):
             pool.close()
 
@@ -125,15 +128,18 @@ def alone(encoder: OnnxEncoder, texts: list[str], size: int) -> float:
     return len(texts) / (time.perf_counter() - began)
 
 
-def walk(setting: Setting, encoder: OnnxEncoder, url: str, texts: list[str]) -> dict[str, Any]:
+def walk(
+    setting: Setting, encoder: OnnxEncoder, url: str, texts: list[str], rows: int | None
+) -> dict[str, Any]:
     """One backfill, where its time goes, and the same texts tokenised and encoded alone after it."""
     folder = tempfile.mkdtemp()  # of its own: each way looks for its batch size anew
-    settings = settings_for(url, sync(setting), models_dir=folder)
+    settings = settings_for(url, sync(setting), models_dir=folder, page_rows=rows)
     worker = Worker(settings, settings.sync, once=True, load=lambda _: encoder, tick_seconds=0.1)
     places = (
         (OnnxEncoder, "tokenize"),
         (OnnxEncoder, "encode"),
         (TargetWriter, "write"),
+        (Writer, "flush"),
         (Backfill, "read_page"),
     )
     with timed(*places) as parts, sampled() as sampler:
@@ -157,11 +163,11 @@ def walk(setting: Setting, encoder: OnnxEncoder, url: str, texts: list[str]) -> 
     }
 
 
-def burst(setting: Setting, encoder: OnnxEncoder, url: str) -> dict[str, Any]:
+def burst(setting: Setting, encoder: OnnxEncoder, url: str, rows: int | None) -> dict[str, Any]:
     """Commit to visible: idle, and while one statement changes a fifth of the rows."""
-    settings = settings_for(url, sync(setting))
+    settings = settings_for(url, sync(setting), page_rows=rows)
     first, many = setting.rows // 3, setting.rows // 5
-    with serving(settings, encoder) as worker, psycopg.connect(url, autocommit=True) as connection:
+    with running(settings, encoder) as worker, psycopg.connect(url, autocommit=True) as connection:
         wait_fresh(worker, 120)
         edits(url, 1, 5, "warm")
         idle = edits(url, 1, min(100, first), "idle")
@@ -203,9 +209,9 @@ def whole(setting: Setting) -> dict[str, Any]:
             url = made.url(f"way_{number}")
             try:
                 with chosen(setting, way) as encoder:
-                    found[name] = walk(setting, encoder, url, texts)
-                    if name in _LIVE:
-                        found[name]["live"] = burst(setting, encoder, url)
+                    found[name] = walk(setting, encoder, url, texts, way.page_rows)
+                    if way.live:
+                        found[name]["live"] = burst(setting, encoder, url, way.page_rows)
             except Exception as error:  # the other ways are still worth their time
                 found.setdefault(name, {})["error"] = repr(error)[-300:]
             print(name, found[name], flush=True)
