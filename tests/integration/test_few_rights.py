@@ -1,4 +1,5 @@
-"""A worker with few rights, while the table's owner applies: it heals what it may, says what it may not, and walks."""
+"""A worker with few rights, while the table's owner applies: it heals what it may, says what it may not, and
+walks."""
 
 from collections.abc import Iterator
 

@@ -1,7 +1,8 @@
-"""The graph for GPUs without padding between its layers: all real tokens of a batch stand in one row of tokens.
+"""The graph for GPUs without padding between its layers: all real tokens of a batch stand in one row of
+tokens.
 
-Padding is taken away after the embeddings and put back before pooling. Attention between them is FlashAttention over
-texts of any length, which has no plan to be built for every new shape of a batch.
+Padding is taken away after the embeddings and put back before pooling. Attention between them is
+FlashAttention over texts of any length, which has no plan to be built for every new shape of a batch.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -40,8 +40,8 @@ class Endpoint(Protocol):
 class Worker:
     """One worker. `run` returns when it is told to stop, or with `once` when every row is fresh.
 
-    `load` gives a model's encoder, `endpoint` makes an endpoint of the dispatchers by their model's name, `reload`
-    reads the file again.
+    `load` gives a model's encoder, `endpoint` makes an endpoint of the dispatchers by their model's name,
+    `reload` reads the file again.
     """
 
     def __init__(
