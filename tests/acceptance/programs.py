@@ -1,11 +1,8 @@
 """Random programs of SQL: what an application, its operators and accidents may do to a table that is kept."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from hypothesis import strategies as st
-
-Params = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
