@@ -1,4 +1,5 @@
--- The freshvec schema: what is kept about every sync. Queues, targets and triggers are made per sync, by `apply`.
+-- The freshvec schema: what is kept about every sync. Queues, targets and triggers are made per sync, by
+-- `apply`.
 
 CREATE TABLE freshvec.sync (
   id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -12,21 +13,20 @@ CREATE TABLE freshvec.sync (
   fingerprint bytea NOT NULL,
   definition text NOT NULL,               -- what was declared, and of which table: another one is walked anew
   shape text NOT NULL,                    -- sha256 of the DDL that made its objects
-  identity text NOT NULL DEFAULT '',      -- what the catalogue said of table, triggers and target when last bound
+  identity text NOT NULL DEFAULT '',      -- what the catalogue said of all this when it was last bound
   generation bigint NOT NULL DEFAULT 0,   -- rises with every applied definition and every new binding
   epoch bigint NOT NULL DEFAULT 0,        -- rises with every change of owner
   granted text[] NOT NULL DEFAULT '{}',   -- roles that were given the target because they may read the source
   backfill_after text[],                  -- the last key up to which every row is written
   backfill_done boolean NOT NULL DEFAULT false,
-  rows_embedded bigint NOT NULL DEFAULT 0,    -- target rows with a vector of this model: kept, corrected by every walk
+  rows_embedded bigint NOT NULL DEFAULT 0,    -- target rows with a vector of the model, put right by walks
   rows_failed bigint NOT NULL DEFAULT 0,      -- target rows with an error, likewise
-  walk_proves boolean NOT NULL DEFAULT false, -- the walk under way only proves: nothing is known to be missing
+  walk_proves boolean NOT NULL DEFAULT false, -- the walk only proves: nothing is known to be missing
   walk_rows bigint NOT NULL DEFAULT 0,        -- source rows that the walk under way has passed
   walk_found bigint NOT NULL DEFAULT 0,       -- rows among them that were not fresh and not queued
-  walk_vectors bigint NOT NULL DEFAULT 0,     -- vectors among them that were encoded again and found the same
   walk_started_at timestamptz,
   rows_walked bigint,                     -- source rows that the last whole walk passed
-  proven_at timestamptz,                  -- when the last whole walk ended: everything was proven fresh since it began
+  proven_at timestamptz,                  -- when the last whole walk ended: all is fresh since its start
   proven_found bigint,                    -- what that walk had found and mended
   proven_vectors bigint,                  -- vectors it encoded again and found the same
   refused bigint NOT NULL DEFAULT 0,      -- writes that the fence refused though they were of another text
@@ -34,7 +34,8 @@ CREATE TABLE freshvec.sync (
   UNIQUE (target_schema, target_table)
 );
 
--- One sequence orders all writes: a read that deletes a queue entry took its text after that entry was visible.
+-- One sequence orders all writes: a read that deletes a queue entry took its text after that entry was
+-- visible.
 CREATE SEQUENCE freshvec.fence AS bigint CACHE 1;
 
 -- Requests to compare a whole table. Append-only, so that a trigger which fails never waits for another.
@@ -68,16 +69,26 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$ SELECT pg_notify('freshvec', sync) $$;
 REVOKE ALL ON FUNCTION freshvec.ring(text) FROM PUBLIC;
 
--- What a trigger calls when it cannot note a change: the whole table will be compared. It never fails, and asks once.
+-- What a trigger calls when it cannot note a change: the whole table will be compared. It never fails nor waits, and
+-- asks once: whoever relies on a request that is there already keeps it there until its own transaction has ended.
 CREATE FUNCTION freshvec.ask_for_walk(name text, why text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  is_asked boolean;
 BEGIN
-  IF NOT EXISTS (SELECT FROM freshvec.rescan WHERE sync = name AND reason = why) THEN
+  BEGIN
+    PERFORM FROM freshvec.rescan WHERE sync = name AND reason = why LIMIT 1 FOR KEY SHARE SKIP LOCKED;
+    is_asked := FOUND;
+  EXCEPTION WHEN serialization_failure THEN
+    is_asked := false;  -- answered since this transaction's snapshot
+  END;
+  IF NOT is_asked THEN
     INSERT INTO freshvec.rescan (sync, reason) VALUES (name, why);
     PERFORM freshvec.ring(name);
   END IF;
 EXCEPTION WHEN OTHERS THEN
-  RAISE WARNING 'freshvec: sync % could not ask for a walk (%); run freshvec verify --repair: %', name, why, SQLERRM;
+  RAISE WARNING 'freshvec: sync % could not ask for a walk (%); run freshvec verify --repair: %',
+    name, why, SQLERRM;
 END $$;
 REVOKE ALL ON FUNCTION freshvec.ask_for_walk(text, text) FROM PUBLIC;
 
@@ -149,8 +160,10 @@ END $$;
 
 CREATE FUNCTION freshvec.sync_status() RETURNS TABLE (
   sync text, source text, target text, model text, rows_total bigint, rows_fresh bigint, rows_failed bigint,
-  coverage float8, backlog bigint, oldest_unfresh_seconds float8, rescan_waiting boolean, backfill_done boolean,
-  owner_pid int, device text, rows_per_second float8, eta_seconds float8, lag_p50_ms float8, lag_p99_ms float8,
+  coverage float8, backlog bigint, oldest_unfresh_seconds float8,
+  rescan_waiting boolean, backfill_done boolean,
+  owner_pid int, device text, rows_per_second float8, eta_seconds float8,
+  lag_p50_ms float8, lag_p99_ms float8,
   texts_truncated bigint, last_error text, proven_at timestamptz, proven_found bigint, proven_vectors bigint,
   refused bigint
 ) LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -190,7 +203,8 @@ BEGIN
     owner_pid := (SELECT l.pid FROM pg_locks l
                    WHERE l.locktype = 'advisory' AND l.classid = 1719035235 AND l.objsubid = 2 AND l.granted
                      AND l.objid::bigint = hashtext(s.name)::bigint & 4294967295
-                     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1);
+                     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                   LIMIT 1);
     device := a.device;
     rows_per_second := CASE WHEN a.measured_at > now() - interval '30 seconds' THEN a.rows_per_second END;
     eta_seconds := CASE WHEN backlog = 0 THEN 0 WHEN rows_per_second > 0 THEN backlog / rows_per_second END;
@@ -213,7 +227,8 @@ CREATE VIEW freshvec.status AS
   SELECT s.*, a.batch_tokens, a.device_memory_used_bytes, a.device_memory_total_bytes
     FROM freshvec.sync_status() AS s LEFT JOIN freshvec.activity AS a USING (sync);
 
--- Rows whose text could not be encoded, with the error: what `freshvec status` lists and `freshvec retry` tries again.
+-- Rows whose text could not be encoded, with the error: what `freshvec status` lists and `freshvec retry`
+-- tries again.
 CREATE FUNCTION freshvec.failures(most int DEFAULT 10)
 RETURNS TABLE (sync text, key jsonb, error text, failed_at timestamptz)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$

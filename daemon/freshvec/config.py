@@ -103,6 +103,8 @@ class Daemon(_Frozen):
     """Seconds after which what is encoded is written, however little it is."""
     prove_every_hours: float = Field(default=24.0, gt=0)
     """Hours after which every row is compared again, slowly, whether or not anything was noted."""
+    prove_vectors: int = Field(default=1000, ge=0)
+    """Rows, chosen at random, whose texts are encoded again then, to compare the vectors themselves."""
     sweep_seconds: float = Field(default=30.0, gt=0)
     """Seconds between looks at every queue without a notification: it finds what no bell announced."""
     shutdown_seconds: float = Field(default=10.0, gt=0)
@@ -146,7 +148,8 @@ class Sync(_Frozen):
     model: str
     """A name from `freshvec models`, exported beforehand."""
     queue_bytes: int = Field(default=2**30, ge=2**16)
-    """Bytes of queue after which, with no worker to read it, changes are noted no more and the table is walked."""
+    """Bytes of queue after which, with no worker to read it, changes are noted no more and the table is
+    walked."""
     target: Target = Target()
     """Where its vectors lie, as in `target = { type = "halfvec" }`."""
 

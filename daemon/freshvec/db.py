@@ -21,22 +21,26 @@ LOCK_CLASS = 0x66766563
 MIGRATE_LOCK = 0
 WRITE_LOCK_CLASS = LOCK_CLASS + 1  # shared by whoever writes a sync's target, exclusive for who must be alone
 
-# Whatever shapes a row's text, or may end a session of ours early, is pinned: rendering must not depend on whose
-# session it is, or the same row would have two hashes. With row security off Postgres refuses to leave rows out, where
-# it would otherwise hide them and they would be taken for deleted.
-# Plans must not depend on how large the first batch was: probing by key is right for any batch, while a plan that
-# scans the whole source, cached from one large batch, would be used for every small one that follows.
-# A crash of Postgres loses a vector and the deletion of its queue entry together, so waiting for the disk at each
-# commit would buy nothing.
+# Whatever shapes a row's text, or may end a session of ours early, is pinned: rendering must not depend on
+# whose session it is, or the same row would have two hashes. With row security off Postgres refuses to leave
+# rows out, where it would otherwise hide them and they would be taken for deleted. Plans must not depend on
+# how large the first batch was: probing by key is right for any batch, while a plan that scans the whole
+# source, cached from one large batch, would be used for every small one that follows. A crash of Postgres
+# loses a vector and the deletion of its queue entry together, so waiting for the disk at each commit would
+# buy nothing.
 _SESSION = """
 SELECT set_config(name, value, false) FROM (VALUES
   ('search_path', 'pg_catalog, pg_temp'), ('timezone', 'UTC'), ('datestyle', 'ISO, YMD'),
   ('intervalstyle', 'postgres'), ('extra_float_digits', '1'), ('bytea_output', 'hex'),
   ('standard_conforming_strings', 'on'), ('xmlbinary', 'base64'), ('xmloption', 'content'),
-  ('lc_monetary', 'C'), ('lc_numeric', 'C'), ('lc_time', 'C'), ('default_text_search_config', 'pg_catalog.simple'),
-  ('quote_all_identifiers', 'off'), ('row_security', 'off'), ('default_transaction_isolation', 'read committed'),
+  ('lc_monetary', 'C'), ('lc_numeric', 'C'), ('lc_time', 'C'),
+  ('default_text_search_config', 'pg_catalog.simple'),
+  ('quote_all_identifiers', 'off'), ('array_nulls', 'on'), ('transform_null_equals', 'off'),
+  ('row_security', 'off'),
+  ('default_transaction_isolation', 'read committed'),
   ('default_transaction_read_only', 'off'), ('default_transaction_deferrable', 'off'),
   ('statement_timeout', '0'), ('lock_timeout', '10s'), ('idle_in_transaction_session_timeout', '60s'),
+  ('work_mem', '32MB'),
   ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('jit', 'off'),
   ('synchronous_commit', 'off')
 ) AS setting(name, value)

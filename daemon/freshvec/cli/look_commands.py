@@ -35,7 +35,11 @@ def status(
         console.print(status_view.table(rows))
         for line in status_view.failed(failed):
             typer.echo(line)
-    if check and not all(is_fresh(row) for row in rows):
+    applied = {row["sync"] for row in rows}
+    lacking = [declared.name for declared in settings.sync if declared.name not in applied]
+    for name in lacking:
+        typer.echo(f"{name}: declared, but never applied: run `freshvec apply {name}`", err=True)
+    if check and (lacking or not all(is_fresh(row) for row in rows)):
         raise typer.Exit(3)
 
 
@@ -99,7 +103,7 @@ def verify(
         _show(report, as_json=as_json)
     if not all(report.is_fresh for report in reports):
         if repair:
-            typer.echo("queued for the worker; verify again once it has caught up")
+            typer.echo("queued for the worker; verify again once it has caught up", err=True)
         raise typer.Exit(3)
 
 

@@ -16,7 +16,8 @@ def read(connection: Connection) -> list[dict[str, Any]]:
 
 
 def failures(connection: Connection, most: int = 5) -> dict[str, list[dict[str, Any]]]:
-    """Key and error of the latest rows of each sync whose text could not be encoded, at most `most` a sync."""
+    """Key and error of the latest rows of each sync whose text could not be encoded, at most `most` a
+    sync."""
     found: dict[str, list[dict[str, Any]]] = {}
     with translated("read", "freshvec.failures"):
         for sync, key, error in connection.execute(_SQL["failures"], {"most": most}).fetchall():

@@ -4,7 +4,6 @@ import math
 import random
 import time
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -14,14 +13,18 @@ from freshvec.db import Connection, translated
 from freshvec.encoding.batching import plan_batches
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.errors import EncodingError
+from freshvec.pipeline.ahead import PageAhead
 from freshvec.pipeline.epoch import Epoch
 from freshvec.pipeline.ledger import Ledger, Portion
 from freshvec.pipeline.progress import Progress
+from freshvec.pipeline.proof import Proof
 from freshvec.records import Fate, Key, Outcome, SourceRow, Tokens, Urgency, Vector
 from freshvec.scans.backfill import Backfill
+from freshvec.scans.faults import faults
 from freshvec.scans.orphans import OrphanScan
+from freshvec.scans.vectors import VectorSample
 from freshvec.source.bound import BoundSync
-from freshvec.source.rows import RowReader
+from freshvec.source.rows import RowReader, without_last_word
 
 _LIVE_ROWS = 256
 _PAGES_AHEAD = 2  # one being encoded, one waiting: the encoder never waits for a read
@@ -49,6 +52,7 @@ class Reader:
         self._encoder = dispatcher.encoder
         self._page_rows = settings.page_rows or (1000 if dispatcher.encoder.device == "cpu" else 8192)
         self._slice = max(1, self._page_rows // 4)
+        self._settings = settings
         self._progress = progress
         self._ledger = ledger
         self._epoch = epoch
@@ -56,11 +60,12 @@ class Reader:
         self._rows = RowReader(connection, bound)
         self._backfill = Backfill(connection, bound)
         self._orphans: OrphanScan | None = None
+        self._orphans_asked: list[int] = []  # the requests that the scan under way answers
+        self._lost = 0  # orphans that this walk has found
+        self._proof: Proof | None = None
         self._proof_due = self._proof_every = math.inf
         self._page_due = 0.0  # of a walk that only proves: it leaves the database most of the time
-        # The next page is read while this one is tokenised, by a thread that shares the reader's connection.
-        self._ahead: Future[tuple[int, list[SourceRow]]] | None = None
-        self._page_thread = ThreadPoolExecutor(1, thread_name_prefix="pages")
+        self._ahead = PageAhead(self._backfill, ledger)
 
     def cycle(self) -> bool:
         """Read one portion of the most urgent work there is; False when there is none or no room for it."""
@@ -72,14 +77,14 @@ class Reader:
                 return True
             if self._backfill.done:
                 return self._begin_walk()
-            if self._ahead is not None or not self._backfill.exhausted:
+            if self._ahead.is_under_way or not self._backfill.exhausted:
                 return self._has_room(Urgency.BACKFILL, ahead) and self._read_page()
             return self._has_room(Urgency.BACKFILL, 1) and self._finish_backfill()
 
     def close(self) -> None:
         """Drop what waits for the encoder; it is still in the queue, or beyond the checkpoint."""
         self._dispatcher.forget(self)
-        self._page_thread.shutdown(wait=False, cancel_futures=True)
+        self._ahead.close()
 
     def is_fresh(self) -> bool:
         """Whether every row is written: nothing in flight, nothing queued, the backfill done."""
@@ -113,6 +118,9 @@ class Reader:
         if not changes:
             return False
         rows = self._rows.read([change.key for change in changes])
+        changes = changes[
+            : len(rows)
+        ]  # the others stay in the queue: their texts are too long to be held as well
         entries: dict[Key, tuple[int, ...]] = {}
         for change, row in zip(changes, rows, strict=True):
             key = row.key if row else change.key  # the source's spelling, if there is a row
@@ -128,25 +136,32 @@ class Reader:
         if time.monotonic() < self._page_due:
             return False
         began = time.monotonic()
-        read = partial(self._backfill.read_page, self._page_rows)
-        fence, rows = self._ahead.result() if self._ahead else read()
-        self._ahead = None
+        fence, rows = self._ahead.take(self._page_rows)
+        last_key = rows[-1].key if rows else None
+        wrong = [row.key for row in rows if not row.unchanged] if self._backfill.was_proven else []
+        not_fresh = len(faults(self._connection, self._bound, wrong))
+        portion = Portion(Urgency.BACKFILL, fence, len(rows), last_key=last_key, not_fresh=not_fresh)
+        if rows:
+            self._ledger.open(portion)
+        self._ahead.begin(self._page_rows)
         if self._backfill.proves:
             self._page_due = time.monotonic() + min(_LONGEST_REST, _REST * (time.monotonic() - began))
-        elif not self._backfill.exhausted:
-            self._ahead = self._page_thread.submit(read)
         if rows:
-            not_fresh = sum(not row.unchanged for row in rows)
-            portion = Portion(Urgency.BACKFILL, fence, len(rows), last_key=rows[-1].key, not_fresh=not_fresh)
-            self._ledger.open(portion)
             self._handle(portion, rows)
         return True
 
     def _finish_backfill(self) -> bool:
-        """The last page is written: remove orphans, a step at a time, then call the walk done."""
-        if self._scan_orphans():
+        """The last page is written: remove orphans, compare vectors, a step at a time, then call the walk done."""
+        if self._proof is None:
+            if not self._scan_orphans():
+                return True
+            rows = self._settings.prove_vectors if self._backfill.proves else 0
+            sample = VectorSample(self._connection, self._bound, rows)
+            self._proof = Proof(sample, self._dispatcher, self._settings.precision, self._ledger, owner=self)
+        if not self._proof.step():
             with self._epoch.transaction(self._connection):
-                self._backfill.finish()
+                self._backfill.finish(self._lost + self._proof.wrong, self._proof.same)
+            self._proof, self._lost = None, 0
             self._proof_due = time.monotonic() + self._proof_every
         return True
 
@@ -154,7 +169,7 @@ class Reader:
         """One step; True at the end."""
         self._orphans = self._orphans or OrphanScan(self._connection, self._bound)
         with self._epoch.transaction(self._connection):
-            self._orphans.queue(_ORPHANS_A_STEP)
+            self._lost += len(self._orphans.queue(_ORPHANS_A_STEP))
             if self._orphans.is_done:
                 self._orphans.correct()
         if not self._orphans.is_done:
@@ -166,10 +181,13 @@ class Reader:
         """Begin the walk that somebody asked for, or that is due; False when there is nothing to walk."""
         rescans = self._queue.rescans()
         if rescans and all(reason == ORPHANS for _, reason in rescans):
+            if self._orphans is None:
+                self._orphans_asked = [number for number, _ in rescans]
             if self._scan_orphans():
                 with self._epoch.transaction(self._connection):
-                    self._backfill.answer([number for number, _ in rescans])
+                    self._backfill.answer(self._orphans_asked)
             return True
+        self._orphans = None  # a walk ends with a scan of its own, from the beginning
         if rescans:
             full = any(reason == QUEUE_FULL for _, reason in rescans)
             with self._epoch.transaction(self._connection):
@@ -177,6 +195,7 @@ class Reader:
             return True
         if time.monotonic() >= self._proof_due:
             self._proof_due = math.inf
+            self._lost = 0
             with self._epoch.transaction(self._connection):
                 self._backfill.restart(proves=True)
             return True
@@ -216,17 +235,19 @@ class Reader:
                 return Outcome(key, fence, Fate.STORE)
             return Outcome(key, fence, Fate.KEEP if row.unchanged else Fate.CLEAR)
         if row.unchanged:
-            fate = Fate.KEEP if portion.urgency is Urgency.BACKFILL else Fate.TOUCH
+            is_page = portion.urgency is Urgency.BACKFILL
+            fate = Fate.KEEP if is_page and not self._ledger.has_older(portion) else Fate.TOUCH
             return Outcome(key, fence, fate, content_hash=row.content_hash)
         known = self._dispatcher.recent.get(row.content_hash)
         return None if known is None else Outcome(key, fence, Fate.STORE, known, row.content_hash)
 
     def _tokenize(self, portion: Portion, groups: list[list[SourceRow]]) -> list[Tokens]:
-        """Tokens of each group's text. A group whose rows have all changed meanwhile is emptied and left out."""
+        """Tokens of each group's text. A group whose rows have all changed meanwhile is emptied and left
+        out."""
         limit = self._bound.max_characters
-        texts = [_without_last_word(group[0].text or "", limit) for group in groups]
+        texts = [without_last_word(group[0].text or "", limit) for group in groups]
         tokens = []
-        for group, text, found in zip(groups, texts, self._encoder.tokenize(texts), strict=True):
+        for group, found in zip(groups, self._encoder.tokenize(texts), strict=True):
             if len(group[0].text or "") < limit or found.truncated:
                 tokens.append(found)
             elif whole := self._whole(portion, group):
@@ -234,11 +255,12 @@ class Reader:
         return tokens
 
     def _whole(self, portion: Portion, group: list[SourceRow]) -> str | None:
-        """The whole text of a group whose beginning does not fill the model; None where no row has it any more.
+        """The whole text of a group whose beginning does not fill the model; None where no row has it any
+        more.
 
-        It is read again, and a row may have been written meanwhile. Such a row leaves the group, and goes on as it
-        is now: that reading is later than the portion's fence, so its fence is that of this text too. Nothing is
-        encoded but the very text whose hash is stored with it.
+        It is read again, and a row may have been written meanwhile. Such a row leaves the group, and goes on
+        as it is now: that reading is later than the portion's fence, so its fence is that of this text too.
+        Nothing is encoded but the very text whose hash is stored with it.
         """
         while group:
             row = group[0]
@@ -262,7 +284,7 @@ class Reader:
         # Longest first, the ETA would mislead and the search for the best size see one length at a time.
         random.shuffle(batches)
         for batch in batches:
-            done = partial(self._encoded, portion, [groups[i] for i in batch.indices])
+            done = partial(self._encoded, portion, [_textless(groups[i]) for i in batch.indices])
             chosen = [tokens[i] for i in batch.indices]
             self._dispatcher.submit(portion.urgency, chosen, batch.size, done, owner=self)
 
@@ -285,14 +307,10 @@ class Reader:
         self._ledger.put(portion, outcomes)
 
 
+def _textless(group: list[SourceRow]) -> list[SourceRow]:
+    """Rows without their texts, which are tokenised: thousands may wait for the encoder."""
+    return [replace(row, text=None) for row in group]
+
+
 def _removed(portion: Portion, keys: Iterable[Key]) -> list[Outcome]:
     return [Outcome(key, portion.fence, Fate.REMOVE) for key in keys]
-
-
-def _without_last_word(text: str, limit: int) -> str:
-    """A text that was cut at `limit` characters, without the word that the cut may have gone through.
-
-    Half a word has other tokens than the whole one. What is left has the tokens that the whole text begins
-    with; of one endless word that is nothing. Only a space or a new line ends a word in every tokenizer.
-    """
-    return text if len(text) < limit else text[: max(text.rfind(" "), text.rfind("\n"), 0)]

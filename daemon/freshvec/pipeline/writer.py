@@ -42,7 +42,8 @@ class Writer:
         self._tombstones: list[Outcome] = []  # written, and needed while an older reading is under way
 
     def run(self, stopping: threading.Event, beat: Callable[[], None], written: Callable[[], None]) -> None:
-        """Write until `stopping` is set and nothing is left. `beat` is a sign of life, `written` follows a commit."""
+        """Write until `stopping` is set and nothing is left. `beat` is a sign of life, `written` follows a
+        commit."""
         batches: list[Ready] = []
         since = 0.0
         while True:

@@ -1,4 +1,5 @@
-"""Identity: what a sync is bound to, as the catalogue has it, in one cheap query; and what a difference means."""
+"""Identity: what a sync is bound to, as the catalogue has it, in one cheap query; and what a difference
+means."""
 
 import json
 from dataclasses import dataclass

@@ -37,8 +37,9 @@ class Applied:
 class Plan:
     """What a sync needs in the database.
 
-    `shape` are all its objects, `lacking` what must be run to have them, `access` what is still to be granted or
-    revoked, `readers` who then may read the target. `applied` is None while the database does not know the sync.
+    `shape` are all its objects, `lacking` what must be run to have them, `access` what is still to be granted
+    or revoked, `readers` who then may read the target. `applied` is None while the database does not know the
+    sync.
     """
 
     bound: BoundSync
@@ -136,7 +137,8 @@ def _bind(connection: Connection, sync: Sync, model: Model, *, knows: bool) -> B
 
 
 def _lacking(connection: Connection, planned: Plan, existing: table.Existing | None) -> tuple[str, ...]:
-    """The DDL to be run: all of it where an object is missing or made otherwise, else what mends the triggers."""
+    """The DDL to be run: all of it where an object is missing or made otherwise, else what mends the
+    triggers."""
     bound, applied = planned.bound, planned.applied
     found_queue = table.describe(connection, ("freshvec", f"queue_{bound.name}"))
     ddl: list[sql.Composed] = []

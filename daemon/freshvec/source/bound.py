@@ -10,7 +10,7 @@ from freshvec.config import Sync
 from freshvec.db import quoted, verbatim
 from freshvec.records import Key, Model
 from freshvec.source import blank
-from freshvec.source.key import KeyColumn, beyond
+from freshvec.source.key import KeyColumn, beyond, up_to
 
 # A token is rarely longer than a few letters: this many characters per token hold more than a model reads,
 # and keep a page of megabyte texts from filling the memory.
@@ -31,8 +31,8 @@ class Relation:
 class BoundSync:
     """A sync bound to the database: names resolved, key and types known. `id` is 0 until it is applied.
 
-    `watched` are the columns whose change is a change of the text. `is_family`: the source has partitions, children
-    or a parent, so that a statement on another table may change its rows.
+    `watched` are the columns whose change is a change of the text. `is_family`: the source has partitions,
+    children or a parent, so that a statement on another table may change its rows.
     """
 
     id: int
@@ -79,11 +79,20 @@ class BoundSync:
     @property
     def text(self) -> sql.Composable:
         """The text of a row over the source's own column names; NULL where there is nothing to embed."""
-        rendered = sql.SQL('({} COLLATE "C")').format(self._rendered())
+        rendered = self._collated()
         wanted = blank.shows_something(rendered, self.encoding)
         if self.sync.where:
             wanted = sql.SQL("({}) AND {}").format(verbatim(self.sync.where), wanted)
         return sql.SQL("CASE WHEN {} THEN {} END").format(wanted, rendered)
+
+    def _collated(self) -> sql.Composable:
+        return sql.SQL('({} COLLATE "C")').format(self._rendered())
+
+    def _wanted(self, rendered: sql.Composable) -> sql.Composable:
+        """`rendered` of the rows that `where` chooses."""
+        if not self.sync.where:
+            return rendered
+        return sql.SQL("CASE WHEN {} THEN {} END").format(verbatim(self.sync.where), rendered)
 
     def _rendered(self) -> sql.Composable:
         if self.sync.columns is None:
@@ -96,7 +105,8 @@ class BoundSync:
 
     @property
     def max_characters(self) -> int:
-        """Characters of a text that are read at first; only where they do not fill the model is it read whole."""
+        """Characters of a text that are read at first; only where they do not fill the model is it read
+        whole."""
         return self.model.max_tokens * CHARACTERS_PER_TOKEN
 
     def keys(self, alias: str | None = None) -> list[sql.Composable]:
@@ -128,6 +138,12 @@ class BoundSync:
         """The text, its hash, and what is made of them."""
         return {
             "text": self.text,
+            # The same in two steps, for queries over many rows: what is rendered over the source's columns, once, and
+            # the text made of it.
+            "rendered": self._wanted(self._collated()),
+            "shown": sql.SQL("CASE WHEN {} THEN freshvec_rendered END").format(
+                blank.shows_something(sql.SQL("freshvec_rendered"), self.encoding)
+            ),
             "hash": sql.SQL("substring(sha256(convert_to(freshvec_text, 'UTF8')) FROM 1 FOR 16)"),
             # A row without text is fresh where the target has no row of it.
             "unchanged": sql.SQL(
@@ -142,17 +158,16 @@ class BoundSync:
         }
 
     def _key_parts(self) -> dict[str, sql.Composable]:
-        """Key columns: as lists, as texts, as typed columns, as conditions. `k1`, `k2`… stand for given ones."""
+        """Key columns: as lists, as texts, as typed columns, as conditions. `k1`, `k2`… stand for given
+        ones."""
         numbered = [quoted(f"k{i}") for i, _ in enumerate(self.key, 1)]
         placeholders = [sql.SQL(f"%(k{i})s") for i, _ in enumerate(self.key, 1)]
         types = [column.declared for column in self.key]
         plain = [verbatim(column.type) for column in self.key]
         given = _list(_each("{}::text[]", placeholders))
         k_typed = [column.cast(quoted("k", f"k{i}")) for i, column in enumerate(self.key, 1)]
-        after = [
-            column.cast(sql.SQL("{}::text").format(p))
-            for column, p in zip(self.key, placeholders, strict=True)
-        ]
+        after = [column.cast(sql.SQL(f"%(k{i})s::text")) for i, column in enumerate(self.key, 1)]
+        last = [column.cast(sql.SQL(f"%(last{i})s::text")) for i, column in enumerate(self.key, 1)]
         d, t = self.keys("d"), self.keys("t")
         g = [quoted("g", f"k{i}") for i, _ in enumerate(self.key, 1)]
         return {
@@ -166,7 +181,6 @@ class BoundSync:
             "g_keys": _list(g),
             "k_typed": _list(k_typed),
             # the same as texts: how keys travel between Postgres and the daemon
-            "key_texts": _list(_each("{}::text", self.keys())),
             "d_key_texts": _list(_each("{}::text", d)),
             "t_key_texts": _list(_each("{}::text", t)),
             "k_texts": _list(_each("{}::text", numbered)),
@@ -176,6 +190,7 @@ class BoundSync:
             "key_arguments": _list(plain),
             # rows of key texts, given as one text[] parameter per key column
             "key_params": given,
+            "d_or_t_key_texts": _list(_each("coalesce({}, {})::text", d, t)),
             "given_keys": sql.SQL("unnest({}) WITH ORDINALITY AS k ({}, place)").format(
                 given, _list(numbered)
             ),
@@ -184,9 +199,12 @@ class BoundSync:
             "t_is_k": self.same(t, k_typed),
             "t_is_g": self.same(t, g),
             "d_is_t": self.same(d, t),
+            "d_is_g": self.same(d, g),
+            "q_is_g": self.same([quoted("q", f"k{i}") for i, _ in enumerate(self.key, 1)], g),
             "d_is_argument": self.same(d, [sql.SQL(f"${i}") for i, _ in enumerate(self.key, 1)]),
             "beyond_after": beyond(self.key, self.keys(), after),
             "t_beyond_after": beyond(self.key, t, after),
+            "up_to_last": up_to(self.key, self.keys(), last),
         }
 
     def same(self, left: list[sql.Composable], right: list[sql.Composable]) -> sql.Composable:
@@ -201,6 +219,10 @@ class BoundSync:
     def key_values(self, key: Key) -> dict[str, str]:
         """Parameters for `{beyond_after}`."""
         return {f"k{i}": part for i, part in enumerate(key, 1)}
+
+    def last_values(self, key: Key) -> dict[str, str]:
+        """Parameters for `{up_to_last}`."""
+        return {f"last{i}": part for i, part in enumerate(key, 1)}
 
 
 def view_of(target: tuple[str, str]) -> tuple[str, str]:

@@ -1,4 +1,5 @@
-"""The target table: one row per source row that has a text, its embedding and what that was made from; and its view."""
+"""The target table: one row per source row that has a text, its embedding and what that was made from; and
+its view."""
 
 from dataclasses import dataclass
 
@@ -36,7 +37,8 @@ def describe(connection: Connection, name: tuple[str, str]) -> Existing | None:
 def following(
     connection: Connection, bound: BoundSync, existing: Existing, queue_oid: int | None
 ) -> list[sql.Composed]:
-    """The DDL by which an existing target and queue follow the key of the source; for another key they begin anew."""
+    """The DDL by which an existing target and queue follow the key of the source; for another key they begin
+    anew."""
     declared = [(c.name, c.type, list(c.collation) if c.collation else None) for c in bound.key]
     has = [tuple(row) for row in connection.execute(_SQL["columns"], {"oid": existing.oid})]
     if has == declared:
@@ -133,7 +135,8 @@ def removal(sync_name: str, target: tuple[str, str]) -> sql.Composed:
 
 
 def check_existing(connection: Connection, bound: BoundSync) -> Existing | None:
-    """What has the target's name. Raises SchemaError when it, or what has its view's, is nothing this sync can use."""
+    """What has the target's name. Raises SchemaError when it, or what has its view's, is nothing this sync
+    can use."""
     schema, table = bound.target_name
     existing = describe(connection, bound.target_name)
     if existing is None:
@@ -154,7 +157,8 @@ def check_existing(connection: Connection, bound: BoundSync) -> Existing | None:
         raise SchemaError(
             f"use the target of sync {bound.name!r},",
             subject,
-            f"its embeddings are {has}, but model {bound.model.name} with type {bound.sync.target.type} gives {wanted}",
+            f"its embeddings are {has}, but model {bound.model.name} with type {bound.sync.target.type} "
+            f"gives {wanted}",
             f"Name another target, or `freshvec remove {bound.name}` first.",
         )
     return existing

@@ -194,7 +194,8 @@ class Keeper:
         return row or 0
 
     def _look(self, connection: Connection) -> None:
-        """At a sweep: whether the table, its triggers, its grants and the applied generation are still the same."""
+        """At a sweep: whether the table, its triggers, its grants and the applied generation are still the
+        same."""
         if not self._check_due or self.pipeline is None:
             return
         self._check_due = False

@@ -115,7 +115,8 @@ class Worker:
         self._waker.wake()
 
     def handle_signals(self) -> None:
-        """First SIGTERM or SIGINT drains within a bound, the second ends at once; nothing is lost either way."""
+        """First SIGTERM or SIGINT drains within a bound, the second ends at once; nothing is lost either
+        way."""
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             if self._stopping.is_set():

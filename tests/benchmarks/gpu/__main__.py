@@ -1,4 +1,5 @@
-"""Everything that needs a GPU, in one run: `python -m tests.benchmarks.gpu --models DIR --out FILE [--only stage …]`."""
+"""Everything that needs a GPU, in one run: `python -m tests.benchmarks.gpu --models DIR --out FILE [--only
+stage …]`."""
 
 import argparse
 import json

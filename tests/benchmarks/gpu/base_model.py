@@ -1,7 +1,9 @@
-"""A model of BERT-base's shape with seeded random weights: for speed, where no trained base-size model can be had.
+"""A model of BERT-base's shape with seeded random weights: for speed, where no trained base-size model can be
+had.
 
-`python -m tests.benchmarks.gpu.base_model FOLDER` writes FOLDER/files (weights, tokenizer) and FOLDER/cards (its
-description): then `freshvec export random-bert-base --from FOLDER/files` and `--catalogue FOLDER/cards --source FOLDER/files`.
+`python -m tests.benchmarks.gpu.base_model FOLDER` writes FOLDER/files (weights, tokenizer) and FOLDER/cards
+(its description): then `freshvec export random-bert-base --from FOLDER/files` and `--catalogue FOLDER/cards
+--source FOLDER/files`.
 """
 
 import shutil
@@ -9,7 +11,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-CARD = """# BERT-base's shape with random weights: its vectors mean nothing, its speed is that of any base-size BERT.
+CARD = """# BERT-base's shape with random weights: its vectors mean nothing, its speed that of any such BERT.
 name = "random-bert-base"
 source = "none"
 dimension = 768

@@ -20,7 +20,8 @@ case $1 in
     mkdir -p "$kept/wheels"
     cat "$kept"/part* | tar -C "$kept/wheels" -xf -
     (cd "$kept/wheels" && sha256sum --quiet -c "$kept/SHA256SUMS")
-    python3 -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$2" "$kept"/wheels/*.whl
+    python3 -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --upgrade \
+      --target "$2" "$kept"/wheels/*.whl
     rm -rf "$kept"
     ;;
 esac

@@ -1,4 +1,5 @@
-"""How fast: batch sizes, precisions, binding, tokenising, sentence-transformers, and what the search settles on."""
+"""How fast: batch sizes, precisions, binding, tokenising, sentence-transformers, and what the search settles
+on."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +19,8 @@ SIZES = [2**power for power in range(12, 21)]  # 4k to 1M padded tokens
 
 
 def flops_a_token(setting: Setting) -> float:
-    """Multiplications and additions of the encoder's matrices for one token; attention's own share left out."""
+    """Multiplications and additions of the encoder's matrices for one token; attention's own share left
+    out."""
     import json
 
     config = json.loads((setting.source / "config.json").read_text())
@@ -131,7 +133,8 @@ def sweep(setting: Setting) -> dict[str, Any]:
 
 
 def tensorrt(setting: Setting) -> dict[str, Any]:
-    """TensorRT beside CUDA at one size: whether it starts or why not, how long its engines take to build, and its speed."""
+    """TensorRT beside CUDA at one size: whether it starts or why not, how long its engines take to build, and
+    its speed."""
     tokens, size = setting.tokens[:30_000], 16384
     try:
         began = time.perf_counter()
