@@ -156,7 +156,9 @@ def process(url: str) -> Iterator["subprocess.Popen[bytes]"]:
 def test_a_key_is_respelt_during_a_backfill_and_a_kill(url: str, application: Connection, kind: str) -> None:
     declared, first, second = SPELLINGS[kind]
     application.execute(f"CREATE TABLE docs (id {declared}, n int, body text, PRIMARY KEY (id, n))")
-    application.execute("INSERT INTO docs SELECT %s, g, 'text ' || g FROM generate_series(1, 6000) g", (first,))
+    application.execute(
+        "INSERT INTO docs SELECT %s, g, 'text ' || g FROM generate_series(1, 6000) g", (first,)
+    )
 
     def written(least: int) -> bool:
         application.execute("UPDATE docs SET body = body || '.' WHERE n = 5990")
@@ -234,9 +236,14 @@ def test_every_statement_uses_the_indexes_of_the_key(collated: tuple[str, Connec
     application.execute("ANALYZE docs_embedding")
     with connect(settings.database.url, "test") as connection:
         bound = bound_sync(connection, settings, encoder)
-        keys = [tuple(row) for row in connection.execute(
-            bound.compose("SELECT {d_key_texts} FROM {source} AS d ORDER BY {d_keys} OFFSET 15000 LIMIT 200")
-        )]
+        keys = [
+            tuple(row)
+            for row in connection.execute(
+                bound.compose(
+                    "SELECT {d_key_texts} FROM {source} AS d ORDER BY {d_keys} OFFSET 15000 LIMIT 200"
+                )
+            )
+        ]
         given: dict[str, Any] = {
             "fingerprint": encoder.fingerprint,
             "most_characters": 10**7,
@@ -258,9 +265,7 @@ def test_every_statement_uses_the_indexes_of_the_key(collated: tuple[str, Connec
             "orphans": plan_of(
                 connection, bound.compose(queries("scans/orphans")["orphans"], **target_page), given | values
             ),
-            "rows": plan_of(
-                connection, bound.compose(queries("source/rows")["read_rows"]), given | arrays
-            ),
+            "rows": plan_of(connection, bound.compose(queries("source/rows")["read_rows"]), given | arrays),
             **{
                 name: plan_of(connection, bound.compose(TargetWriter.statements[name]), given | arrays)
                 for name in ("touch", "overtaken", "clear", "remove")
@@ -294,7 +299,13 @@ def test_a_text_under_a_nondeterministic_collation(url15: str) -> None:
             ):
                 application.execute(f"UPDATE docs SET {change}")
                 query = "SELECT content_hash FROM docs_embedding"
-                until(change, lambda text=text: application.execute(query).fetchall() == [  # type: ignore[misc]
-                    (content_hash(text),)
-                ])
+                until(
+                    change,
+                    lambda text=text: (
+                        application.execute(query).fetchall()
+                        == [  # type: ignore[misc]
+                            (content_hash(text),)
+                        ]
+                    ),
+                )
         assert wrong(settings, encoder) == {}

@@ -61,7 +61,10 @@ REFUSED = {
     "age": ("age(at)::text", "function pg_catalog.age is STABLE"),
     "ctid": ("ctid::text || body", "it reads a system column"),
     "xmin": ("xmin::text || body", "it reads a system column"),
-    "sequence": ("nextval('public.numbers')::text || body", "it reads public.numbers, and no trigger sees a change there"),
+    "sequence": (
+        "nextval('public.numbers')::text || body",
+        "it reads public.numbers, and no trigger sees a change there",
+    ),
     "file": ("pg_read_file(body)", "function pg_catalog.pg_read_file is VOLATILE"),
 }
 ACCEPTED = {
@@ -85,7 +88,9 @@ ACCEPTED = {
 @pytest.fixture
 def table(application: Connection) -> Connection:
     application.execute(DOCS)
-    application.execute("CREATE FUNCTION drawn2(text, text) RETURNS text LANGUAGE sql VOLATILE AS 'SELECT $1'")
+    application.execute(
+        "CREATE FUNCTION drawn2(text, text) RETURNS text LANGUAGE sql VOLATILE AS 'SELECT $1'"
+    )
     application.execute(FUNCTIONS)
     application.execute("CREATE SEQUENCE numbers")
     application.execute(
@@ -132,7 +137,9 @@ def test_what_is_of_the_row_is_kept(url: str, table: Connection) -> None:
     table.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
     with running(settings, encoder) as worker:
         wait_fresh(worker)
-        table.execute("UPDATE docs SET body = 'other', more = NULL, n = 9, at = at + interval '1 hour', names = '{c}'")
+        table.execute(
+            "UPDATE docs SET body = 'other', more = NULL, n = 9, at = at + interval '1 hour', names = '{c}'"
+        )
         table.execute("INSERT INTO docs VALUES (4, 'new', '2026-02-02', 1, '{}', '{}')")
         for place, name in enumerate(ACCEPTED):
             until(f"{name} is read", lambda place=place: not count(table, f"freshvec.queue_s{place}"))  # type: ignore[misc]
@@ -148,8 +155,35 @@ def test_what_is_of_the_row_is_kept(url: str, table: Connection) -> None:
         assert count(table, f"t{number}") == 4, sync.expression
 
 
-NAMES = ["old", "new", "found", "k1", "seq", "bulk", "place", "n", "o", "d", "t", "k", "g", "noted", "queue", "text"]
-NAMES += ["freshvec_hash", "freshvec_read", "unchanged", "characters", "slot", "tg_op", "new_rows", "old_rows", "pair"]
+NAMES = [
+    "old",
+    "new",
+    "found",
+    "k1",
+    "seq",
+    "bulk",
+    "place",
+    "n",
+    "o",
+    "d",
+    "t",
+    "k",
+    "g",
+    "noted",
+    "queue",
+    "text",
+]
+NAMES += [
+    "freshvec_hash",
+    "freshvec_read",
+    "unchanged",
+    "characters",
+    "slot",
+    "tg_op",
+    "new_rows",
+    "old_rows",
+    "pair",
+]
 
 
 @pytest.mark.parametrize("version", ["18", "16"])
@@ -163,7 +197,9 @@ def test_columns_called_as_ours_are(version: str, request: pytest.FixtureRequest
         for place, name in enumerate(NAMES):
             other = NAMES[place - 1]
             table, key, text = (sql.Identifier(part) for part in (f"t{place}", name, other))
-            application.execute(sql.SQL("CREATE TABLE {} ({} int PRIMARY KEY, {} text)").format(table, key, text))
+            application.execute(
+                sql.SQL("CREATE TABLE {} ({} int PRIMARY KEY, {} text)").format(table, key, text)
+            )
             application.execute(sql.SQL("INSERT INTO {} VALUES (1, 'one'), (2, 'two')").format(table))
             declared.append(sync_of(f"t{place}", f"s{place}", columns=[other, name]))
         settings, encoder = settings_for(url, *declared, sweep_seconds=600), NullEncoder()
@@ -171,14 +207,20 @@ def test_columns_called_as_ours_are(version: str, request: pytest.FixtureRequest
             wait_fresh(worker)
             for place, name in enumerate(NAMES):
                 table, key, text = (sql.Identifier(part) for part in (f"t{place}", name, NAMES[place - 1]))
-                application.execute(sql.SQL("UPDATE {} SET {} = 'edited' WHERE {} = 1").format(table, text, key))
+                application.execute(
+                    sql.SQL("UPDATE {} SET {} = 'edited' WHERE {} = 1").format(table, text, key)
+                )
                 application.execute(sql.SQL("UPDATE {0} SET {1} = 7 WHERE {1} = 2").format(table, key))
-                until(f"{name} is read", lambda place=place: not count(application, f"freshvec.queue_s{place}"))  # type: ignore[misc]
+                until(
+                    f"{name} is read", lambda place=place: not count(application, f"freshvec.queue_s{place}")
+                )  # type: ignore[misc]
             wait_fresh(worker)
         assert notices == []
         for number, name in enumerate(NAMES):
             with connect(settings.database.url, "test") as connection:
-                report = verify(connection, bound_sync(connection, settings_for(url, declared[number]), encoder))
+                report = verify(
+                    connection, bound_sync(connection, settings_for(url, declared[number]), encoder)
+                )
             assert report.is_fresh, (name, report)
 
 
@@ -198,7 +240,10 @@ def test_150_columns(version: str, request: pytest.FixtureRequest) -> None:
         columns = [f"c{number}" for number in range(150)]
         application.execute(f"CREATE TABLE docs (id int PRIMARY KEY, {' text, '.join(columns)} text)")
         application.execute("INSERT INTO docs (id, c0, c149) VALUES (1, 'a', 'b')")
-        settings, encoder = settings_for(url, sync_of("docs", columns=columns), sweep_seconds=600), NullEncoder()
+        settings, encoder = (
+            settings_for(url, sync_of("docs", columns=columns), sweep_seconds=600),
+            NullEncoder(),
+        )
         with running(settings, encoder) as worker:
             wait_fresh(worker)
             application.execute("UPDATE docs SET c77 = 'c'")
@@ -292,7 +337,9 @@ def test_json_of_a_repair_is_json(url: str, docs: Connection, models_dir: Path, 
     assert "queued for the worker" in done.stderr
 
 
-@pytest.mark.parametrize("password", ["gehe@imnis", "gehe/imnis", "gehe@im/nis@more", "gehe:im@nis", "gehe?im#nis@more"])
+@pytest.mark.parametrize(
+    "password", ["gehe@imnis", "gehe/imnis", "gehe@im/nis@more", "gehe:im@nis", "gehe?im#nis@more"]
+)
 def test_a_password_that_should_have_been_quoted(models_dir: Path, tmp_path: Path, password: str) -> None:
     url = f"postgresql://app:{password}@127.0.0.1:1/base"
     config = str(write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC)))
@@ -323,10 +370,14 @@ def test_priorities_are_for_the_journal_alone(tmp_path: Path) -> None:
 
 def test_a_foreign_partition_is_refused(url15: str) -> None:
     with psycopg.connect(url15, autocommit=True) as application:
-        application.execute("CREATE EXTENSION postgres_fdw; CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw")
+        application.execute(
+            "CREATE EXTENSION postgres_fdw; CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw"
+        )
         application.execute("CREATE TABLE docs (id int, body text) PARTITION BY RANGE (id)")
         application.execute("CREATE TABLE near PARTITION OF docs FOR VALUES FROM (0) TO (9)")
-        application.execute("CREATE FOREIGN TABLE away PARTITION OF docs FOR VALUES FROM (9) TO (99) SERVER far")
+        application.execute(
+            "CREATE FOREIGN TABLE away PARTITION OF docs FOR VALUES FROM (9) TO (99) SERVER far"
+        )
         application.execute("ALTER TABLE near ADD PRIMARY KEY (id)")
         application.execute("CREATE TABLE parent (id int PRIMARY KEY, body text)")
         application.execute("CREATE FOREIGN TABLE child () INHERITS (parent) SERVER far")
@@ -335,5 +386,3 @@ def test_a_foreign_partition_is_refused(url15: str) -> None:
         bound_sync(connection, settings, NullEncoder())
     assert "its partition or child public.child is a foreign table" in str(refused.value)
     assert "Detach it, or name the tables that are here" in str(refused.value)
-
-

@@ -52,7 +52,9 @@ def unreadable(request: pytest.FixtureRequest) -> Iterator[tuple[str, Connection
     with psycopg.connect(url, autocommit=True) as application:
         application.execute(RAISES)
         application.execute("CREATE TABLE docs (id int PRIMARY KEY, body text)")
-        application.execute("INSERT INTO docs SELECT g, %s FROM generate_series(1, 40) g", (UNREADABLE[kind][1],))
+        application.execute(
+            "INSERT INTO docs SELECT g, %s FROM generate_series(1, 40) g", (UNREADABLE[kind][1],)
+        )
         yield url, application, kind
 
 
@@ -71,9 +73,13 @@ def test_a_row_that_cannot_be_read_delays_nobody(unreadable: tuple[str, Connecti
     with running(settings, encoder) as worker:
         wait_fresh(worker)
         assert failed(application) == [1, 15, 20, 40]
-        unread = application.execute("SELECT id FROM docs LEFT JOIN docs_embedded e USING (id) WHERE e.id IS NULL")
+        unread = application.execute(
+            "SELECT id FROM docs LEFT JOIN docs_embedded e USING (id) WHERE e.id IS NULL"
+        )
         assert [row for (row,) in unread] == [1, 15, 20, 40]
-        (error,) = application.execute("SELECT encode_error FROM docs_embedding WHERE id = 15").fetchone() or ("",)
+        (error,) = application.execute(
+            "SELECT encode_error FROM docs_embedding WHERE id = 15"
+        ).fetchone() or ("",)
         assert error.startswith("its text cannot be read: ")
         assert message in error
         pipeline = worker.keepers[0].pipeline
@@ -85,15 +91,17 @@ def test_a_row_that_cannot_be_read_delays_nobody(unreadable: tuple[str, Connecti
         assert count(application, "docs_embedded WHERE id IN (2, 30)") == 0, "an old vector is not kept"
 
         application.execute(
-            "INSERT INTO docs SELECT g, CASE WHEN g % 50 = 0 THEN '{0}' ELSE '{1}' END"
-            " FROM generate_series(1000, 1300) g".format(bad, good)
+            f"INSERT INTO docs SELECT g, CASE WHEN g % 50 = 0 THEN '{bad}' ELSE '{good}' END"
+            " FROM generate_series(1000, 1300) g"
         )
         bulk = [1000, 1050, 1100, 1150, 1200, 1250, 1300]
         until("errors in bulk are kept", lambda: failed(application)[8:] == bulk)
         until("and the others fresh", lambda: count(application, "docs_embedded WHERE id >= 1000") == 294)
 
         application.execute("UPDATE docs SET body = %s WHERE id IN (1, 1300)", (good,))
-        until("an edit releases a row", lambda: failed(application)[0] == 2 and failed(application)[-1] == 1250)
+        until(
+            "an edit releases a row", lambda: failed(application)[0] == 2 and failed(application)[-1] == 1250
+        )
         application.execute("DELETE FROM docs WHERE id = 1250")
         until("a deleted one leaves", lambda: failed(application)[-1] == 1200)
         wait_fresh(worker)
@@ -116,7 +124,9 @@ def test_verify_finds_what_is_wrong_beside_rows_that_cannot_be_read(
     settings, encoder = settings_for(url, sync_of("docs", expression="(1 / body::int)::text")), NullEncoder()
     backfill(settings, encoder)
     docs.execute("ALTER TABLE docs DISABLE TRIGGER USER")
-    docs.execute("UPDATE docs SET body = '0' WHERE id IN (1, 50, 51, 100); UPDATE docs SET body = '-1' WHERE id = 52")
+    docs.execute(
+        "UPDATE docs SET body = '0' WHERE id IN (1, 50, 51, 100); UPDATE docs SET body = '-1' WHERE id = 52"
+    )
     docs.execute("INSERT INTO docs VALUES (101, '1')")
     with connect(settings.database.url, "test") as connection:
         for page in (7, 50, 5000):
@@ -129,8 +139,12 @@ def test_verify_finds_what_is_wrong_beside_rows_that_cannot_be_read(
 def test_rows_enter_and_leave_where(url: str, application: Connection) -> None:
     """At rest the target holds exactly the rows that `where` selects: 1% of 100,000."""
     application.execute("CREATE TABLE docs (id int PRIMARY KEY, body text, live boolean)")
-    application.execute("INSERT INTO docs SELECT g, 'text ' || g, g % 100 = 0 FROM generate_series(1, 100000) g")
-    differ = "docs FULL JOIN docs_embedding t USING (id) WHERE coalesce(live, false) <> (t.embedding IS NOT NULL)"
+    application.execute(
+        "INSERT INTO docs SELECT g, 'text ' || g, g % 100 = 0 FROM generate_series(1, 100000) g"
+    )
+    differ = (
+        "docs FULL JOIN docs_embedding t USING (id) WHERE coalesce(live, false) <> (t.embedding IS NOT NULL)"
+    )
     settings = settings_for(url, sync_of("docs", where="live"), sweep_seconds=600)
     encoder = NullEncoder()
     with running(settings, encoder) as worker:
@@ -148,7 +162,10 @@ def test_rows_enter_and_leave_where(url: str, application: Connection) -> None:
             until(change, lambda: count(application, "freshvec.queue_docs") == 0)
             wait_fresh(worker)
             assert count(application, differ) == 0
-            until("no tombstone stays", lambda: count(application, "docs_embedding WHERE embedding IS NULL") == 0)
+            until(
+                "no tombstone stays",
+                lambda: count(application, "docs_embedding WHERE embedding IS NULL") == 0,
+            )
         selected = count(application, "docs WHERE live")
         assert 990 < selected < 1000
         assert count(application, "docs_embedding") == selected
@@ -165,7 +182,9 @@ def test_a_read_is_bounded_in_characters(version: str, request: pytest.FixtureRe
     url: str = request.getfixturevalue("url" if version == "18" else "url16")
     with psycopg.connect(url, autocommit=True) as application:
         application.execute("CREATE TABLE docs (id int PRIMARY KEY, body text)")
-        application.execute("INSERT INTO docs SELECT g, repeat('x', %s) || g FROM generate_series(1, 60) g", (LONG,))
+        application.execute(
+            "INSERT INTO docs SELECT g, repeat('x', %s) || g FROM generate_series(1, 60) g", (LONG,)
+        )
         settings, encoder = settings_for(url, sync_of("docs")), NullEncoder(max_tokens=8192)
         with connect(settings.database.url, "test") as connection:
             bound = bound_sync(connection, settings, encoder)
@@ -213,9 +232,7 @@ with psycopg.connect(url, autocommit=True) as application:
 def test_megabytes_of_texts_do_not_fill_the_memory(url: str, docs: Connection) -> None:
     """400 MB of texts by one page, one bulk change, and live changes: a few of them at a time are held."""
     docs.execute("ALTER TABLE docs ALTER body SET STORAGE EXTERNAL")
-    docs.execute(
-        "INSERT INTO docs SELECT g, g || repeat(md5(g::text), 31250) FROM generate_series(1, 400) g"
-    )
+    docs.execute("INSERT INTO docs SELECT g, g || repeat(md5(g::text), 31250) FROM generate_series(1, 400) g")
     done = subprocess.run([sys.executable, "-c", MEMORY, url], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     before, walked, bulk, live = json.loads(f"[{done.stdout.strip().replace(' ', ',')}]")

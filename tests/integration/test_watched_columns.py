@@ -96,7 +96,9 @@ XML = {"xml": ("xml", "'<a/>'", "'<a></a>'")}
 
 
 @pytest.fixture(params=["18", "16", "15"])
-def table(request: pytest.FixtureRequest) -> Iterator[tuple[str, Connection, dict[str, tuple[str, str, str]]]]:
+def table(
+    request: pytest.FixtureRequest,
+) -> Iterator[tuple[str, Connection, dict[str, tuple[str, str, str]]]]:
     """URL, the application's connection, and the changes: `docs` has a column of each, and one that is not watched."""
     url: str = request.getfixturevalue({"18": "url", "16": "url16", "15": "url15"}[request.param])
     changes = CHANGES | (XML if request.param == "15" else {})
@@ -119,7 +121,9 @@ def test_every_change_is_noticed_and_no_other(
     settings = settings_for(url, sync_of("docs", target=REAL, columns=list(changes)))
     backfill(settings, NullEncoder())
     wrong = [
-        f"{setting}: {fault}" for setting in SETTINGS for fault in faults_under(url, application, changes, setting)
+        f"{setting}: {fault}"
+        for setting in SETTINGS
+        for fault in faults_under(url, application, changes, setting)
     ]
     assert not wrong, wrong
 
@@ -152,7 +156,9 @@ def test_a_worker_whose_role_has_odd_settings_renders_the_same_text(
     url: str, application: Connection, setting: str
 ) -> None:
     """The hash is that of the pinned rendering, whatever the database, or the role, or the application is set to."""
-    application.execute("CREATE TABLE docs (id int PRIMARY KEY, at timestamptz, n float8, i interval, b bytea)")
+    application.execute(
+        "CREATE TABLE docs (id int PRIMARY KEY, at timestamptz, n float8, i interval, b bytea)"
+    )
     values = "'2026-01-02 03:04:05Z', 0.1::float8 + 0.2, '1 day 2 hours', decode('6100', 'hex')"
     (database,) = application.execute("SELECT current_database()").fetchone() or ("",)
     for part in setting.removeprefix("SET ").split("; SET "):
@@ -197,9 +203,11 @@ def test_a_merge_moves_rows_across_partitions(version: str, by: int, request: py
             wait_fresh(worker)
             application.execute(MOVES.format(by))
             until("it is fresh again", lambda: not stale(application, encoder))
-            application.execute("MERGE INTO docs d USING (VALUES (150, 103)) s (f, t) ON d.id = s.f"
-                                " WHEN MATCHED THEN UPDATE SET id = 50, body = 'back'"
-                                " WHEN NOT MATCHED THEN INSERT VALUES (s.f, 'new')")
+            application.execute(
+                "MERGE INTO docs d USING (VALUES (150, 103)) s (f, t) ON d.id = s.f"
+                " WHEN MATCHED THEN UPDATE SET id = 50, body = 'back'"
+                " WHEN NOT MATCHED THEN INSERT VALUES (s.f, 'new')"
+            )
             until("it is fresh again", lambda: not stale(application, encoder))
             assert count(application, "docs_embedding") == count(application, "docs")
 
@@ -227,7 +235,9 @@ def test_every_encoding(version: str, encoding: str, request: pytest.FixtureRequ
             with psycopg.connect(url, autocommit=True, client_encoding="UTF8") as application:
                 application.execute("CREATE EXTENSION vector")
                 application.execute("CREATE TABLE docs (id text PRIMARY KEY, body text)")
-                application.execute("INSERT INTO docs VALUES (%s, %s), ('x', %s)", (word, f"text {word}", blank))
+                application.execute(
+                    "INSERT INTO docs VALUES (%s, %s), ('x', %s)", (word, f"text {word}", blank)
+                )
                 settings, encoder = settings_for(url, sync_of("docs"), sweep_seconds=600), NullEncoder()
                 with running(settings, encoder) as worker:
                     wait_fresh(worker)
@@ -293,10 +303,14 @@ def test_texts_that_show_nothing_have_no_vector(version: str, request: pytest.Fi
             wait_fresh(worker)
             query = "SELECT kind FROM docs JOIN docs_embedding USING (id) WHERE id % 3 = 0"
             assert application.execute(query).fetchall() == [], "these show nothing"
-            query = "SELECT kind FROM docs LEFT JOIN docs_embedded e USING (id) WHERE e.id IS NULL AND id % 3 > 0"
+            query = (
+                "SELECT kind FROM docs LEFT JOIN docs_embedded e USING (id) WHERE e.id IS NULL AND id % 3 > 0"
+            )
             assert application.execute(query).fetchall() == [], "these show something"
-            application.execute("UPDATE docs SET body = %s WHERE id % 3 = 1".replace("%", "%%").replace(
-                "%%s", "%s"), ("\u00a0\u200b",))
+            application.execute(
+                "UPDATE docs SET body = %s WHERE id % 3 = 1".replace("%", "%%").replace("%%s", "%s"),
+                ("\u00a0\u200b",),
+            )
             until("the vectors are gone", lambda: count(application, "docs_embedding WHERE id % 3 = 1") == 0)
             application.execute("UPDATE docs SET body = body || '.' WHERE id % 3 = 0")
             every = len(INVISIBLE)

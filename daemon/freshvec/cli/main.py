@@ -20,7 +20,7 @@ def _check_arguments(arguments: list[str]) -> None:
         try:
             argument.encode()
         except UnicodeEncodeError:
-            problem = f"argument {place} is not text in UTF-8: {ascii(argument)}"
+            problem = f"argument {place} is not text in UTF-8: {argument!a}"
             raise ConfigError("of the command line", [problem]) from None
 
 
