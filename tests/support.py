@@ -197,7 +197,7 @@ def stale(connection: Connection, encoder: Encoder) -> list[str]:
     for source, copy, text, vector in connection.execute(EVERY_ROW):
         if source is None:
             wrong.append(f"{copy}: orphaned")
-        elif copy is None or (text is not None and vector is None):
+        elif text is not None and vector is None:
             wrong.append(f"{source}: missing")
         elif text is None and vector is not None:
             wrong.append(f"{source}: kept the vector of a text that is gone")

@@ -21,7 +21,7 @@ from freshvec.records import Fate, Key, Outcome, SourceRow, Tokens, Urgency, Vec
 from freshvec.scans.backfill import Backfill
 from freshvec.scans.orphans import OrphanScan
 from freshvec.source.bound import BoundSync
-from freshvec.source.rows import RowReader
+from freshvec.source.rows import RowReader, textless
 
 _LIVE_ROWS = 256
 _PAGES_AHEAD = 2  # one being encoded, one waiting: the encoder never waits for a read
@@ -263,7 +263,7 @@ class Reader:
         # Longest first, the ETA would mislead and the search for the best size see one length at a time.
         random.shuffle(batches)
         for batch in batches:
-            done = partial(self._encoded, portion, [_textless(groups[i]) for i in batch.indices])
+            done = partial(self._encoded, portion, [textless(groups[i]) for i in batch.indices])
             chosen = [tokens[i] for i in batch.indices]
             self._dispatcher.submit(portion.urgency, chosen, batch.size, done, owner=self)
 
@@ -284,11 +284,6 @@ class Reader:
                 Outcome(row.key, portion.fence, Fate.STORE, vector, row.content_hash, error) for row in group
             ]
         self._ledger.put(portion, outcomes)
-
-
-def _textless(group: list[SourceRow]) -> list[SourceRow]:
-    """Rows without their texts, which are tokenised: thousands may wait for the encoder."""
-    return [replace(row, text=None) for row in group]
 
 
 def _removed(portion: Portion, keys: Iterable[Key]) -> list[Outcome]:

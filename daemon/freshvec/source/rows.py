@@ -1,6 +1,7 @@
 """Reading rows of the source: key, text and hash, by key."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -29,7 +30,8 @@ class RowReader:
         """The source row of each key, None where there is none any more.
 
         Where the texts are too long to be read together, only those of the first keys come: the answer is shorter
-        than `keys`, though never empty. Texts come cut at `max_characters`, unless `whole` is asked for. The text of a row whose vector in the target
+        than `keys`, though never empty. Texts come cut at `max_characters`, unless `whole` is asked for.
+        The text of a row whose vector in the target
         is of this very text stays where it is. A row whose text raises an error has that error; its neighbours are
         found by halving.
         """
@@ -60,6 +62,11 @@ class RowReader:
 def fits(rows: Sequence[SourceRow | None], limit: int) -> bool:
     """Whether all of a read's rows came: not fewer than `limit` because their texts are too long."""
     return len(rows) == limit and sum(len(row.text or "") for row in rows if row) < MOST_CHARACTERS
+
+
+def textless(rows: Sequence[SourceRow]) -> list[SourceRow]:
+    """Rows without their texts, once these are tokenised: thousands may wait for the encoder."""
+    return [replace(row, text=None) for row in rows]
 
 
 def source_row(row: tuple[Any, ...]) -> SourceRow:
