@@ -23,6 +23,7 @@ def bind(connection: Connection, sync: Sync, model: Model) -> BoundSync:
             raise _refused(sync, problem, "Move the table to a database with ENCODING 'UTF8'.")
         oid, name, is_child, has_row_security = _relation(connection, sync)
         key = _key(connection, sync, oid)
+        _check_types(connection, sync, key)
         columns = connection.execute(_SQL["columns"], {"oid": oid}).fetchall()
         _check_columns(sync, [column for column, _ in columns], {column.name for column in key})
         relations = _relations(connection, sync, oid)
@@ -92,6 +93,15 @@ def _key(connection: Connection, sync: Sync, oid: int) -> tuple[KeyColumn, ...]:
         raise _refused(sync, problem, "Give it a unique index on NOT NULL columns that is checked at once.")
     problem = "it has no primary key and no unique index on NOT NULL columns"
     raise _refused(sync, problem, f"Give it one: ALTER TABLE {sync.table} ADD PRIMARY KEY (…);")
+
+
+def _check_types(connection: Connection, sync: Sync, key: tuple[KeyColumn, ...]) -> None:
+    """A type's owner may give it casts, a domain's its checks: as a superuser we would run them."""
+    types = {"types": [column.type_oid for column in key]}
+    row = connection.execute(_SQL["types_of_others"], types).fetchone()
+    if row is not None:
+        problem = f"the type {row[0]} of its key is {row[1]}'s, whose casts and checks would run as a superuser"
+        raise _refused(sync, problem, "Run freshvec as a role of its own (docs/operations.md, Roles).")
 
 
 def _relations(connection: Connection, sync: Sync, oid: int) -> tuple[Relation, ...]:

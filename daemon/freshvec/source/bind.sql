@@ -44,6 +44,11 @@ SELECT conname::text FROM pg_constraint
 SELECT a.attname::text, a.attnum::int FROM pg_attribute a
  WHERE a.attrelid = %(oid)s::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 
+-- types_of_others: types of somebody who is no superuser, where this role is one
+SELECT t.oid::regtype::text, o.rolname::text FROM pg_type t JOIN pg_roles o ON o.oid = t.typowner
+ WHERE t.oid = ANY (%(types)s::oid[]) AND NOT o.rolsuper
+   AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+
 -- relations: the table and every partition or child: oid, schema, name, kind
 WITH RECURSIVE family AS (
   SELECT %(oid)s::oid AS oid
