@@ -117,7 +117,7 @@ def test_a_page_is_found_through_the_key_and_is_as_quick_late_as_early(
     with connect(settings.database.url, "test") as connection:
         bound = bound_sync(connection, settings, encoder)
         page = bound.compose(
-            queries("scans/backfill")["page"], beyond=bound.compose("WHERE ({keys}) > ({after})")
+            queries("scans/backfill")["page"], beyond=bound.compose("WHERE {beyond_after}")
         )
         for after in (("0", "1"), ("49", "99")):
             params = {"limit": 100, "fingerprint": encoder.fingerprint} | bound.key_values(after)
