@@ -93,15 +93,13 @@ class Reader:
 
     def prove_soon(self, seconds: float) -> None:
         """Begin a walk that proves everything fresh, once the last proof is `seconds` old."""
-        known = self._backfill.proven_seconds_ago
-        self._proof_due = time.monotonic() + (seconds - known if known is not None else seconds)
+        self._proof_due = time.monotonic() + seconds - (self._backfill.proven_seconds_ago or 0.0)
         self._proof_every = seconds
 
     def patience(self) -> float:
         """Seconds until the reader has something to do without any news."""
-        if self._backfill.done:
-            return max(0.0, self._proof_due - time.monotonic())
-        return max(0.0, self._page_due - time.monotonic())
+        due = self._proof_due if self._backfill.done else self._page_due
+        return max(0.0, due - time.monotonic())
 
     def _has_room(self, urgency: Urgency, limit: int) -> bool:
         return self._ledger.in_flight(urgency) < limit
@@ -145,11 +143,10 @@ class Reader:
         return True
 
     def _finish_backfill(self) -> bool:
-        """The last page is written: remove orphans, compare vectors, a step at a time, then call the walk
-        done."""
+        """The last page is written: remove orphans, compare vectors, a step at a time, then end the walk."""
+        if self._proof is None and not self._scan_orphans():
+            return True
         if self._proof is None:
-            if not self._scan_orphans():
-                return True
             rows = self._settings.prove_vectors if self._backfill.proves else 0
             sample = VectorSample(self._connection, self._bound, rows)
             self._proof = Proof(sample, self._dispatcher, self._settings.precision, self._ledger, owner=self)
