@@ -134,19 +134,22 @@ DECLARE
   estimate float8;
   counted bigint;
 BEGIN
-  SELECT sum(greatest(c.reltuples, 0)) INTO estimate
+  SELECT sum(greatest(c.reltuples, pg_stat_get_live_tuples(c.oid), 0)) INTO estimate
     FROM pg_class c
    WHERE c.oid = relation AND c.relkind = 'r'
       OR c.oid IN (SELECT relid FROM pg_partition_tree(relation) WHERE isleaf)
       OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = relation);
-  -- A policy of the table's owner must not run here with the rights of whom status belongs to.
-  IF coalesce(estimate, 0) > 50000 OR (SELECT relrowsecurity FROM pg_class WHERE oid = relation)
-     OR NOT has_table_privilege(relation, 'SELECT') THEN
+  -- Nothing of the table's owner may run here with the rights of whom status belongs to: no policy, and no view that
+  -- takes the table's place between this look and the count.
+  IF coalesce(estimate, 0) > 50000 OR NOT has_table_privilege(relation, 'SELECT')
+     OR NOT EXISTS (SELECT FROM pg_class WHERE oid = relation AND relkind IN ('r', 'p') AND NOT relrowsecurity
+                       AND pg_has_role(relowner, current_user::regrole, 'USAGE')) THEN
     RETURN estimate::bigint;
   END IF;
   EXECUTE format('SELECT count(*) FROM (SELECT FROM %s LIMIT 200000) AS d', relation) INTO counted;
   RETURN counted;
 END $$;
+REVOKE ALL ON FUNCTION freshvec.count_rows(regclass) FROM PUBLIC;
 
 -- Entries that wait, counted up to a bound, and the age of the oldest in seconds.
 CREATE FUNCTION freshvec.backlog(sync text, OUT entries bigint, OUT oldest_seconds float8)
@@ -161,6 +164,7 @@ BEGIN
   EXECUTE format('SELECT extract(epoch FROM clock_timestamp() - min(changed_at))::float8
                     FROM (SELECT changed_at FROM %s ORDER BY seq LIMIT 100) AS e', queue) INTO oldest_seconds;
 END $$;
+REVOKE ALL ON FUNCTION freshvec.backlog(text) FROM PUBLIC;
 
 CREATE FUNCTION freshvec.sync_status() RETURNS TABLE (
   sync text, source text, target text, model text, rows_total bigint, rows_fresh bigint, rows_failed bigint,
@@ -169,7 +173,7 @@ CREATE FUNCTION freshvec.sync_status() RETURNS TABLE (
   owner_pid int, device text, rows_per_second float8, eta_seconds float8,
   lag_p50_ms float8, lag_p99_ms float8,
   texts_truncated bigint, last_error text, proven_at timestamptz, proven_found bigint, proven_vectors bigint,
-  refused bigint
+  refused bigint, trouble text
 ) LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   s freshvec.sync;
@@ -220,11 +224,12 @@ BEGIN
     proven_found := s.proven_found;
     proven_vectors := s.proven_vectors;
     refused := s.refused;
+    trouble := s.trouble;
     RETURN NEXT;
   END LOOP;
 END $$;
 
--- Counts only: a monitoring role may read the view (docs/operations.md), and needs nothing else.
+-- Counts only: a monitoring role may read the view and call this for it (docs/operations.md), and nothing else.
 REVOKE ALL ON FUNCTION freshvec.sync_status() FROM PUBLIC;
 
 CREATE VIEW freshvec.status AS
@@ -250,3 +255,4 @@ BEGIN
     END IF;
   END LOOP;
 END $$;
+REVOKE ALL ON FUNCTION freshvec.failures(int) FROM PUBLIC;

@@ -28,9 +28,13 @@ WRITE_LOCK_CLASS = LOCK_CLASS + 1  # shared by whoever writes a sync's target, e
 # source, cached from one large batch, would be used for every small one that follows. A crash of Postgres
 # loses a vector and the deletion of its queue entry together, so waiting for the disk at each commit would
 # buy nothing.
+# A table that its owner replaced by a view would run the view's functions with our rights: none is read. The
+# path comes first, by a command that looks nothing up: who may set one for the database or the role must not
+# have a function of theirs run here with our rights.
 _SESSION = """
+SET search_path = pg_catalog, pg_temp;
 SELECT set_config(name, value, false) FROM (VALUES
-  ('search_path', 'pg_catalog, pg_temp'), ('timezone', 'UTC'), ('datestyle', 'ISO, YMD'),
+  ('timezone', 'UTC'), ('datestyle', 'ISO, YMD'),
   ('intervalstyle', 'postgres'), ('extra_float_digits', '1'), ('bytea_output', 'hex'),
   ('standard_conforming_strings', 'on'), ('xmlbinary', 'base64'), ('xmloption', 'content'),
   ('lc_monetary', 'C'), ('lc_numeric', 'C'), ('lc_time', 'C'),
@@ -47,7 +51,11 @@ SELECT set_config(name, value, false) FROM (VALUES
 UNION ALL
 SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings
  WHERE name IN ('transaction_timeout', 'idle_session_timeout')
+UNION ALL
+SELECT set_config(name, 'view, foreign-table', false) FROM pg_catalog.pg_settings
+ WHERE name = 'restrict_nonsystem_relation_kind'
 """
+_TRIES = 50
 _KEEPALIVE: dict[str, Any] = {
     "connect_timeout": 10,
     "keepalives_idle": 5,
@@ -67,6 +75,9 @@ _REMEDIES = {
     "25006": "Name the primary server; with several hosts, add target_session_attrs=read-write.",
     "53300": "Raise max_connections, or close idle sessions.",
 }
+_ROW_SECURITY = (
+    "Policies hide rows from this role. As a superuser: ALTER ROLE … BYPASSRLS; on the role of database.url."
+)
 # A refused connection comes without a code, so the server's words must do.
 _SAID = (
     (r'password authentication failed|no password supplied|role ".*" does not exist', "28P01"),
@@ -94,8 +105,19 @@ def connect(url: SecretStr, purpose: str) -> Connection:
             application_name=f"freshvec {purpose}",
             **(_KEEPALIVE | params | {"client_encoding": "UTF8"}),
         )
+        _unhurry(connection)
         connection.execute(_SESSION)
     return connection
+
+
+def _unhurry(connection: Connection) -> None:
+    """A timeout of the role's must not cut off the very statement that takes it away."""
+    for _ in range(_TRIES):
+        try:
+            connection.execute("SET statement_timeout = 0")
+            return
+        except psycopg.errors.QueryCanceled:
+            continue
 
 
 def _parsed(url: SecretStr) -> dict[str, Any]:
@@ -119,6 +141,8 @@ def translated(operation: str, subject: str) -> Iterator[None]:
         lost = not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
         said = next((meant for words, meant in _SAID if lost and re.search(words, problem)), "")
         remedy = _REMEDIES.get(state or said, "")
+        if error.diag.source_function == "check_enable_rls":  # the words depend on the server's language
+            remedy = _ROW_SECURITY
         if lost and not remedy:
             remedy = "Check that Postgres runs and that database.url or PGHOST and PGPORT lead to it."
         lost = lost and said != "28P01"

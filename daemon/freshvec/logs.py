@@ -31,7 +31,7 @@ def hide_url(url: str) -> None:
     """Hide a connection string, its password as written, and what a parser makes of an unescaped password."""
     hide(url)
     for password in re.findall(r"://[^:/@]*:(.*)@|[?&]password=([^&]*)", url):
-        for piece in {*password, *"@".join(password).split("@")}:
+        for piece in {*password, *re.split("[@/:?#]", "@".join(password))}:
             hide(piece)
 
 

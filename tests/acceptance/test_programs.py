@@ -8,7 +8,7 @@ the same 100.
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 
 import psycopg
 from hypothesis import HealthCheck, given, settings
@@ -92,8 +92,10 @@ class Stage:
                 for row in rows:
                     copy.write_row(row)
             return
-        for part in composed(kind, statement).split(";"):
-            self.session.execute(part, {"text": statement.text})
+        parts = composed(kind, statement).split(";")
+        with self.session.transaction() if len(parts) > 1 else nullcontext():
+            for part in parts:
+                self.session.execute(part, {"text": statement.text})
 
     def _happen(self, what: str) -> None:
         if what == "restart":

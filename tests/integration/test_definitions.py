@@ -25,11 +25,11 @@ class Gated(NullEncoder):
 
     def __init__(self, texts: int) -> None:
         super().__init__()
-        self._texts = texts
+        self._at_first = texts
         self.go_on = threading.Event()
 
     def encode(self, batch: list[Tokens]) -> Vector:
-        if self.encoded >= self._texts:
+        if self.encoded >= self._at_first:
             self.go_on.wait(60)
         return super().encode(batch)
 

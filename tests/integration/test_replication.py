@@ -1,6 +1,5 @@
-"""A table that is filled by logical replication: the subscriber's sync sees each change once, and so does a
-session that only says that it replicates. A worker reads what was noted afterwards, so that entries can be
-counted.
+"""A table filled by logical replication: the subscriber's sync sees each change once, and so it does of a session
+that only says that it replicates. A worker reads what was noted afterwards, so that entries can be counted.
 """
 
 from collections.abc import Iterator
@@ -45,8 +44,7 @@ def publisher16() -> Iterator[EmbeddedPostgres]:
 
 @dataclass
 class Pair:
-    """Two servers: `docs` is published by one, and arrives at the other, where it has an owner of few
-    rights."""
+    """Two servers: `docs` is published by one, and arrives at the other, where its owner has few rights."""
 
     publisher: Connection
     subscriber: Connection

@@ -11,6 +11,7 @@ from freshvec.db import Connection, queries
 from freshvec.source.bound import BoundSync
 
 _SQL = queries("schema/identity")
+_OURS = ("triggers", "target", "target_file", "queue", "view")
 _PARTIAL = ("members", "triggers")  # a partition that came or went changes these two
 
 
@@ -57,6 +58,28 @@ def generation(connection: Connection, name: str) -> int | None:
     return None if row is None else row[0]
 
 
+def applied(connection: Connection, name: str) -> str:
+    """The identity that was noted when the sync was last bound."""
+    row = connection.execute(_SQL["applied"], {"name": name}).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def noted(planned: str, now: str, *, has_made: bool) -> str:
+    """The identity to note after a plan was carried out: of our objects what is there now, of the rest what was planned.
+
+    So whatever the application changed meanwhile is a difference at the next look.
+    """
+    if not has_made or not planned:
+        return planned or now
+    made = json.loads(now)
+    return json.dumps(json.loads(planned) | {name: made[name] for name in _OURS})
+
+
+def is_same(one: str, other: str) -> bool:
+    return bool(json.loads(one) == json.loads(other))
+
+
 def difference(before: str, now: str) -> Difference:
     """What is different. An identity that was never noted differs wholly."""
     if not before:
@@ -66,10 +89,11 @@ def difference(before: str, now: str) -> Difference:
     others = [name for name in new if name not in (*_PARTIAL, "access", "security")]
     old_members, new_members = _members(old), _members(new)
     kept = old_members.keys() & new_members.keys()
-    # Of a member that has another file or other triggers than it had, changes may have been missed; of it
-    # alone, unless it is the source itself.
+    # Of a member that has another file or other triggers than it had, changes may have been missed; of it alone,
+    # unless it is the source itself. Where that is so of most of them, a walk is cheaper than to queue their rows.
     missed = {oid for oid in kept if old_members[oid] != new_members[oid]}
-    same = all(old[name] == new[name] for name in others) and str(new["source"]) not in missed
+    is_whole = str(new["source"]) in missed or 2 * len(missed) > len(kept)
+    same = all(old[name] == new[name] for name in others) and not is_whole
     added = (new_members.keys() - old_members.keys()) | missed
     lost = len(kept) < len(old_members) or bool(missed)
     return Difference(

@@ -38,8 +38,11 @@ SELECT json_build_object(
   'queue_file', (SELECT relfilenode::bigint FROM pg_class WHERE oid = to_regclass(%(queue)s)),
   'view', to_regclass(%(view)s)::oid::bigint,
   'security', (SELECT ARRAY[relrowsecurity::text, relforcerowsecurity::text] FROM source),
-  'access', (SELECT relacl::text || ' ' || relowner::text FROM source)
+  'access', (SELECT coalesce(relacl::text, '') || ' ' || relowner::text FROM source)
 )::text, (SELECT generation FROM freshvec.sync WHERE name = %(name)s)
 
 -- generation: of an applied sync
 SELECT generation FROM freshvec.sync WHERE name = %(name)s
+
+-- applied: the identity that was noted when the sync was last bound
+SELECT identity FROM freshvec.sync WHERE name = %(name)s

@@ -49,6 +49,7 @@ class Plan:
     readers: tuple[str, ...]
     applied: Applied | None
     difference: Difference
+    identity: str = ""  # as read when this was planned
 
     @property
     def definition(self) -> str:
@@ -74,12 +75,12 @@ class Plan:
 
     @property
     def needs_objects(self) -> bool:
-        """Whether queue, target or functions are to be made: without them nothing can run."""
-        return bool(set(self.lacking) & set(self.shape))
+        """Whether queue, target or functions are to be made: without them nothing can run. Triggers alone may wait."""
+        return self.shape[0] in self.lacking  # all of the shape is run, or only what mends the triggers
 
     def without_ddl(self) -> "Plan":
-        """The same binding, with nothing made, mended or granted."""
-        return replace(self, lacking=(), access=())
+        """The same binding, with nothing made, mended or granted. Who was given the target stays noted."""
+        return replace(self, lacking=(), access=(), readers=self.applied.granted if self.applied else ())
 
     @property
     def is_applied(self) -> bool:
@@ -108,15 +109,19 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
     if applied is not None:
         bound = replace(bound, id=applied.id, generation=applied.generation)
     planned = replace(planned, bound=bound, applied=applied)
-    access = table.access(connection, bound, list(applied.granted) if applied else [], worker_role)
+    lacking = _lacking(connection, planned, existing)
+    given = list(applied.granted) if applied else []
+    is_renewed = any(statement.startswith("DROP VIEW") for statement in lacking)
+    access = table.access(connection, bound, given, worker_role, is_renewed=is_renewed)
     rights = [] if _has_schema_rights(connection, worker_role) else _schema_rights(worker_role)
     now, _ = identity.read(connection, bound)
     return replace(
         planned,
-        lacking=_lacking(connection, planned, existing),
+        lacking=lacking,
         access=_text(connection, rights + access.ddl),
         readers=tuple(role or "" for role in access.granted),
         difference=identity.difference(applied.identity if applied else "", now),
+        identity=now,
     )
 
 

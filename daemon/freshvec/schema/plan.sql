@@ -29,5 +29,5 @@ GRANT UPDATE ON freshvec.sync TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON freshvec.rescan TO {role};
 GRANT SELECT, INSERT, UPDATE ON freshvec.activity TO {role};
 GRANT SELECT, UPDATE, USAGE ON SEQUENCE freshvec.fence TO {role};
-GRANT EXECUTE ON FUNCTION freshvec.ring(text), freshvec.ask_for_walk(text, text), freshvec.sync_status()
-  TO {role}
+GRANT EXECUTE ON FUNCTION freshvec.ring(text), freshvec.ask_for_walk(text, text),
+      freshvec.sync_status(), freshvec.failures(int) TO {role}

@@ -43,9 +43,10 @@ def bind(connection: Connection, sync: Sync, model: Model) -> BoundSync:
             server_version=version,
         )
     with translated(f"read the text of sync {sync.name!r} from", sync.table):
-        connection.execute(bound.compose(_SQL["check_text"]), ())
         names = {number: column for column, number in columns}
         depends = dependence(connection, sync, oid, bound.text, quoted(*name), names)
+        # Only now: planning a query evaluates what is constant in it, by functions that may be another's.
+        connection.execute(bound.compose(_SQL["check_text"]), ())
     return replace(bound, watched=depends.columns, functions=depends.functions)
 
 

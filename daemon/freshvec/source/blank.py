@@ -11,7 +11,7 @@ from psycopg import sql
 _RUNS = (
     "0001-0020 007F-00A0 00AD-00AD 034F-034F 061C-061C 115F-1160 1680-1680 17B4-17B5 180B-180F 2000-200F"
     " 2028-202F 205F-206F 2800-2800 3000-3000 3164-3164 FE00-FE0F FEFF-FEFF FFA0-FFA0 FFF0-FFFB"
-    " E0001-E0001 E0020-E007F"
+    " 1BCA0-1BCA3 1D173-1D17A E0001-E0001 E0020-E007F E0100-E01EF"
 )
 _HEAD = 200  # characters that are looked at first: nearly every text shows something there
 
@@ -41,7 +41,7 @@ def _exists(character: str, encoding: str) -> bool:
     if encoding == "UTF8" or character < "\x80":
         return True
     try:
-        character.encode(encoding)
+        character.encode(encoding.replace("WIN", "cp").replace("KOI8", "KOI8_"))  # Python's names
     except (LookupError, UnicodeEncodeError):
         return False
     return True

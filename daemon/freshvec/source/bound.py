@@ -79,29 +79,7 @@ class BoundSync:
     @property
     def text(self) -> sql.Composable:
         """The text of a row over the source's own column names; NULL where there is nothing to embed."""
-        rendered = self._collated()
-        wanted = blank.shows_something(rendered, self.encoding)
-        if self.sync.where:
-            wanted = sql.SQL("({}) AND {}").format(verbatim(self.sync.where), wanted)
-        return sql.SQL("CASE WHEN {} THEN {} END").format(wanted, rendered)
-
-    def _collated(self) -> sql.Composable:
-        return sql.SQL('({} COLLATE "C")').format(self._rendered())
-
-    def _wanted(self, rendered: sql.Composable) -> sql.Composable:
-        """`rendered` of the rows that `where` chooses."""
-        if not self.sync.where:
-            return rendered
-        return sql.SQL("CASE WHEN {} THEN {} END").format(verbatim(self.sync.where), rendered)
-
-    def _rendered(self) -> sql.Composable:
-        if self.sync.columns is None:
-            return sql.SQL("({})::text").format(verbatim(self.sync.expression or ""))
-        columns = [quoted(column) for column in self.sync.columns]
-        if len(columns) <= _MOST_ARGUMENTS:
-            return sql.SQL("concat_ws(E'\\n', {})").format(_list(columns))
-        one = "CASE WHEN {0} IS NOT NULL THEN concat({0}) END"
-        return sql.SQL("concat_ws(E'\\n', VARIADIC ARRAY[{}])").format(_list(_each(one, columns)))
+        return text_of(self.sync, self.encoding)
 
     @property
     def max_characters(self) -> int:
@@ -140,9 +118,9 @@ class BoundSync:
         """The text, its hash, and what is made of them."""
         return {
             "text": self.text,
-            # The same in two steps, for queries over many rows: what is rendered over the source's columns,
-            # once, and the text made of it.
-            "rendered": self._wanted(self._collated()),
+            # The same in two steps, for queries over many rows: what is rendered over the source's columns, once, and
+            # the text made of it.
+            "rendered": _wanted(self.sync, _collated(self.sync)),
             "shown": sql.SQL("CASE WHEN {} THEN freshvec_rendered END").format(
                 blank.shows_something(sql.SQL("freshvec_rendered"), self.encoding)
             ),
@@ -235,6 +213,36 @@ class BoundSync:
     def last_values(self, key: Key) -> dict[str, str]:
         """Parameters for `{up_to_last}`."""
         return {f"last{i}": part for i, part in enumerate(key, 1)}
+
+
+def text_of(sync: Sync, encoding: str) -> sql.Composable:
+    """The text of a row as a sync declares it, in a database of that encoding."""
+    rendered = _collated(sync)
+    wanted = blank.shows_something(rendered, encoding)
+    if sync.where:
+        wanted = sql.SQL("({}) AND {}").format(verbatim(sync.where), wanted)
+    return sql.SQL("CASE WHEN {} THEN {} END").format(wanted, rendered)
+
+
+def _wanted(sync: Sync, rendered: sql.Composable) -> sql.Composable:
+    """`rendered` of the rows that `where` chooses."""
+    if not sync.where:
+        return rendered
+    return sql.SQL("CASE WHEN {} THEN {} END").format(verbatim(sync.where), rendered)
+
+
+def _collated(sync: Sync) -> sql.Composable:
+    return sql.SQL('({} COLLATE "C")').format(_rendered(sync))
+
+
+def _rendered(sync: Sync) -> sql.Composable:
+    if sync.columns is None:
+        return sql.SQL("({})::text").format(verbatim(sync.expression or ""))
+    columns = [quoted(column) for column in sync.columns]
+    if len(columns) <= _MOST_ARGUMENTS:
+        return sql.SQL("concat_ws(E'\\n', {})").format(_list(columns))
+    one = "CASE WHEN {0} IS NOT NULL THEN concat({0}) END"
+    return sql.SQL("concat_ws(E'\\n', VARIADIC ARRAY[{}])").format(_list(_each(one, columns)))
 
 
 def view_of(target: tuple[str, str]) -> tuple[str, str]:

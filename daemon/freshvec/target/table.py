@@ -74,21 +74,34 @@ class Access:
     ddl: list[sql.Composed]
 
 
-def access(connection: Connection, bound: BoundSync, granted: list[str], worker_role: str | None) -> Access:
+def access(
+    connection: Connection,
+    bound: BoundSync,
+    granted: list[str],
+    worker_role: str | None,
+    *,
+    is_renewed: bool = False,
+) -> Access:
     """Who may read the source may read its embeddings, and only as long; the worker's role may do its work.
 
-    `granted` are the roles that were given it before, "" for everybody.
+    `granted` are the roles that were given it before, "" for everybody. `is_renewed`: view or target are made anew
+    first, and what was granted goes with the old ones.
     """
     names = {"oid": bound.source_oid, "target": _text(*bound.target_name), "view": _text(*bound.view_name)}
     readers: dict[str | None, bool] = dict(connection.execute(_SQL["readers"], names).fetchall())
     ddl = [
         bound.compose(_SQL["grant"], role=_role(role))
         for role in sorted(readers, key=str)
-        if not readers[role]
+        if is_renewed or not readers[role]
     ]
-    lost = [role or None for role in granted if (role or None) not in readers]
-    ddl += [bound.compose(_SQL["revoke"], role=_role(role)) for role in lost if role != worker_role]
-    if worker_role and not _has_rights(connection, bound, worker_role):
+    known = {role for (role,) in connection.execute(_SQL["known_roles"], {"roles": granted})} | {""}
+    lost = [role or None for role in granted if role in known and (role or None) not in readers]
+    ddl += [
+        bound.compose(_SQL["revoke"], role=_role(role))
+        for role in lost
+        if role is None or role != worker_role
+    ]
+    if worker_role and (is_renewed or not _has_rights(connection, bound, worker_role)):
         ddl.append(bound.compose(_SQL["grant_worker"], role=quoted(worker_role)))
     return Access(list(readers), ddl)
 
@@ -99,7 +112,10 @@ def _has_rights(connection: Connection, bound: BoundSync, role: str) -> bool:
         "target": _text(*bound.target_name),
         "queue": _text("freshvec", f"queue_{bound.name}"),
     }
-    if describe(connection, bound.target_name) is None:
+    if any(
+        describe(connection, name) is None
+        for name in (bound.target_name, ("freshvec", f"queue_{bound.name}"))
+    ):
         return False
     row = connection.execute(_SQL["worker_rights"], {"role": role, **tables}).fetchone()
     return bool(row and row[0])

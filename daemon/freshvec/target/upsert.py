@@ -19,6 +19,7 @@ _STATEMENTS = (
     "overtaken",
     "clear",
     "remove",
+    "refused",
     "clear_tombstones",
     "raise_fence",
     "count",
@@ -37,6 +38,7 @@ class TargetWriter:
         self._is_plain = bound.sync.target.type == "real[]"
         parts = self._vector_parts()
         self._queries = {name: bound.compose(self.statements[name], **parts) for name in _STATEMENTS}
+        self._highest = 0  # of the fences that refused a write
         register(connection)
 
     def write(self, outcomes: Sequence[Outcome]) -> list[Key]:
@@ -58,13 +60,10 @@ class TargetWriter:
         again += self._touch(by_fate[Fate.TOUCH])
         for fate, name in ((Fate.CLEAR, "clear"), (Fate.REMOVE, "remove")):
             if by_fate[fate]:
-                params = self._params(by_fate[fate]) | self._model
-                row = self.connection.execute(self._queries[name], params).fetchone() or (0, 0)
-                counts = {
-                    **counts,
-                    "embedded": counts["embedded"] + row[0],
-                    "failed": counts["failed"] + row[1],
-                }
+                changed, refused = self._delete(by_fate[fate], name)
+                counts = {what: counts[what] + changed[what] for what in counts}
+                again += refused
+        self._raise_fence(counts["refused"])
         if any(counts.values()):
             self.connection.execute(self._queries["count"], counts)
         return again
@@ -92,12 +91,26 @@ class TargetWriter:
         row = self.connection.execute(self._queries["upsert"], params).fetchone()
         assert row is not None
         embedded, failed, places, highest, unknown = row
-        if unknown:
-            message = "sync {}: {} writes met fences of another time (a restore?); their rows are read again"
-            logger.warning(message, self._bound.name, unknown)
-            self.connection.execute(self._queries["raise_fence"], {"above": highest})
+        self._highest = max(self._highest, highest or 0)
         counts = {"embedded": embedded, "failed": failed, "refused": unknown}
         return counts, [outcomes[place - 1].key for place in places or ()]
+
+    def _delete(self, outcomes: list[Outcome], name: str) -> tuple[dict[str, int], list[Key]]:
+        """The same for rows that have no text, or are gone."""
+        params = self._params(outcomes)
+        row = self.connection.execute(self._queries[name], params | self._model).fetchone() or (0, 0)
+        found = self.connection.execute(self._queries["refused"], params).fetchone() or (None, 0, 0)
+        places, highest, unknown = found
+        self._highest = max(self._highest, highest or 0)
+        counts = {"embedded": row[0], "failed": row[1], "refused": unknown}
+        return counts, [outcomes[place - 1].key for place in places or ()]
+
+    def _raise_fence(self, refused: int) -> None:
+        """After all writes of a transaction, so that each was compared with what the sequence had given before."""
+        if refused:
+            message = "sync {}: {} writes met fences of another time (a restore?); their rows are read again"
+            logger.warning(message, self._bound.name, refused)
+            self.connection.execute(self._queries["raise_fence"], {"above": self._highest})
 
     def _touch(self, outcomes: list[Outcome]) -> list[Key]:
         """Raise the fence of rows found unchanged; gives the keys of those that are unchanged no more."""

@@ -141,7 +141,7 @@ class Keeper:
         bound = self._bind(connection, planned)
         self.pipeline = Pipeline(bound, self.dispatcher, self._settings, self.progress, walk_again=self._once)
         self._seen = bound.generation
-        self._identity, _ = identity.read(connection, bound)
+        self._identity = identity.applied(connection, self.sync.name)
         self._running_since = time.monotonic()
         self._walk_due = time.monotonic() + self._settings.daemon.sweep_seconds
         self.pipeline.start()
@@ -168,17 +168,13 @@ class Keeper:
         try:
             bound = carry_out(connection, planned)
         except DatabaseError as error:
-            if (
-                _sqlstate(error) != _DENIED
-                or planned.applied is None
-                or planned.is_redefined
-                or planned.needs_objects
-            ):
+            if _sqlstate(error) != _DENIED:
                 raise
-            self._trouble = (
-                f"this worker may not mend it: {error.problem}. Run `freshvec apply {self.sync.name}` as the "
-                f"owner of {self.sync.table}; until then changes are found by walking the table"
-            )
+            remedy = f"Run `freshvec apply {self.sync.name}` as the owner of {self.sync.table}"
+            problem = f"this worker may not mend it: {error.problem}"
+            if planned.applied is None or planned.needs_objects:
+                raise SchemaError("keep", f"sync {self.sync.name!r}", problem, f"{remedy}.") from error
+            self._trouble = f"{problem}. {remedy}; until then changes are found by walking the table"
             self._misses_changes = bool(planned.lacking)
             logger.warning("sync {}: {}", self.sync.name, self._trouble)
             bound = carry_out(connection, planned.without_ddl(), trouble=self._trouble)
@@ -204,7 +200,7 @@ class Keeper:
             return
         self._check_due = False
         now, generation = identity.read(connection, self.pipeline.bound)
-        if now != self._identity or generation != self.pipeline.bound.generation:
+        if not identity.is_same(now, self._identity) or generation != self.pipeline.bound.generation:
             logger.info(
                 "sync {}: {} or what was applied has changed; looking again", self.sync.name, self.sync.table
             )

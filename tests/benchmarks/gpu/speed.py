@@ -12,7 +12,7 @@ from freshvec.encoding.machine import gpu_memory
 from freshvec.encoding.session import OnnxSession
 from freshvec.errors import ModelError
 from freshvec.records import OutOfMemoryError, Tokens
-from tests.benchmarks.gpu.setting import Setting, median, sampled, seconds_of
+from tests.benchmarks.gpu.setting import Setting, matrix_rate, median, sampled, seconds_of
 
 Way = Callable[[OnnxSession, list[Tokens]], None]  # a batch through a session
 SIZES = [2**power for power in range(12, 21)]  # 4k to 1M padded tokens
@@ -26,21 +26,6 @@ def flops_a_token(setting: Setting) -> float:
     config = json.loads((setting.source / "config.json").read_text())
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     return float(2 * config["num_hidden_layers"] * (4 * hidden * hidden + 2 * hidden * inner))
-
-
-def matrix_rate() -> float:
-    """The device's fp16 matrix rate on a large product of random numbers, FLOP/s."""
-    import torch
-
-    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.float16) for _ in range(2))
-    for _ in range(3):
-        a @ b
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(20):
-        a @ b
-    torch.cuda.synchronize()
-    return 20 * 2 * 8192**3 / (time.perf_counter() - began)
 
 
 def plain(session: OnnxSession, batch: list[Tokens]) -> None:
