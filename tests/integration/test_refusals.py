@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -101,8 +103,12 @@ def table(application: Connection) -> Connection:
     return application
 
 
+def is_empty(application: Connection, place: int) -> bool:
+    return count(application, f"freshvec.queue_s{place}") == 0
+
+
 def refusal(url: str, **declared: object) -> str:
-    settings = settings_for(url, sync_of("docs", **declared))
+    settings = settings_for(url, sync_of("docs", **cast(Any, declared)))
     with connect(settings.database.url, "test") as connection, pytest.raises(FreshvecError) as refused:
         bound_sync(connection, settings, NullEncoder())
     return str(refused.value)
@@ -212,9 +218,7 @@ def test_columns_called_as_ours_are(version: str, request: pytest.FixtureRequest
                     sql.SQL("UPDATE {} SET {} = 'edited' WHERE {} = 1").format(table, text, key)
                 )
                 application.execute(sql.SQL("UPDATE {0} SET {1} = 7 WHERE {1} = 2").format(table, key))
-                until(
-                    f"{name} is read", lambda place=place: not count(application, f"freshvec.queue_s{place}")
-                )  # type: ignore[misc]
+                until(f"{name} is read", partial(is_empty, application, place))
             wait_fresh(worker)
         assert notices == []
         for number, name in enumerate(NAMES):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -35,7 +36,12 @@ $$ BEGIN IF body = 'bad' THEN RAISE EXCEPTION 'shout does not like %', body; END
 """
 # What is declared, a text that can be read, one that cannot, and what is said of that.
 UNREADABLE: dict[str, tuple[dict[str, object], str, str, str]] = {
-    "JSON": ({"expression": "body::json->>'title'"}, '{"title": "fine"}', "not json", "invalid input syntax for type json"),
+    "JSON": (
+        {"expression": "body::json->>'title'"},
+        '{"title": "fine"}',
+        "not json",
+        "invalid input syntax for type json",
+    ),
     "division": ({"expression": "(100 / length(body))::text || body"}, "fine", "", "division by zero"),
     "own function": ({"expression": "public.shout(body)"}, "fine", "bad", "shout does not like bad"),
     "where": ({"columns": ["body"], "where": "1 / length(body) >= 0"}, "fine", "", "division by zero"),
@@ -68,7 +74,7 @@ def test_a_row_that_cannot_be_read_delays_nobody(unreadable: tuple[str, Connecti
     url, application, kind = unreadable
     declared, good, bad, message = UNREADABLE[kind]
     application.execute("UPDATE docs SET body = %s WHERE id IN (1, 15, 20, 40)", (bad,))
-    settings = settings_for(url, sync_of("docs", **declared), page_rows=10, sweep_seconds=600)
+    settings = settings_for(url, sync_of("docs", **cast(Any, declared)), page_rows=10, sweep_seconds=600)
     encoder = NullEncoder()
     with running(settings, encoder) as worker:
         wait_fresh(worker)
@@ -199,14 +205,14 @@ def test_a_read_is_bounded_in_characters(version: str, request: pytest.FixtureRe
                 found = reader.read(keys[len(answered) :])
                 assert found
                 assert sum(len(row.text or "") for row in found if row) < rows.MOST_CHARACTERS + LONG + 2
-                answered += [row and row.key[0] for row in found]
+                answered += [row.key[0] if row else None for row in found]
     assert answered == ["60", None, *(str(key) for key in range(59, 0, -1))]
 
 
 MEMORY = """
 import resource, sys
 from freshvec.worker.worker import Worker
-from tests.support import NullEncoder, settings_for, sync_of, until, running, wait_fresh
+from tests.support import NullEncoder, count, running, settings_for, sync_of, until, wait_fresh
 import psycopg
 url = sys.argv[1]
 settings = settings_for(url, sync_of("docs", target={"type": "real[]"}), page_rows=8192, sweep_seconds=600)
@@ -217,12 +223,13 @@ with psycopg.connect(url, autocommit=True) as application:
         wait_fresh(worker, 240)
         walked = peak()
         application.execute("UPDATE docs SET body = body || '.'")
-        until("queued", lambda: application.execute("SELECT count(*) FROM freshvec.queue_docs").fetchone() == (0,), 240)
+        until("queued", lambda: count(application, "freshvec.queue_docs") == 0, 240)
         wait_fresh(worker, 240)
         bulk = peak()
         for first in range(1, 400, 40):
-            application.execute("UPDATE docs SET body = body || '!' WHERE id BETWEEN %s AND %s", (first, first + 39))
-        until("live", lambda: application.execute("SELECT count(*) FROM freshvec.queue_docs").fetchone() == (0,), 240)
+            change = "UPDATE docs SET body = body || '!' WHERE id BETWEEN %s AND %s"
+            application.execute(change, (first, first + 39))
+        until("live", lambda: count(application, "freshvec.queue_docs") == 0, 240)
         wait_fresh(worker, 240)
         print(before, walked, bulk, peak())
 """

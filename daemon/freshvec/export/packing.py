@@ -30,7 +30,7 @@ def packed(proto: "onnx.ModelProto") -> "onnx.ModelProto | None":
 
 
 def by_head(weight: NDArray[Any], heads: int) -> NDArray[Any]:
-    """The columns of a projection to all Q, all K, all V in another order: Q, K and V of each head together."""
+    """A projection's columns, all Q, all K, all V, in another order: Q, K and V of each head together."""
     width, columns = weight.shape
     apart = weight.reshape(width, 3, heads, columns // 3 // heads)
     return np.ascontiguousarray(apart.transpose(0, 2, 1, 3)).reshape(width, columns)

@@ -139,7 +139,7 @@ class Worker:
         self._waker.wake()
 
     def _take_up(self, listener: Listener) -> None:
-        """What the file declares now: syncs that are gone or changed end, new ones begin, the others go on."""
+        """What the file declares now: syncs gone or changed end, new ones begin, the others go on."""
         self._reloading.clear()
         if self._reload is None:
             return
