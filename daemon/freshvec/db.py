@@ -21,28 +21,39 @@ LOCK_CLASS = 0x66766563
 MIGRATE_LOCK = 0
 WRITE_LOCK_CLASS = LOCK_CLASS + 1  # shared by whoever writes a sync's target, exclusive for who must be alone
 
-# Whatever shapes a row's text, or may end a session of ours early, is pinned: rendering must not depend on whose
-# session it is, or the same row would have two hashes. With row security off Postgres refuses to leave rows out, where
-# it would otherwise hide them and they would be taken for deleted.
-# Plans must not depend on how large the first batch was: probing by key is right for any batch, while a plan that
-# scans the whole source, cached from one large batch, would be used for every small one that follows.
-# A crash of Postgres loses a vector and the deletion of its queue entry together, so waiting for the disk at each
-# commit would buy nothing.
+# Whatever shapes a row's text, or may end a session of ours early, is pinned: rendering must not depend on
+# whose session it is, or the same row would have two hashes. With row security off Postgres refuses to leave
+# rows out, where it would otherwise hide them and they would be taken for deleted. Plans must not depend on
+# how large the first batch was: probing by key is right for any batch, while a plan that scans the whole
+# source, cached from one large batch, would be used for every small one that follows. A crash of Postgres
+# loses a vector and the deletion of its queue entry together, so waiting for the disk at each commit would
+# buy nothing.
+# A table that its owner replaced by a view would run the view's functions with our rights: none is read. The
+# path comes first, by a command that looks nothing up: who may set one for the database or the role must not
+# have a function of theirs run here with our rights.
 _SESSION = """
+SET search_path = pg_catalog, pg_temp;
 SELECT set_config(name, value, false) FROM (VALUES
-  ('search_path', 'pg_catalog, pg_temp'), ('timezone', 'UTC'), ('datestyle', 'ISO, YMD'),
+  ('timezone', 'UTC'), ('datestyle', 'ISO, YMD'),
   ('intervalstyle', 'postgres'), ('extra_float_digits', '1'), ('bytea_output', 'hex'),
   ('standard_conforming_strings', 'on'), ('xmlbinary', 'base64'), ('xmloption', 'content'),
-  ('lc_monetary', 'C'), ('lc_numeric', 'C'), ('lc_time', 'C'), ('default_text_search_config', 'pg_catalog.simple'),
-  ('quote_all_identifiers', 'off'), ('row_security', 'off'), ('default_transaction_isolation', 'read committed'),
+  ('lc_monetary', 'C'), ('lc_numeric', 'C'), ('lc_time', 'C'),
+  ('default_text_search_config', 'pg_catalog.simple'),
+  ('quote_all_identifiers', 'off'), ('array_nulls', 'on'), ('transform_null_equals', 'off'),
+  ('row_security', 'off'),
+  ('default_transaction_isolation', 'read committed'),
   ('default_transaction_read_only', 'off'), ('default_transaction_deferrable', 'off'),
   ('statement_timeout', '0'), ('lock_timeout', '10s'), ('idle_in_transaction_session_timeout', '60s'),
+  ('work_mem', '32MB'),
   ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('jit', 'off'),
   ('synchronous_commit', 'off')
 ) AS setting(name, value)
 UNION ALL
 SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings
  WHERE name IN ('transaction_timeout', 'idle_session_timeout')
+UNION ALL
+SELECT set_config(name, 'view, foreign-table', false) FROM pg_catalog.pg_settings
+ WHERE name = 'restrict_nonsystem_relation_kind'
 """
 _TRIES = 50
 _KEEPALIVE: dict[str, Any] = {
@@ -64,6 +75,9 @@ _REMEDIES = {
     "25006": "Name the primary server; with several hosts, add target_session_attrs=read-write.",
     "53300": "Raise max_connections, or close idle sessions.",
 }
+_ROW_SECURITY = (
+    "Policies hide rows from this role. As a superuser: ALTER ROLE … BYPASSRLS; on the role of database.url."
+)
 # A refused connection comes without a code, so the server's words must do.
 _SAID = (
     (r'password authentication failed|no password supplied|role ".*" does not exist', "28P01"),
@@ -127,6 +141,8 @@ def translated(operation: str, subject: str) -> Iterator[None]:
         lost = not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
         said = next((meant for words, meant in _SAID if lost and re.search(words, problem)), "")
         remedy = _REMEDIES.get(state or said, "")
+        if error.diag.source_function == "check_enable_rls":  # the words depend on the server's language
+            remedy = _ROW_SECURITY
         if lost and not remedy:
             remedy = "Check that Postgres runs and that database.url or PGHOST and PGPORT lead to it."
         lost = lost and said != "28P01"

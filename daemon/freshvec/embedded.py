@@ -24,9 +24,14 @@ class EmbeddedPostgres:
     a machine can open, so this class starts and stops the server itself.
     """
 
-    def __init__(self, version: int = 18) -> None:
-        """Make and start a cluster of that major version. Raises FreshvecError when it cannot."""
-        self._binaries = _binaries(version)
+    def __init__(self, version: int = 18, binaries: Path | None = None, **options: str) -> None:
+        """Make and start a cluster of that major version, with these server settings.
+
+        `binaries` are the programs of another installation. Raises FreshvecError when it cannot.
+        """
+        own = _binaries(18 if binaries else version)  # for root this also makes the user that runs them
+        self._binaries = binaries or own
+        self._options = options
         self.version = version
         self.user = _USER if os.geteuid() == 0 else None
         # Not below a home directory: as root the server runs as another user, who may not read there.
@@ -63,7 +68,8 @@ class EmbeddedPostgres:
 
     def start(self) -> None:
         """Start the server and wait until it answers. Raises FreshvecError when it cannot."""
-        options = f"-c listen_addresses='' -c unix_socket_directories='{self._parent}'"
+        settings = {"listen_addresses": "", "unix_socket_directories": str(self._parent), **self._options}
+        options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
         self.run(
             "pg_ctl", "-D", str(self.data), "-w", "-l", str(self._parent / "log"), "-o", options, "start"
         )

@@ -11,10 +11,12 @@ _WORDS = "repeat(md5(g::text), 7)"  # 224 characters, of which 200 are taken
 FILL = f"INSERT INTO docs SELECT g, left({_WORDS}, 200) FROM generate_series(1, %s) g"
 EMBED = """
 INSERT INTO docs_embedding (id, embedding, content_hash, fingerprint, fence)
-SELECT id, array_fill(1, ARRAY[384])::vector, substring(sha256(convert_to(body, 'UTF8')) FROM 1 FOR 16), %s, 1 FROM docs
+SELECT id, array_fill(1, ARRAY[384])::vector, substring(sha256(convert_to(body, 'UTF8')) FROM 1 FOR 16), %s, 1
+  FROM docs
 """
 COUNTED = """
-UPDATE freshvec.sync SET backfill_done = true, rows_embedded = %(rows)s, rows_walked = %(rows)s, walk_rows = %(rows)s,
+UPDATE freshvec.sync SET backfill_done = true, rows_embedded = %(rows)s, rows_walked = %(rows)s,
+       walk_rows = %(rows)s,
        proven_at = now()
 """
 

@@ -7,8 +7,8 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Self
@@ -17,7 +17,6 @@ import psycopg
 import pytest
 
 from freshvec.embedded import EmbeddedPostgres
-from freshvec.errors import FreshvecError
 from tests.support import (
     Connection,
     NullEncoder,

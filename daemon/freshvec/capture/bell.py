@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from freshvec.db import Connection, connect, queries, translated
 
 _SQL = queries("capture/bell")
+DDL = ""  # rings in place of a sync's name after DDL on a table that is kept
 
 
 class Waker:
@@ -34,7 +35,8 @@ class Waker:
 
 
 class Listener:
-    """Listens on one connection of its own. When that connection is lost, so are its locks: the owner steps back."""
+    """Listens on one connection of its own. When that connection is lost, so are its locks: the owner steps
+    back."""
 
     def __init__(self, url: SecretStr, waker: Waker) -> None:
         self.connection: Connection = connect(url, "listener")

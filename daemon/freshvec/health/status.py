@@ -17,11 +17,13 @@ _SQL = queries("health/status")
 def read(connection: Connection) -> list[dict[str, Any]]:
     """One mapping a sync, with the columns of `freshvec.status`."""
     with translated("read", "freshvec.status"), connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(_SQL["allow_views"])
         return cursor.execute(_SQL["all"]).fetchall()
 
 
 def failures(connection: Connection, most: int = 5) -> dict[str, list[dict[str, Any]]]:
-    """Key and error of the latest rows of each sync whose text could not be encoded, at most `most` a sync."""
+    """Key and error of the latest rows of each sync whose text could not be encoded, at most `most` a
+    sync."""
     found: dict[str, list[dict[str, Any]]] = {}
     with translated("read", "freshvec.failures"):
         for sync, key, error in connection.execute(_SQL["failures"], {"most": most}).fetchall():

@@ -12,7 +12,8 @@ from freshvec.scans.vectors import Stored, VectorSample
 
 
 class Proof:
-    """One comparison. `same` and `wrong` count its vectors; both are final once nothing of it is in flight."""
+    """One comparison. `same` and `wrong` count its vectors; both are final once nothing of it is in
+    flight."""
 
     def __init__(
         self,

@@ -13,7 +13,8 @@ _SQL = queries("scans/faults")
 
 
 def faults(connection: Connection, bound: BoundSync, keys: list[Key], *, failed: bool = False) -> list[Key]:
-    """Those of the keys whose row is at fault now; with `failed`, those too whose text could not be encoded."""
+    """Those of the keys whose row is at fault now; with `failed`, those too whose text could not be
+    encoded."""
     if not keys:
         return []
     try:

@@ -1,13 +1,16 @@
--- faults: places of keys whose row is not fresh, or gone and still embedded, and of which no entry of the queue tells:
--- all of it by one snapshot, so that a change which is noted or written meanwhile is never taken for a fault
+-- faults: places of keys whose row is not fresh, or gone and still embedded, and of which no entry of the
+-- queue tells: all of it by one snapshot, so that a change which is noted or written meanwhile is never taken
+-- for a fault
 WITH given (place, {k}) AS MATERIALIZED (
   SELECT k.place::int, {k_typed} FROM {given_keys}
 ), now AS MATERIALIZED (
   SELECT n.*, {hash} AS freshvec_hash
-    FROM (SELECT g.*, d.freshvec_text, d.freshvec_is_there, t.fence, t.content_hash, t.fingerprint, t.encode_error,
+    FROM (SELECT g.*, d.freshvec_text, d.freshvec_is_there, t.fence, t.content_hash, t.fingerprint,
+                 t.encode_error,
                  t.embedding IS NOT NULL AS is_embedded
             FROM given AS g
-            LEFT JOIN (SELECT {keys}, {text} AS freshvec_text, true AS freshvec_is_there FROM {source}) AS d ON {d_is_g}
+            LEFT JOIN (SELECT {keys}, {text} AS freshvec_text, true AS freshvec_is_there
+                         FROM {source}) AS d ON {d_is_g}
             LEFT JOIN {target} AS t ON {t_is_g}
           OFFSET 0) AS n
 )

@@ -11,7 +11,8 @@ _SQL = queries("scans/orphans")
 
 
 class OrphanScan:
-    """A walk over the keys of one sync's target. `embedded` and `failed` count its rows as they are passed."""
+    """A walk over the keys of one sync's target. `embedded` and `failed` count its rows as they are
+    passed."""
 
     def __init__(self, connection: Connection, bound: BoundSync) -> None:
         self._connection = connection

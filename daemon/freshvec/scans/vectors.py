@@ -1,6 +1,7 @@
 """Vectors compared: rows drawn from the target at random, whose texts are encoded again.
 
-Hashes tell whether a vector was made of the row's text; only encoding again tells whether it was made rightly.
+Hashes tell whether a vector was made of the row's text; only encoding again tells whether it was made
+rightly.
 """
 
 from dataclasses import dataclass

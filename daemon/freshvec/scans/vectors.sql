@@ -16,7 +16,8 @@ SELECT {d_key_texts}, d.freshvec_hash,
        left(d.freshvec_text, coalesce(%(characters)s::int, length(d.freshvec_text))), t.embedding::real[]
   FROM (SELECT d.*, {hash} AS freshvec_hash
           FROM (SELECT {d_keys}, d.freshvec_text
-                  FROM {given_keys} JOIN (SELECT {keys}, {text} AS freshvec_text FROM {source}) AS d ON {d_is_k}
+                  FROM {given_keys}
+                  JOIN (SELECT {keys}, {text} AS freshvec_text FROM {source}) AS d ON {d_is_k}
                 OFFSET 0) AS d
          OFFSET 0) AS d
   JOIN {target} AS t ON {d_is_t}

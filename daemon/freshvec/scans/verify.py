@@ -29,7 +29,8 @@ WRONG_VECTOR = "wrong vector"
 
 @dataclass
 class Report:
-    """What was found. `problems` counts by kind: missing, different, other model, failed, orphaned, wrong vector."""
+    """What was found. `problems` counts by kind: missing, different, other model, failed, orphaned, wrong
+    vector."""
 
     sync: str
     rows: int = 0
@@ -88,7 +89,8 @@ def verify_vectors(
     precision: str | None = None,
     repair: bool = False,
 ) -> None:
-    """Encode `rows` random rows' texts again and compare the vectors. With `repair`, wrong ones are made anew."""
+    """Encode `rows` random rows' texts again and compare the vectors. With `repair`, wrong ones are made
+    anew."""
     with translated("verify", f"vectors of sync {bound.name!r}"):
         sample = VectorSample(connection, bound, rows)
         while (read := sample.next(dispatcher.encoder)) is not None:

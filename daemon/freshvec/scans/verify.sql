@@ -8,8 +8,8 @@ SELECT {d_key_texts}
         (SELECT {keys} FROM {target} {beyond} ORDER BY {keys} OFFSET %(limit)s - 1 LIMIT 1)) AS d
  ORDER BY {d_keys} LIMIT 1
 
--- range: keys of one range whose source and target rows do not fit, and what is wrong. The text is rendered once, and
--- both tables are passed in the order of their keys.
+-- range: keys of one range whose source and target rows do not fit, and what is wrong. The text is rendered
+-- once, and both tables are passed in the order of their keys.
 SELECT {d_or_t_key_texts}, f.problem
   FROM (SELECT d.*, {hash} AS freshvec_hash
           FROM (SELECT d.*, {shown} AS freshvec_text

@@ -1,7 +1,9 @@
-"""Apply and remove: make a sync's objects in the database as planned, bind it to its table, and take it all away."""
+"""Apply and remove: make a sync's objects in the database as planned, bind it to its table, and take it all
+away."""
 
 from dataclasses import replace
 
+import psycopg
 from psycopg import sql
 
 from freshvec.backoff import Backoff
@@ -46,7 +48,18 @@ def carry_out(connection: Connection, planned: Plan, *, trouble: str | None = No
         connection.execute(_SQL["lock"], {"class": WRITE_LOCK_CLASS, "name": bound.name})
         for statement in (*planned.lacking, *planned.access):
             connection.execute(sql.SQL(statement))
+        if planned.access:
+            _check_grants(connection, bound)
         return _define(connection, planned, trouble)
+
+
+def _check_grants(connection: Connection, bound: BoundSync) -> None:
+    """Postgres only warns who may read a table, but not give it on, that a grant or revoke did nothing."""
+    row = connection.execute(
+        _SQL["may_grant"], {"names": [quoted(*bound.target_name).as_string(None)]}
+    ).fetchone()
+    if not (row and row[0]):
+        raise psycopg.errors.InsufficientPrivilege(f"must be owner of table {bound.target_name[1]}")
 
 
 def _define(connection: Connection, planned: Plan, trouble: str | None) -> BoundSync:
@@ -64,7 +77,7 @@ def _define(connection: Connection, planned: Plan, trouble: str | None) -> Bound
         "fingerprint": bound.model.fingerprint,
         "definition": planned.definition,
         "shape": planned.shape_hash,
-        "identity": now,
+        "identity": identity.noted(planned.identity, now, has_made=bool(planned.lacking)),
         "granted": list(planned.readers),
         "trouble": trouble,
         "walk": planned.is_redefined or difference.whole,

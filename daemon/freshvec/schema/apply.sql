@@ -8,12 +8,13 @@ SELECT pg_sleep(%(seconds)s)
 SELECT pg_advisory_xact_lock(%(class)s, hashtext(%(name)s))
 
 -- insert_sync: make a sync known
-INSERT INTO freshvec.sync (name, source_schema, source_table, source_oid, target_schema, target_table, model, fingerprint,
-                           definition, shape)
-VALUES (%(name)s, %(source_schema)s, %(source_table)s, %(source_oid)s, %(target_schema)s, %(target_table)s, %(model)s,
-        %(fingerprint)s, '', '')
+INSERT INTO freshvec.sync (name, source_schema, source_table, source_oid, target_schema, target_table,
+                           model, fingerprint, definition, shape)
+VALUES (%(name)s, %(source_schema)s, %(source_table)s, %(source_oid)s, %(target_schema)s, %(target_table)s,
+        %(model)s, %(fingerprint)s, '', '')
 
--- define_sync: note what is applied; what is defined otherwise, or may have changed unseen, is walked from the beginning
+-- define_sync: note what is applied; what is defined otherwise, or may have changed unseen, is walked from
+-- the beginning
 UPDATE freshvec.sync
    SET definition = %(definition)s, shape = %(shape)s, identity = %(identity)s, granted = %(granted)s,
        rows_embedded = CASE WHEN fingerprint = %(fingerprint)s AND source_oid = %(source_oid)s::oid
@@ -50,7 +51,8 @@ SELECT target_schema, target_table FROM freshvec.sync WHERE name = %(name)s
 SELECT name FROM freshvec.sync ORDER BY name
 
 -- forget: nothing is known of a removed sync
-WITH gone AS (DELETE FROM freshvec.rescan WHERE sync = %(name)s) DELETE FROM freshvec.sync WHERE name = %(name)s
+WITH gone AS (DELETE FROM freshvec.rescan WHERE sync = %(name)s)
+DELETE FROM freshvec.sync WHERE name = %(name)s
 
 -- ask_for_walk: have the owner compare the whole table
 SELECT freshvec.ask_for_walk(%(name)s, %(reason)s)
@@ -63,3 +65,6 @@ SELECT l.pid, a.application_name FROM pg_locks l LEFT JOIN pg_stat_activity a US
  WHERE l.locktype = 'advisory' AND l.classid = %(class)s::bigint::oid AND l.objsubid = 2 AND l.granted
    AND l.objid::bigint = hashtext(%(name)s)::bigint & 4294967295
    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+
+-- may_grant: whether this role has the rights of these tables' owners
+SELECT bool_and(pg_has_role(c.relowner, 'USAGE')) FROM pg_class c JOIN unnest(%(names)s::text[]) AS name ON c.oid = to_regclass(name)

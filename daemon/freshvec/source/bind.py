@@ -43,9 +43,10 @@ def bind(connection: Connection, sync: Sync, model: Model) -> BoundSync:
             server_version=version,
         )
     with translated(f"read the text of sync {sync.name!r} from", sync.table):
-        connection.execute(bound.compose(_SQL["check_text"]), ())
         names = {number: column for column, number in columns}
         depends = dependence(connection, sync, oid, bound.text, quoted(*name), names)
+        # Only now: planning a query evaluates what is constant in it, by functions that may be another's.
+        connection.execute(bound.compose(_SQL["check_text"]), ())
     return replace(bound, watched=depends.columns, functions=depends.functions)
 
 
@@ -98,7 +99,8 @@ def _relations(connection: Connection, sync: Sync, oid: int) -> tuple[Relation, 
     rows = connection.execute(_SQL["relations"], {"oid": oid}).fetchall()
     for _, schema, table, kind in rows:
         if kind == "f":
-            problem = f"its partition or child {schema}.{table} is a foreign table, whose changes no trigger here sees"
+            child = f"its partition or child {schema}.{table} is a foreign table"
+            problem = f"{child}, whose changes no trigger here sees"
             raise _refused(sync, problem, "Detach it, or name the tables that are here.")
     return tuple(Relation(number, (schema, table), kind == "p") for number, schema, table, kind in rows)
 

@@ -31,8 +31,8 @@ class Relation:
 class BoundSync:
     """A sync bound to the database: names resolved, key and types known. `id` is 0 until it is applied.
 
-    `watched` are the columns whose change is a change of the text. `is_family`: the source has partitions, children
-    or a parent, so that a statement on another table may change its rows.
+    `watched` are the columns whose change is a change of the text. `is_family`: the source has partitions,
+    children or a parent, so that a statement on another table may change its rows.
     """
 
     id: int
@@ -83,7 +83,8 @@ class BoundSync:
 
     @property
     def max_characters(self) -> int:
-        """Characters of a text that are read at first; only where they do not fill the model is it read whole."""
+        """Characters of a text that are read at first; only where they do not fill the model is it read
+        whole."""
         return self.model.max_tokens * CHARACTERS_PER_TOKEN
 
     def keys(self, alias: str | None = None) -> list[sql.Composable]:
@@ -95,7 +96,9 @@ class BoundSync:
 
         In all templates `d` is a row of the source, `t` of the target, and `k` a key that was given.
         """
-        return sql.SQL(template).format(**(self._names() | self._text_parts() | self._key_parts() | more))
+        return sql.SQL(template).format(
+            **(self._names() | self._text_parts() | self._key_lists() | self._key_conditions() | more)
+        )
 
     def _names(self) -> dict[str, sql.Composable]:
         """What the sync's objects are called."""
@@ -115,8 +118,8 @@ class BoundSync:
         """The text, its hash, and what is made of them."""
         return {
             "text": self.text,
-            # The same in two steps, for queries over many rows: what is rendered over the source's columns, once, and
-            # the text made of it.
+            # The same in two steps, for queries over many rows: what is rendered over the source's columns,
+            # once, and the text made of it.
             "rendered": _wanted(self.sync, _collated(self.sync)),
             "shown": sql.SQL("CASE WHEN {} THEN freshvec_rendered END").format(
                 blank.shows_something(sql.SQL("freshvec_rendered"), self.encoding)
@@ -134,18 +137,14 @@ class BoundSync:
             "fingerprint": sql.Literal(self.model.fingerprint),
         }
 
-    def _key_parts(self) -> dict[str, sql.Composable]:
-        """Key columns: as lists, as texts, as typed columns, as conditions. `k1`, `k2`… stand for given ones."""
+    def _key_lists(self) -> dict[str, sql.Composable]:
+        """Key columns: as lists, as texts, as typed columns. `k1`, `k2`… stand for given ones."""
         numbered = [quoted(f"k{i}") for i, _ in enumerate(self.key, 1)]
         placeholders = [sql.SQL(f"%(k{i})s") for i, _ in enumerate(self.key, 1)]
         types = [column.declared for column in self.key]
         plain = [verbatim(column.type) for column in self.key]
         given = _list(_each("{}::text[]", placeholders))
-        k_typed = [column.cast(quoted("k", f"k{i}")) for i, column in enumerate(self.key, 1)]
-        after = [column.cast(sql.SQL(f"%(k{i})s::text")) for i, column in enumerate(self.key, 1)]
-        last = [column.cast(sql.SQL(f"%(last{i})s::text")) for i, column in enumerate(self.key, 1)]
         d, t = self.keys("d"), self.keys("t")
-        g = [quoted("g", f"k{i}") for i, _ in enumerate(self.key, 1)]
         return {
             # lists of columns
             "keys": _list(self.keys()),
@@ -154,8 +153,8 @@ class BoundSync:
             "t_keys": _list(t),
             "k": _list(numbered),
             "d_keys_as_k": _list(_each("{} AS {}", d, numbered)),
-            "g_keys": _list(g),
-            "k_typed": _list(k_typed),
+            "g_keys": _list(self._given("g")),
+            "k_typed": _list(self._typed()),
             # the same as texts: how keys travel between Postgres and the daemon
             "d_key_texts": _list(_each("{}::text", d)),
             "t_key_texts": _list(_each("{}::text", t)),
@@ -170,18 +169,33 @@ class BoundSync:
             "given_keys": sql.SQL("unnest({}) WITH ORDINALITY AS k ({}, place)").format(
                 given, _list(numbered)
             ),
-            # conditions
-            "d_is_k": self.same(d, k_typed),
-            "t_is_k": self.same(t, k_typed),
-            "t_is_g": self.same(t, g),
+        }
+
+    def _key_conditions(self) -> dict[str, sql.Composable]:
+        """Which rows have which key, and which come after one that is given."""
+        after = [column.cast(sql.SQL(f"%(k{i})s::text")) for i, column in enumerate(self.key, 1)]
+        last = [column.cast(sql.SQL(f"%(last{i})s::text")) for i, column in enumerate(self.key, 1)]
+        arguments: list[sql.Composable] = [sql.SQL(f"${i}") for i, _ in enumerate(self.key, 1)]
+        d, t = self.keys("d"), self.keys("t")
+        return {
+            "d_is_k": self.same(d, self._typed()),
+            "t_is_k": self.same(t, self._typed()),
+            "t_is_g": self.same(t, self._given("g")),
             "d_is_t": self.same(d, t),
-            "d_is_g": self.same(d, g),
-            "q_is_g": self.same([quoted("q", f"k{i}") for i, _ in enumerate(self.key, 1)], g),
-            "d_is_argument": self.same(d, [sql.SQL(f"${i}") for i, _ in enumerate(self.key, 1)]),
+            "d_is_g": self.same(d, self._given("g")),
+            "q_is_g": self.same(self._given("q"), self._given("g")),
+            "d_is_argument": self.same(d, arguments),
             "beyond_after": beyond(self.key, self.keys(), after),
             "t_beyond_after": beyond(self.key, t, after),
             "up_to_last": up_to(self.key, self.keys(), last),
         }
+
+    def _given(self, alias: str) -> list[sql.Composable]:
+        return [quoted(alias, f"k{i}") for i, _ in enumerate(self.key, 1)]
+
+    def _typed(self) -> list[sql.Composable]:
+        """Given keys, which are texts, as values of the key's types."""
+        return [column.cast(given) for column, given in zip(self.key, self._given("k"), strict=True)]
 
     def same(self, left: list[sql.Composable], right: list[sql.Composable]) -> sql.Composable:
         """Whether two keys are one, column by column, as the key's index decides it."""

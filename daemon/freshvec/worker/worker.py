@@ -14,7 +14,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from loguru import logger
 
 from freshvec.backoff import Backoff
-from freshvec.capture.bell import Listener, Waker
+from freshvec.capture.bell import DDL, Listener, Waker
 from freshvec.config import Settings, Sync
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.encoding.loading import Models
@@ -40,8 +40,8 @@ class Endpoint(Protocol):
 class Worker:
     """One worker. `run` returns when it is told to stop, or with `once` when every row is fresh.
 
-    `load` gives a model's encoder, `endpoint` makes an endpoint of the dispatchers by their model's name, `reload`
-    reads the file again.
+    `load` gives a model's encoder, `endpoint` makes an endpoint of the dispatchers by their model's name,
+    `reload` reads the file again.
     """
 
     def __init__(
@@ -119,7 +119,8 @@ class Worker:
         self._waker.wake()
 
     def handle_signals(self) -> None:
-        """First SIGTERM or SIGINT drains within a bound, the second ends at once; nothing is lost either way."""
+        """First SIGTERM or SIGINT drains within a bound, the second ends at once; nothing is lost either
+        way."""
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             if self._stopping.is_set():
@@ -210,7 +211,9 @@ class Worker:
                 self.stop()
                 return
             for name in listener.wait(self._patience()):
-                if name in by_name:
+                if name == DDL:
+                    self.sweep()
+                elif name in by_name:
                     by_name[name].wake()
 
     def _check_devices(self) -> None:
