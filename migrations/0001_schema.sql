@@ -139,8 +139,8 @@ BEGIN
    WHERE c.oid = relation AND c.relkind = 'r'
       OR c.oid IN (SELECT relid FROM pg_partition_tree(relation) WHERE isleaf)
       OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = relation);
-  -- Nothing of the table's owner may run here with the rights of whom status belongs to: no policy, and no view that
-  -- takes the table's place between this look and the count.
+  -- Nothing of the table's owner may run here with the rights of whom status belongs to: no policy, and no
+  -- view that takes the table's place between this look and the count.
   IF coalesce(estimate, 0) > 50000 OR NOT has_table_privilege(relation, 'SELECT')
      OR NOT EXISTS (SELECT FROM pg_class WHERE oid = relation AND relkind IN ('r', 'p') AND NOT relrowsecurity
                        AND pg_has_role(relowner, current_user::regrole, 'USAGE')) THEN
@@ -229,7 +229,8 @@ BEGIN
   END LOOP;
 END $$;
 
--- Counts only: a monitoring role may read the view and call this for it (docs/operations.md), and nothing else.
+-- Counts only: a monitoring role may read the view and call this for it (docs/operations.md), and nothing
+-- else.
 REVOKE ALL ON FUNCTION freshvec.sync_status() FROM PUBLIC;
 
 CREATE VIEW freshvec.status AS

@@ -35,7 +35,8 @@ def test_a_reloaded_file_is_taken_up_and_the_other_syncs_go_on(
 
     def readers() -> set[tuple[int, str]]:
         found = docs.execute(
-            "SELECT pid, application_name FROM pg_stat_activity WHERE application_name LIKE 'freshvec reader%'"
+            "SELECT pid, application_name FROM pg_stat_activity"
+            " WHERE application_name LIKE 'freshvec reader%'"
         ).fetchall()
         return {(pid, name.rsplit(" ", 1)[1]) for pid, name in found}
 

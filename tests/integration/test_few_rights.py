@@ -1,4 +1,5 @@
-"""A worker with few rights, while the table's owner applies: it heals what it may, says what it may not, and walks."""
+"""A worker with few rights, while the table's owner applies: it heals what it may, says what it may not, and
+walks."""
 
 from collections.abc import Iterator
 
@@ -47,7 +48,8 @@ def few(kept: Kept) -> Iterator[Few]:
 LOST = {
     "trigger disabled": """ALTER TABLE docs DISABLE TRIGGER freshvec_docs_update;
         UPDATE docs SET body = 'unseen' WHERE id = 7""",
-    "trigger dropped": """DROP TRIGGER freshvec_docs_insert ON docs; INSERT INTO docs VALUES (700, 'unseen')""",
+    "trigger dropped": """DROP TRIGGER freshvec_docs_insert ON docs;
+        INSERT INTO docs VALUES (700, 'unseen')""",
     "load without triggers": """ALTER TABLE docs DISABLE TRIGGER ALL;
         UPDATE docs SET body = 'loaded over' WHERE id = 7; DELETE FROM docs WHERE id = 8;
         ALTER TABLE docs ENABLE TRIGGER ALL""",

@@ -86,7 +86,8 @@ def test_far_more_targets_than_rows_are_verified_in_parts(url: str, docs: Connec
 def test_rows_that_cannot_be_read_are_passed_in_the_order_of_keys(url: str, docs: Connection) -> None:
     """A page with such a row is read by its keys: 10 comes after 9, not before 2."""
     docs.execute(
-        "INSERT INTO docs SELECT g, CASE WHEN g % 7 = 0 THEN 'no' ELSE g::text END FROM generate_series(1, 99) g"
+        "INSERT INTO docs SELECT g, CASE WHEN g % 7 = 0 THEN 'no' ELSE g::text END"
+        " FROM generate_series(1, 99) g"
     )
     encoder = NullEncoder()
     settings = settings_for(url, sync_of("docs", expression="(body::int)::text"), page_rows=10)

@@ -1,4 +1,5 @@
-"""What cannot be kept is refused at `plan` with the reason and the remedy; what can, is; every mistake ends in one message."""
+"""What cannot be kept is refused at `plan` with the reason and the remedy; what can, is; every mistake ends
+in one message."""
 
 import json
 import os

@@ -138,7 +138,8 @@ SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.re
    AND c.oid NOT IN (SELECT objid FROM pg_depend WHERE deptype = 'e')
 """
 FUNCTIONS = """
-SELECT p.proname::text, (SELECT string_agg('NULL::' || format_type(t, NULL), ', ') FROM unnest(p.proargtypes) AS t)
+SELECT p.proname::text, (SELECT string_agg('NULL::' || format_type(t, NULL), ', ')
+                            FROM unnest(p.proargtypes) AS t)
   FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
  WHERE n.nspname = 'freshvec' AND prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
 """

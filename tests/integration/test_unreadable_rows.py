@@ -35,7 +35,12 @@ $$ BEGIN IF body = 'bad' THEN RAISE EXCEPTION 'shout does not like %', body; END
 """
 # What is declared, a text that can be read, one that cannot, and what is said of that.
 UNREADABLE: dict[str, tuple[dict[str, object], str, str, str]] = {
-    "JSON": ({"expression": "body::json->>'title'"}, '{"title": "fine"}', "not json", "invalid input syntax for type json"),
+    "JSON": (
+        {"expression": "body::json->>'title'"},
+        '{"title": "fine"}',
+        "not json",
+        "invalid input syntax for type json",
+    ),
     "division": ({"expression": "(100 / length(body))::text || body"}, "fine", "", "division by zero"),
     "own function": ({"expression": "public.shout(body)"}, "fine", "bad", "shout does not like bad"),
     "where": ({"columns": ["body"], "where": "1 / length(body) >= 0"}, "fine", "", "division by zero"),
@@ -217,12 +222,13 @@ with psycopg.connect(url, autocommit=True) as application:
         wait_fresh(worker, 240)
         walked = peak()
         application.execute("UPDATE docs SET body = body || '.'")
-        until("queued", lambda: application.execute("SELECT count(*) FROM freshvec.queue_docs").fetchone() == (0,), 240)
+        until("queued", lambda: not count(application, "freshvec.queue_docs"), 240)
         wait_fresh(worker, 240)
         bulk = peak()
         for first in range(1, 400, 40):
-            application.execute("UPDATE docs SET body = body || '!' WHERE id BETWEEN %s AND %s", (first, first + 39))
-        until("live", lambda: application.execute("SELECT count(*) FROM freshvec.queue_docs").fetchone() == (0,), 240)
+            edit = "UPDATE docs SET body = body || '!' WHERE id BETWEEN %s AND %s"
+            application.execute(edit, (first, first + 39))
+        until("live", lambda: not count(application, "freshvec.queue_docs"), 240)
         wait_fresh(worker, 240)
         print(before, walked, bulk, peak())
 """

@@ -9,7 +9,8 @@ from freshvec.health import status
 
 
 def table(rows: list[dict[str, Any]], unapplied: Container[str] = ()) -> Table:
-    """One line per sync; `rows` are those of the view `freshvec.status`, `unapplied` what is declared otherwise."""
+    """One line per sync; `rows` are those of the view `freshvec.status`, `unapplied` what is declared
+    otherwise."""
     shown = Table(
         "sync",
         "state",

@@ -1,7 +1,8 @@
-"""The graph for GPUs without padding between its layers: all real tokens of a batch stand in one row of tokens.
+"""The graph for GPUs without padding between its layers: all real tokens of a batch stand in one row of
+tokens.
 
-Padding is taken away after the embeddings and put back before pooling. Attention between them is FlashAttention over
-texts of any length, which has no plan to be built for every new shape of a batch.
+Padding is taken away after the embeddings and put back before pooling. Attention between them is
+FlashAttention over texts of any length, which has no plan to be built for every new shape of a batch.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,8 @@ def packed(proto: "onnx.ModelProto") -> "onnx.ModelProto | None":
 
 
 def by_head(weight: NDArray[Any], heads: int) -> NDArray[Any]:
-    """The columns of a projection to all Q, all K, all V in another order: Q, K and V of each head together."""
+    """The columns of a projection to all Q, all K, all V in another order: Q, K and V of each head
+    together."""
     width, columns = weight.shape
     apart = weight.reshape(width, 3, heads, columns // 3 // heads)
     return np.ascontiguousarray(apart.transpose(0, 2, 1, 3)).reshape(width, columns)

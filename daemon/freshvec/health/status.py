@@ -32,7 +32,8 @@ def failures(connection: Connection, most: int = 5) -> dict[str, list[dict[str, 
 
 
 def is_fresh(row: dict[str, Any]) -> bool:
-    """Whether every row has its embedding, nothing waits, and nothing is known that keeps it from being so."""
+    """Whether every row has its embedding, nothing waits, and nothing is known that keeps it from being
+    so."""
     return bool(
         row["coverage"] == 1
         and row["backlog"] == 0

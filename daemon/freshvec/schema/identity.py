@@ -66,7 +66,8 @@ def applied(connection: Connection, name: str) -> str:
 
 
 def noted(planned: str, now: str, *, has_made: bool) -> str:
-    """The identity to note after a plan was carried out: of our objects what is there now, of the rest what was planned.
+    """The identity to note after a plan was carried out: of our objects what is there now, of the rest what
+    was planned.
 
     So whatever the application changed meanwhile is a difference at the next look.
     """
@@ -89,8 +90,9 @@ def difference(before: str, now: str) -> Difference:
     others = [name for name in new if name not in (*_PARTIAL, "access", "security")]
     old_members, new_members = _members(old), _members(new)
     kept = old_members.keys() & new_members.keys()
-    # Of a member that has another file or other triggers than it had, changes may have been missed; of it alone,
-    # unless it is the source itself. Where that is so of most of them, a walk is cheaper than to queue their rows.
+    # Of a member that has another file or other triggers than it had, changes may have been missed; of it
+    # alone, unless it is the source itself. Where that is so of most of them, a walk is cheaper than to queue
+    # their rows.
     missed = {oid for oid in kept if old_members[oid] != new_members[oid]}
     is_whole = str(new["source"]) in missed or 2 * len(missed) > len(kept)
     same = all(old[name] == new[name] for name in others) and not is_whole

@@ -75,7 +75,8 @@ class Plan:
 
     @property
     def needs_objects(self) -> bool:
-        """Whether queue, target or functions are to be made: without them nothing can run. Triggers alone may wait."""
+        """Whether queue, target or functions are to be made: without them nothing can run. Triggers alone may
+        wait."""
         return self.shape[0] in self.lacking  # all of the shape is run, or only what mends the triggers
 
     def without_ddl(self) -> "Plan":

@@ -118,8 +118,8 @@ class BoundSync:
         """The text, its hash, and what is made of them."""
         return {
             "text": self.text,
-            # The same in two steps, for queries over many rows: what is rendered over the source's columns, once, and
-            # the text made of it.
+            # The same in two steps, for queries over many rows: what is rendered over the source's columns,
+            # once, and the text made of it.
             "rendered": _wanted(self.sync, _collated(self.sync)),
             "shown": sql.SQL("CASE WHEN {} THEN freshvec_rendered END").format(
                 blank.shows_something(sql.SQL("freshvec_rendered"), self.encoding)

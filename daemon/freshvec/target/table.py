@@ -84,8 +84,8 @@ def access(
 ) -> Access:
     """Who may read the source may read its embeddings, and only as long; the worker's role may do its work.
 
-    `granted` are the roles that were given it before, "" for everybody. `is_renewed`: view or target are made anew
-    first, and what was granted goes with the old ones.
+    `granted` are the roles that were given it before, "" for everybody. `is_renewed`: view or target are made
+    anew first, and what was granted goes with the old ones.
     """
     names = {"oid": bound.source_oid, "target": _text(*bound.target_name), "view": _text(*bound.view_name)}
     readers: dict[str | None, bool] = dict(connection.execute(_SQL["readers"], names).fetchall())

@@ -66,8 +66,8 @@ ALTER TABLE {target} ALTER COLUMN {column} TYPE {type}
 -- rename: follow a key column of the source
 ALTER TABLE {target} RENAME COLUMN {column} TO {name}
 
--- readers: roles that may read the source, PUBLIC as NULL, and whether they may read target and view. The source's
--- owner is one of them where another role owns the target.
+-- readers: roles that may read the source, PUBLIC as NULL, and whether they may read target and view. The
+-- source's owner is one of them where another role owns the target.
 SELECT CASE WHEN acl.grantee = 0 THEN NULL ELSE pg_get_userbyid(acl.grantee)::text END,
        (SELECT count(DISTINCT t.oid) = 2 FROM pg_class t CROSS JOIN LATERAL aclexplode(t.relacl) AS has
          WHERE t.oid IN (to_regclass(%(target)s), to_regclass(%(view)s))

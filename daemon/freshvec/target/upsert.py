@@ -106,7 +106,8 @@ class TargetWriter:
         return counts, [outcomes[place - 1].key for place in places or ()]
 
     def _raise_fence(self, refused: int) -> None:
-        """After all writes of a transaction, so that each was compared with what the sequence had given before."""
+        """After all writes of a transaction, so that each was compared with what the sequence had given
+        before."""
         if refused:
             message = "sync {}: {} writes met fences of another time (a restore?); their rows are read again"
             logger.warning(message, self._bound.name, refused)

@@ -40,8 +40,8 @@ class Endpoint(Protocol):
 class Worker:
     """One worker. `run` returns when it is told to stop, or with `once` when every row is fresh.
 
-    `load` gives a model's encoder, `endpoint` makes an endpoint of the dispatchers by their model's name, `reload`
-    reads the file again.
+    `load` gives a model's encoder, `endpoint` makes an endpoint of the dispatchers by their model's name,
+    `reload` reads the file again.
     """
 
     def __init__(
@@ -139,7 +139,8 @@ class Worker:
         self._waker.wake()
 
     def _take_up(self, listener: Listener) -> None:
-        """What the file declares now: syncs that are gone or changed end, new ones begin, the others go on."""
+        """What the file declares now: syncs that are gone or changed end, new ones begin, the others go
+        on."""
         self._reloading.clear()
         if self._reload is None:
             return

@@ -1,7 +1,8 @@
 """A graph of BERT-base's shape with random weights: for speed, where no trained base-size model can be had.
 
-`base_model make SKELETON` traces and fuses it as an export does (needs the packages of an export) and keeps it
-without its weights: a small file. `base_model fill SKELETON GRAPH` gives it seeded random ones again, elsewhere.
+`base_model make SKELETON` traces and fuses it as an export does (needs the packages of an export) and keeps
+it without its weights: a small file. `base_model fill SKELETON GRAPH` gives it seeded random ones again,
+elsewhere.
 """
 
 import sys

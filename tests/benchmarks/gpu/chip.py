@@ -41,7 +41,8 @@ def chip(setting: Setting) -> dict[str, Any]:
 
 
 def kernel_times(setting: Setting) -> dict[str, Any]:
-    """Microseconds of each kernel in some warm batches, by torch's profiler, which sees every kernel of the process."""
+    """Microseconds of each kernel in some warm batches, by torch's profiler, which sees every kernel of the
+    process."""
     from torch.profiler import ProfilerActivity, profile
 
     found: dict[str, Any] = {}

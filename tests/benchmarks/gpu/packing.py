@@ -31,7 +31,8 @@ def attention_in_one(graph: Path) -> Any:
 
 
 def packing(setting: Setting) -> dict[str, Any]:
-    """Experiment 4: both kinds beside padding, on the same batches, and their vectors against those of padding."""
+    """Experiment 4: both kinds beside padding, on the same batches, and their vectors against those of
+    padding."""
     import onnx
 
     batches = planned(setting.tokens[: 8 * PAGE])

@@ -1,4 +1,5 @@
-"""What new shapes cost: a cold pass against a warm one, with and without cuDNN's attention, and on a grid of shapes."""
+"""What new shapes cost: a cold pass against a warm one, with and without cuDNN's attention, and on a grid of
+shapes."""
 
 import time
 from typing import Any
@@ -72,7 +73,8 @@ def grid(setting: Setting) -> dict[str, Any]:
 
 
 def many_shapes(setting: Setting) -> dict[str, Any]:
-    """Host and device memory over 2,000 different shapes, each met twice: the second round must cost nothing more."""
+    """Host and device memory over 2,000 different shapes, each met twice: the second round must cost nothing
+    more."""
     found = {}
     count = 6 if setting.quick else 2000
     for name, graph in (("packed", setting.packed), ("padded", setting.graph)):

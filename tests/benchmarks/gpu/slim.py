@@ -1,8 +1,10 @@
-"""Cuts a CUDA library down to one GPU's machine code: `python -m tests.benchmarks.gpu.slim FILE.so [--arch 90]`.
+"""Cuts a CUDA library down to one GPU's machine code: `python -m tests.benchmarks.gpu.slim FILE.so [--arch
+90]`.
 
-A wheel carries its kernels for every GPU. Those for others are overwritten with zeros where they lie, which leaves
-every offset as it was and shrinks the file to a third once compressed: enough to bring it to a machine without a
-network. What an encoder never calls can go as well (`--without moe`): a kernel's code is loaded at its first call.
+A wheel carries its kernels for every GPU. Those for others are overwritten with zeros where they lie, which
+leaves every offset as it was and shrinks the file to a third once compressed: enough to bring it to a machine
+without a network. What an encoder never calls can go as well (`--without moe`): a kernel's code is loaded at
+its first call.
 """
 
 import argparse

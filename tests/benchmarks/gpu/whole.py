@@ -1,4 +1,5 @@
-"""The whole way, before and after: a backfill against tokenising and encoding alone, and edits during a burst."""
+"""The whole way, before and after: a backfill against tokenising and encoding alone, and edits during a
+burst."""
 
 import tempfile
 import time
@@ -119,7 +120,8 @@ def timed(*places: tuple[Any, str]) -> Iterator[dict[str, float]]:
 
 
 def alone(encoder: OnnxEncoder, texts: list[str], size: int) -> float:
-    """Texts a second of tokenising and encoding page by page, warm, the next page tokenised after this is encoded."""
+    """Texts a second of tokenising and encoding page by page, warm, the next page tokenised after this is
+    encoded."""
     began = time.perf_counter()
     for start in range(0, len(texts), PAGE):
         tokens = encoder.tokenize(texts[start : start + PAGE])
