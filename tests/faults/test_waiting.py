@@ -88,15 +88,18 @@ def ends_fresh(url: str, encoder: NullEncoder, what: str, began: float) -> None:
 
 def test_a_standby_is_waited_for_until_it_is_promoted() -> None:
     encoder = NullEncoder()
-    with server_with_docs() as primary, Standby(primary) as standby:
-        with running(settings_for(standby.url(), sync_of("docs")), encoder):
-            with psycopg.connect(primary.url(), autocommit=True) as watching:
-                watching.execute("INSERT INTO docs VALUES (1000, 'written before the promotion')")
-            time.sleep(3)  # long enough for several attempts
-            assert any(thread.name == "worker" for thread in threading.enumerate())
-            began = time.monotonic()
-            standby.promote()
-            ends_fresh(standby.url(), encoder, "a promotion", began)
+    with (
+        server_with_docs() as primary,
+        Standby(primary) as standby,
+        running(settings_for(standby.url(), sync_of("docs")), encoder),
+    ):
+        with psycopg.connect(primary.url(), autocommit=True) as watching:
+            watching.execute("INSERT INTO docs VALUES (1000, 'written before the promotion')")
+        time.sleep(3)  # long enough for several attempts
+        assert any(thread.name == "worker" for thread in threading.enumerate())
+        began = time.monotonic()
+        standby.promote()
+        ends_fresh(standby.url(), encoder, "a promotion", began)
 
 
 def test_a_failover_goes_on_at_the_standby() -> None:

@@ -115,7 +115,7 @@ def test_the_worker_can_make_nothing_and_not_write_the_table(shop: tuple[str, Co
 
 
 def test_the_search_role_searches_and_sees_nothing_else(shop: tuple[str, Connection]) -> None:
-    url, admin = shop
+    url, _admin = shop
     with running(settings_of(url, "freshvec_worker"), NullEncoder()) as worker:
         wait_fresh(worker)
     with psycopg.connect(
@@ -150,7 +150,8 @@ def test_the_monitor_reads_the_status_and_nothing_else(shop: tuple[str, Connecti
     relations = [name for (name,) in admin.execute(RELATIONS)]
     functions = admin.execute(FUNCTIONS).fetchall()
     admin.execute("GRANT USAGE ON SCHEMA public TO shop_monitor")  # it is the tables that refuse
-    assert len(relations) > 8 and len(functions) > 5
+    assert len(relations) > 8
+    assert len(functions) > 5
     with psycopg.connect(
         settings_of(url, "shop_monitor").database.url.get_secret_value(), autocommit=True
     ) as session:

@@ -194,7 +194,6 @@ POLICY_APPLIES = {
 def test_a_worker_that_policies_apply_to_says_bypassrls_and_deletes_nothing(
     server_url: str, app: Connection, switch: str, role: str
 ) -> None:
-    full = settings_for(server_url, sync_of("docs"))
     app.execute("CREATE SCHEMA freshvec AUTHORIZATION owner")
     app.execute("GRANT owner TO worker")
     app.execute(f"GRANT CREATE ON DATABASE {app.info.dbname} TO owner")
