@@ -213,9 +213,8 @@ def test_columns_called_as_ours_are(version: str, request: pytest.FixtureRequest
                     sql.SQL("UPDATE {} SET {} = 'edited' WHERE {} = 1").format(table, text, key)
                 )
                 application.execute(sql.SQL("UPDATE {0} SET {1} = 7 WHERE {1} = 2").format(table, key))
-                until(
-                    f"{name} is read", lambda place=place: not count(application, f"freshvec.queue_s{place}")
-                )  # type: ignore[misc]
+                queue = f"freshvec.queue_s{place}"
+                until("it is read", lambda queue=queue: not count(application, queue))  # type: ignore[misc]
             wait_fresh(worker)
         assert notices == []
         for number, name in enumerate(NAMES):
