@@ -247,7 +247,9 @@ def test_every_statement_uses_the_indexes_of_the_key(collated: tuple[str, Connec
         keys = [
             tuple(row)
             for row in connection.execute(
-                bound.compose("SELECT {key_texts} FROM {source} ORDER BY {keys} OFFSET 15000 LIMIT 200")
+                bound.compose(
+                    "SELECT {d_key_texts} FROM {source} AS d ORDER BY {d_keys} OFFSET 15000 LIMIT 200"
+                )
             )
         ]
         given: dict[str, Any] = {

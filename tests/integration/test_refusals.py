@@ -149,7 +149,8 @@ def test_what_is_of_the_row_is_kept(url: str, table: Connection) -> None:
         )
         table.execute("INSERT INTO docs VALUES (4, 'new', '2026-02-02', 1, '{}', '{}')")
         for place, name in enumerate(ACCEPTED):
-            until(f"{name} is read", lambda place=place: not count(table, f"freshvec.queue_s{place}"))  # type: ignore[misc]
+            queue = f"freshvec.queue_s{place}"
+            until(f"{name} is read", lambda queue=queue: not count(table, queue))  # type: ignore[misc]
         wait_fresh(worker)
         assert not count(table, "freshvec.rescan")
     assert notices == []
@@ -273,7 +274,7 @@ def test_virtual_generated_columns(url: str, application: Connection) -> None:
             application.execute("UPDATE docs SET a = 'p'; UPDATE docs SET b = 'q'")
             name = declared["name"]
             query = f"{name} WHERE content_hash = substring(sha256('{text}') FROM 1 FOR 16)"
-            until("the change is written", lambda query=query: count(application, query) == 1)  # type: ignore[misc]
+            until("it is written", lambda query=query: count(application, query) == 1)  # type: ignore[misc]
             assert not count(application, "freshvec.rescan")
 
 

@@ -11,7 +11,7 @@ from freshvec.db import Connection, queries
 from freshvec.source.bound import BoundSync
 
 _SQL = queries("schema/identity")
-_OURS = ("triggers", "target", "target_file", "queue", "view")
+_OURS = ("triggers", "target", "target_file", "queue", "queue_file", "view")
 _PARTIAL = ("members", "triggers")  # a partition that came or went changes these two
 
 

@@ -72,7 +72,8 @@ SELECT -count(*) FILTER (WHERE embedded), -count(*) FILTER (WHERE failed) FROM g
 
 -- refused: places of rows that a later reading has been written of, and that are still there; the highest of
 -- those fences, and how many of them the sequence has never given
-SELECT array_agg(k.place::int), max(t.fence), count(*) FILTER (WHERE t.fence > (SELECT last_value FROM freshvec.fence))
+SELECT array_agg(k.place::int), max(t.fence),
+       count(*) FILTER (WHERE t.fence > (SELECT last_value FROM freshvec.fence))
   FROM unnest({key_params}, %(fences)s::bigint[]) WITH ORDINALITY AS k ({k}, fence, place)
   JOIN {target} AS t ON {t_is_k}
  WHERE t.fence > k.fence AND (t.embedding IS NOT NULL OR t.encode_error IS NOT NULL)
