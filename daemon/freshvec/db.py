@@ -70,7 +70,9 @@ _REMEDIES = {
     "25006": "Name the primary server; with several hosts, add target_session_attrs=read-write.",
     "53300": "Raise max_connections, or close idle sessions.",
 }
-_ROW_SECURITY = "Policies hide rows from this role. As a superuser: ALTER ROLE … BYPASSRLS; on the role of database.url."
+_ROW_SECURITY = (
+    "Policies hide rows from this role. As a superuser: ALTER ROLE … BYPASSRLS; on the role of database.url."
+)
 # A refused connection comes without a code, so the server's words must do.
 _SAID = (
     (r'password authentication failed|no password supplied|role ".*" does not exist', "28P01"),

@@ -5,9 +5,13 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from freshvec.db import connect
 from freshvec.errors import DatabaseError
+from freshvec.records import Model
+from freshvec.schema.apply import apply
 from freshvec.worker.worker import Worker
 from tests.support import (
+    MODEL,
     Connection,
     NullEncoder,
     backfill,
@@ -156,11 +160,6 @@ def test_a_revoke_that_the_worker_may_not_follow_is_followed_by_apply(
     server_url: str, app: Connection
 ) -> None:
     """Notes of what was granted outlive a worker that has no right to take it away."""
-    from freshvec.db import connect
-    from freshvec.records import Model
-    from freshvec.schema.apply import apply
-    from tests.support import MODEL
-
     app.execute("GRANT SELECT ON docs TO tenant")
     full = settings_for(server_url, sync_of("docs"))
     model = Model(MODEL, 8, 256, NullEncoder.fingerprint)
@@ -193,10 +192,9 @@ POLICY_APPLIES = {
 def test_a_worker_that_policies_apply_to_says_bypassrls_and_deletes_nothing(
     server_url: str, app: Connection, switch: str, role: str
 ) -> None:
-    full = settings_for(server_url, sync_of("docs"))
     app.execute("CREATE SCHEMA freshvec AUTHORIZATION owner")
     app.execute("GRANT owner TO worker")
-    app.execute("GRANT CREATE ON DATABASE {} TO owner".format(app.info.dbname))
+    app.execute(f"GRANT CREATE ON DATABASE {app.info.dbname} TO owner")
     settings = settings_for(run_as(server_url, role), sync_of("docs"), sweep_seconds=0.3)
     backfill(settings_for(run_as(server_url, "owner"), sync_of("docs")), NullEncoder())
     app.execute("REVOKE owner FROM worker")

@@ -54,7 +54,9 @@ def carry_out(connection: Connection, planned: Plan, *, trouble: str | None = No
 
 def _check_grants(connection: Connection, bound: BoundSync) -> None:
     """Postgres only warns who may read a table, but not give it on, that a grant or revoke did nothing."""
-    row = connection.execute(_SQL["may_grant"], {"names": [quoted(*bound.target_name).as_string(None)]}).fetchone()
+    row = connection.execute(
+        _SQL["may_grant"], {"names": [quoted(*bound.target_name).as_string(None)]}
+    ).fetchone()
     if not (row and row[0]):
         raise psycopg.errors.InsufficientPrivilege(f"must be owner of table {bound.target_name[1]}")
 

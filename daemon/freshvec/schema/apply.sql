@@ -66,4 +66,5 @@ SELECT l.pid, a.application_name FROM pg_locks l LEFT JOIN pg_stat_activity a US
    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 
 -- may_grant: whether this role has the rights of these tables' owners
-SELECT bool_and(pg_has_role(c.relowner, 'USAGE')) FROM pg_class c JOIN unnest(%(names)s::text[]) AS name ON c.oid = to_regclass(name)
+SELECT bool_and(pg_has_role(c.relowner, 'USAGE'))
+  FROM pg_class c JOIN unnest(%(names)s::text[]) AS name ON c.oid = to_regclass(name)

@@ -100,7 +100,9 @@ def _check_types(connection: Connection, sync: Sync, key: tuple[KeyColumn, ...])
     types = {"types": [column.type_oid for column in key]}
     row = connection.execute(_SQL["types_of_others"], types).fetchone()
     if row is not None:
-        problem = f"the type {row[0]} of its key is {row[1]}'s, whose casts and checks would run as a superuser"
+        problem = (
+            f"the type {row[0]} of its key is {row[1]}'s, whose casts and checks would run as a superuser"
+        )
         raise _refused(sync, problem, "Run freshvec as a role of its own (docs/operations.md, Roles).")
 
 

@@ -86,7 +86,11 @@ def access(connection: Connection, bound: BoundSync, granted: list[str], worker_
     ]
     known = {role for (role,) in connection.execute(_SQL["known_roles"], {"roles": granted})} | {""}
     lost = [role or None for role in granted if role in known and (role or None) not in readers]
-    ddl += [bound.compose(_SQL["revoke"], role=_role(role)) for role in lost if role is None or role != worker_role]
+    ddl += [
+        bound.compose(_SQL["revoke"], role=_role(role))
+        for role in lost
+        if role is None or role != worker_role
+    ]
     if worker_role and not _has_rights(connection, bound, worker_role):
         ddl.append(bound.compose(_SQL["grant_worker"], role=quoted(worker_role)))
     return Access(list(readers), ddl)
