@@ -64,7 +64,7 @@ def applied(connection: Connection, name: str) -> str:
 
 
 def noted(planned: str, now: str, *, has_made: bool) -> str:
-    """The identity to note after a plan was carried out: of our objects what is there now, of the rest what was planned.
+    """The identity to note after a plan was carried out: our objects as they are now, the rest as it was planned.
 
     So whatever the application changed meanwhile is a difference at the next look.
     """
