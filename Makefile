@@ -1,10 +1,12 @@
-# `make help` lists what there is. It needs Linux and Python 3.11 or newer, and makes its environments by itself.
+# `make help` lists what there is. It needs Linux and Python 3.11 or newer, and makes its environments by
+# itself.
 PYTHON ?= python3
 FULL := .venv
 SMALL := .venv-small
 # Style and types need no torch: the full environment is used where it is, else the small one is made.
 TOOLS := $(if $(wildcard $(FULL)/.ready),$(FULL),$(SMALL))
-INSTALL := -m pip install --quiet --disable-pip-version-check --upgrade-strategy only-if-needed --constraint constraints.txt --editable
+INSTALL := -m pip install --quiet --disable-pip-version-check --upgrade-strategy only-if-needed \
+           --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
 .PHONY: help env env-small demo test test-one lint fmt docs bench wheel clean

@@ -1,4 +1,5 @@
--- The freshvec schema: what is kept about every sync. Queues, targets and triggers are made per sync, by `apply`.
+-- The freshvec schema: what is kept about every sync. Queues, targets and triggers are made per sync, by
+-- `apply`.
 
 CREATE TABLE freshvec.sync (
   id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -12,21 +13,20 @@ CREATE TABLE freshvec.sync (
   fingerprint bytea NOT NULL,
   definition text NOT NULL,               -- what was declared, and of which table: another one is walked anew
   shape text NOT NULL,                    -- sha256 of the DDL that made its objects
-  identity text NOT NULL DEFAULT '',      -- what the catalogue said of table, triggers and target when last bound
+  identity text NOT NULL DEFAULT '',      -- what the catalogue said of all this when it was last bound
   generation bigint NOT NULL DEFAULT 0,   -- rises with every applied definition and every new binding
   epoch bigint NOT NULL DEFAULT 0,        -- rises with every change of owner
   granted text[] NOT NULL DEFAULT '{}',   -- roles that were given the target because they may read the source
   backfill_after text[],                  -- the last key up to which every row is written
   backfill_done boolean NOT NULL DEFAULT false,
-  rows_embedded bigint NOT NULL DEFAULT 0,    -- target rows with a vector of this model: kept, corrected by every walk
+  rows_embedded bigint NOT NULL DEFAULT 0,    -- target rows with a vector of the model, put right by walks
   rows_failed bigint NOT NULL DEFAULT 0,      -- target rows with an error, likewise
-  walk_proves boolean NOT NULL DEFAULT false, -- the walk under way only proves: nothing is known to be missing
+  walk_proves boolean NOT NULL DEFAULT false, -- the walk only proves: nothing is known to be missing
   walk_rows bigint NOT NULL DEFAULT 0,        -- source rows that the walk under way has passed
   walk_found bigint NOT NULL DEFAULT 0,       -- rows among them that were not fresh and not queued
-  walk_vectors bigint NOT NULL DEFAULT 0,     -- vectors among them that were encoded again and found the same
   walk_started_at timestamptz,
   rows_walked bigint,                     -- source rows that the last whole walk passed
-  proven_at timestamptz,                  -- when the last whole walk ended: everything was proven fresh since it began
+  proven_at timestamptz,                  -- when the last whole walk ended: all is fresh since its start
   proven_found bigint,                    -- what that walk had found and mended
   proven_vectors bigint,                  -- vectors it encoded again and found the same
   refused bigint NOT NULL DEFAULT 0,      -- writes that the fence refused though they were of another text
@@ -34,7 +34,8 @@ CREATE TABLE freshvec.sync (
   UNIQUE (target_schema, target_table)
 );
 
--- One sequence orders all writes: a read that deletes a queue entry took its text after that entry was visible.
+-- One sequence orders all writes: a read that deletes a queue entry took its text after that entry was
+-- visible.
 CREATE SEQUENCE freshvec.fence AS bigint CACHE 1;
 
 -- Requests to compare a whole table. Append-only, so that a trigger which fails never waits for another.
@@ -68,21 +69,32 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$ SELECT pg_notify('freshvec', sync) $$;
 REVOKE ALL ON FUNCTION freshvec.ring(text) FROM PUBLIC;
 
--- What a trigger calls when it cannot note a change: the whole table will be compared. It never fails, and asks once.
+-- What a trigger calls when it cannot note a change: the whole table will be compared. It never fails nor
+-- waits, and asks once: whoever relies on a request that is there already keeps it there until its own
+-- transaction has ended.
 CREATE FUNCTION freshvec.ask_for_walk(name text, why text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  is_asked boolean;
 BEGIN
-  IF NOT EXISTS (SELECT FROM freshvec.rescan WHERE sync = name AND reason = why) THEN
+  BEGIN
+    PERFORM FROM freshvec.rescan WHERE sync = name AND reason = why LIMIT 1 FOR KEY SHARE SKIP LOCKED;
+    is_asked := FOUND;
+  EXCEPTION WHEN serialization_failure THEN
+    is_asked := false;  -- answered since this transaction's snapshot
+  END;
+  IF NOT is_asked THEN
     INSERT INTO freshvec.rescan (sync, reason) VALUES (name, why);
     PERFORM freshvec.ring(name);
   END IF;
 EXCEPTION WHEN OTHERS THEN
-  RAISE WARNING 'freshvec: sync % could not ask for a walk (%); run freshvec verify --repair: %', name, why, SQLERRM;
+  RAISE WARNING 'freshvec: sync % could not ask for a walk (%); run freshvec verify --repair: %',
+    name, why, SQLERRM;
 END $$;
 REVOKE ALL ON FUNCTION freshvec.ask_for_walk(text, text) FROM PUBLIC;
 
--- DDL on a table that is kept: the worker looks at once instead of at its next sweep. It must never fail the DDL, and
--- rings for these tables alone: a notification takes a lock of the whole cluster.
+-- DDL on a table that is kept: the worker looks at once instead of at its next sweep. It must never fail the
+-- DDL, and rings for these tables alone: a notification takes a lock of the whole cluster.
 CREATE FUNCTION freshvec.notice_ddl() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -90,11 +102,13 @@ BEGIN
     RETURN;  -- a transaction that has notified cannot be prepared
   ELSIF TG_EVENT = 'sql_drop' THEN
     PERFORM pg_notify('freshvec', '') FROM pg_event_trigger_dropped_objects() AS c
-       JOIN freshvec.sync AS s ON c.objid = s.source_oid OR c.object_identity = format('%I.%I', s.source_schema, s.source_table)
+       JOIN freshvec.sync AS s ON c.objid = s.source_oid
+            OR c.object_identity = format('%I.%I', s.source_schema, s.source_table)
       LIMIT 1;
   ELSE
     PERFORM pg_notify('freshvec', '') FROM pg_event_trigger_ddl_commands() AS c
-       JOIN freshvec.sync AS s ON c.objid = s.source_oid OR c.object_identity = format('%I.%I', s.source_schema, s.source_table)
+       JOIN freshvec.sync AS s ON c.objid = s.source_oid
+            OR c.object_identity = format('%I.%I', s.source_schema, s.source_table)
       LIMIT 1;
   END IF;
 EXCEPTION WHEN OTHERS THEN
@@ -105,7 +119,8 @@ END $$;
 DO $$
 BEGIN
   CREATE EVENT TRIGGER freshvec_ddl ON ddl_command_end
-    WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO') EXECUTE FUNCTION freshvec.notice_ddl();
+    WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO')
+    EXECUTE FUNCTION freshvec.notice_ddl();
   CREATE EVENT TRIGGER freshvec_drop ON sql_drop
     WHEN TAG IN ('DROP TABLE', 'DROP SCHEMA', 'ALTER TABLE') EXECUTE FUNCTION freshvec.notice_ddl();
 EXCEPTION WHEN insufficient_privilege THEN
@@ -124,8 +139,8 @@ BEGIN
    WHERE c.oid = relation AND c.relkind = 'r'
       OR c.oid IN (SELECT relid FROM pg_partition_tree(relation) WHERE isleaf)
       OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = relation);
-  -- Nothing of the table's owner may run here with the rights of whom status belongs to: no policy, and no view that
-  -- takes the table's place between this look and the count.
+  -- Nothing of the table's owner may run here with the rights of whom status belongs to: no policy, and no
+  -- view that takes the table's place between this look and the count.
   IF coalesce(estimate, 0) > 50000 OR NOT has_table_privilege(relation, 'SELECT')
      OR NOT EXISTS (SELECT FROM pg_class WHERE oid = relation AND relkind IN ('r', 'p') AND NOT relrowsecurity
                        AND pg_has_role(relowner, current_user::regrole, 'USAGE')) THEN
@@ -153,10 +168,12 @@ REVOKE ALL ON FUNCTION freshvec.backlog(text) FROM PUBLIC;
 
 CREATE FUNCTION freshvec.sync_status() RETURNS TABLE (
   sync text, source text, target text, model text, rows_total bigint, rows_fresh bigint, rows_failed bigint,
-  coverage float8, backlog bigint, oldest_unfresh_seconds float8, rescan_waiting boolean, backfill_done boolean,
-  owner_pid int, device text, rows_per_second float8, eta_seconds float8, lag_p50_ms float8, lag_p99_ms float8,
+  coverage float8, backlog bigint, oldest_unfresh_seconds float8,
+  rescan_waiting boolean, backfill_done boolean,
+  owner_pid int, device text, rows_per_second float8, eta_seconds float8,
+  lag_p50_ms float8, lag_p99_ms float8,
   texts_truncated bigint, last_error text, proven_at timestamptz, proven_found bigint, proven_vectors bigint,
-  refused bigint
+  refused bigint, trouble text
 ) LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   s freshvec.sync;
@@ -194,7 +211,8 @@ BEGIN
     owner_pid := (SELECT l.pid FROM pg_locks l
                    WHERE l.locktype = 'advisory' AND l.classid = 1719035235 AND l.objsubid = 2 AND l.granted
                      AND l.objid::bigint = hashtext(s.name)::bigint & 4294967295
-                     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1);
+                     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                   LIMIT 1);
     device := a.device;
     rows_per_second := CASE WHEN a.measured_at > now() - interval '30 seconds' THEN a.rows_per_second END;
     eta_seconds := CASE WHEN backlog = 0 THEN 0 WHEN rows_per_second > 0 THEN backlog / rows_per_second END;
@@ -206,18 +224,21 @@ BEGIN
     proven_found := s.proven_found;
     proven_vectors := s.proven_vectors;
     refused := s.refused;
+    trouble := s.trouble;
     RETURN NEXT;
   END LOOP;
 END $$;
 
--- Counts only: a monitoring role may read the view and call this for it (docs/operations.md), and nothing else.
+-- Counts only: a monitoring role may read the view and call this for it (docs/operations.md), and nothing
+-- else.
 REVOKE ALL ON FUNCTION freshvec.sync_status() FROM PUBLIC;
 
 CREATE VIEW freshvec.status AS
   SELECT s.*, a.batch_tokens, a.device_memory_used_bytes, a.device_memory_total_bytes
     FROM freshvec.sync_status() AS s LEFT JOIN freshvec.activity AS a USING (sync);
 
--- Rows whose text could not be encoded, with the error: what `freshvec status` lists and `freshvec retry` tries again.
+-- Rows whose text could not be encoded, with the error: what `freshvec status` lists and `freshvec retry`
+-- tries again.
 CREATE FUNCTION freshvec.failures(most int DEFAULT 10)
 RETURNS TABLE (sync text, key jsonb, error text, failed_at timestamptz)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$

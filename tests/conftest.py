@@ -44,6 +44,23 @@ def _new_database(server: EmbeddedPostgres) -> Iterator[str]:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
+def server15() -> Iterator[EmbeddedPostgres]:
+    """Debian's Postgres 15, which has what the embedded ones lack: ICU, XML, citext, ltree, postgres_fdw; no
+    pgvector."""
+    binaries = Path("/usr/lib/postgresql/15/bin")
+    if not Path("/usr/share/postgresql/15/extension/citext.control").exists() or not binaries.exists():
+        pytest.skip("ICU and contrib need Debian's Postgres 15: `apt-get install postgresql-15`")
+    with EmbeddedPostgres(15, binaries) as server:
+        yield server
+
+
+@pytest.fixture
+def url15(server15: EmbeddedPostgres) -> Iterator[str]:
+    """A fresh database on Postgres 15: targets need `{ type = "real[]" }`."""
+    yield from _new_database(server15)
+
+
 @pytest.fixture
 def url(server18: EmbeddedPostgres) -> Iterator[str]:
     """A fresh database with pgvector on Postgres 18."""

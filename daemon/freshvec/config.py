@@ -1,6 +1,5 @@
 """TOML and environment into frozen settings; every fault is reported at once."""
 
-import difflib
 import os
 import re
 import tomllib
@@ -22,6 +21,7 @@ from pydantic_core import ErrorDetails
 
 from freshvec import logs
 from freshvec.errors import ConfigError
+from freshvec.faults import describe, nearest
 
 SEARCHED = ("freshvec.toml", "/etc/freshvec/freshvec.toml")
 _PREFIX = "FRESHVEC_"
@@ -103,6 +103,8 @@ class Daemon(_Frozen):
     """Seconds after which what is encoded is written, however little it is."""
     prove_every_hours: float = Field(default=24.0, gt=0)
     """Hours after which every row is compared again, slowly, whether or not anything was noted."""
+    prove_vectors: int = Field(default=1000, ge=0)
+    """Rows, chosen at random, whose texts are encoded again then, to compare the vectors themselves."""
     sweep_seconds: float = Field(default=30.0, gt=0)
     """Seconds between looks at every queue without a notification: it finds what no bell announced."""
     shutdown_seconds: float = Field(default=10.0, gt=0)
@@ -146,7 +148,8 @@ class Sync(_Frozen):
     model: str
     """A name from `freshvec models`, exported beforehand."""
     queue_bytes: int = Field(default=2**30, ge=2**16)
-    """Bytes of queue after which, with no worker to read it, changes are noted no more and the table is walked."""
+    """Bytes of queue after which, with no worker to read it, changes are noted no more and the table is
+    walked."""
     target: Target = Target()
     """Where its vectors lie, as in `target = { type = "halfvec" }`."""
 
@@ -224,7 +227,9 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
         settings = Settings.model_validate(document)
     except ValidationError as error:
         faults += [
-            fault for detail in error.errors(include_url=False) for fault in _describe(detail).split("\n")
+            fault
+            for detail in error.errors(include_url=False)
+            for fault in describe(detail, _siblings(detail)).split("\n")
         ]
     if faults:
         raise ConfigError(origin, faults)
@@ -267,27 +272,8 @@ def _overlay(document: dict[str, Any], environ: Mapping[str, str]) -> list[str]:
             section, key = known[name]
             document[section][key] = value.split(os.pathsep) if key == "catalogue_dirs" else value
         elif name.startswith((f"{_PREFIX}DATABASE_", f"{_PREFIX}DAEMON_")):
-            faults.append(f"{name} (environment): there is no such setting{_nearest(name, known)}")
+            faults.append(f"{name} (environment): there is no such setting{nearest(name, known)}")
     return faults
-
-
-def _describe(detail: ErrorDetails) -> str:
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(".")
-    kind, given = detail["type"], detail["input"]
-    context = detail.get("ctx", {})
-    if kind == "extra_forbidden":
-        return f"{key}: there is no such key{_nearest(str(detail['loc'][-1]), _siblings(detail))}"
-    if kind == "missing":
-        return f'{key}: it is missing; add {detail["loc"][-1]} = "…"'
-    if kind == "literal_error":
-        return f"{key}: {given!r} is not possible; write one of {context['expected']}"
-    if kind == "string_pattern_mismatch":
-        allowed = "lower-case letters, digits and _ (at most 40), a letter first"
-        return f"{key}: {given!r} is not a name; write {allowed}"
-    if kind == "value_error":
-        return f"{key}: {context['error']}" if key else str(context["error"])
-    shown = "***" if key.startswith("database") else repr(given)
-    return f"{key}: {detail['msg'].lower()}, but it says {shown}"
 
 
 def _siblings(detail: ErrorDetails) -> list[str]:
@@ -295,8 +281,3 @@ def _siblings(detail: ErrorDetails) -> list[str]:
     parents = [part for part in detail["loc"][:-1] if isinstance(part, str)]
     model = keys.get(parents[-1], Settings) if parents else Settings
     return list(model.model_fields)
-
-
-def _nearest(word: str, known: "list[str] | dict[str, Any]") -> str:
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else f"; possible are {', '.join(sorted(known))}"

@@ -21,26 +21,30 @@ LOCK_CLASS = 0x66766563
 MIGRATE_LOCK = 0
 WRITE_LOCK_CLASS = LOCK_CLASS + 1  # shared by whoever writes a sync's target, exclusive for who must be alone
 
-# Whatever shapes a row's text, or may end a session of ours early, is pinned: rendering must not depend on whose
-# session it is, or the same row would have two hashes. With row security off Postgres refuses to leave rows out, where
-# it would otherwise hide them and they would be taken for deleted.
-# A table that its owner replaced by a view would run the view's functions with our rights: none is read.
-# Plans must not depend on how large the first batch was: probing by key is right for any batch, while a plan that
-# scans the whole source, cached from one large batch, would be used for every small one that follows.
-# A crash of Postgres loses a vector and the deletion of its queue entry together, so waiting for the disk at each
-# commit would buy nothing.
-# The path comes first, by a command that looks nothing up: who may set one for the database or the role must not have
-# a function of theirs run here with our rights.
+# Whatever shapes a row's text, or may end a session of ours early, is pinned: rendering must not depend on
+# whose session it is, or the same row would have two hashes. With row security off Postgres refuses to leave
+# rows out, where it would otherwise hide them and they would be taken for deleted. Plans must not depend on
+# how large the first batch was: probing by key is right for any batch, while a plan that scans the whole
+# source, cached from one large batch, would be used for every small one that follows. A crash of Postgres
+# loses a vector and the deletion of its queue entry together, so waiting for the disk at each commit would
+# buy nothing.
+# A table that its owner replaced by a view would run the view's functions with our rights: none is read. The
+# path comes first, by a command that looks nothing up: who may set one for the database or the role must not
+# have a function of theirs run here with our rights.
 _SESSION = """
 SET search_path = pg_catalog, pg_temp;
 SELECT set_config(name, value, false) FROM (VALUES
   ('timezone', 'UTC'), ('datestyle', 'ISO, YMD'),
   ('intervalstyle', 'postgres'), ('extra_float_digits', '1'), ('bytea_output', 'hex'),
   ('standard_conforming_strings', 'on'), ('xmlbinary', 'base64'), ('xmloption', 'content'),
-  ('lc_monetary', 'C'), ('lc_numeric', 'C'), ('lc_time', 'C'), ('default_text_search_config', 'pg_catalog.simple'),
-  ('quote_all_identifiers', 'off'), ('row_security', 'off'), ('default_transaction_isolation', 'read committed'),
+  ('lc_monetary', 'C'), ('lc_numeric', 'C'), ('lc_time', 'C'),
+  ('default_text_search_config', 'pg_catalog.simple'),
+  ('quote_all_identifiers', 'off'), ('array_nulls', 'on'), ('transform_null_equals', 'off'),
+  ('row_security', 'off'),
+  ('default_transaction_isolation', 'read committed'),
   ('default_transaction_read_only', 'off'), ('default_transaction_deferrable', 'off'),
   ('statement_timeout', '0'), ('lock_timeout', '10s'), ('idle_in_transaction_session_timeout', '60s'),
+  ('work_mem', '32MB'),
   ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('jit', 'off'),
   ('synchronous_commit', 'off')
 ) AS setting(name, value)
@@ -51,6 +55,7 @@ UNION ALL
 SELECT set_config(name, 'view, foreign-table', false) FROM pg_catalog.pg_settings
  WHERE name = 'restrict_nonsystem_relation_kind'
 """
+_TRIES = 50
 _KEEPALIVE: dict[str, Any] = {
     "connect_timeout": 10,
     "keepalives_idle": 5,
@@ -100,8 +105,19 @@ def connect(url: SecretStr, purpose: str) -> Connection:
             application_name=f"freshvec {purpose}",
             **(_KEEPALIVE | params | {"client_encoding": "UTF8"}),
         )
+        _unhurry(connection)
         connection.execute(_SESSION)
     return connection
+
+
+def _unhurry(connection: Connection) -> None:
+    """A timeout of the role's must not cut off the very statement that takes it away."""
+    for _ in range(_TRIES):
+        try:
+            connection.execute("SET statement_timeout = 0")
+            return
+        except psycopg.errors.QueryCanceled:
+            continue
 
 
 def _parsed(url: SecretStr) -> dict[str, Any]:

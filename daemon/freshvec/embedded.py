@@ -24,12 +24,13 @@ class EmbeddedPostgres:
     a machine can open, so this class starts and stops the server itself.
     """
 
-    def __init__(self, version: int = 18, **options: str) -> None:
+    def __init__(self, version: int = 18, binaries: Path | None = None, **options: str) -> None:
         """Make and start a cluster of that major version, with these server settings.
 
-        Raises FreshvecError when it cannot.
+        `binaries` are the programs of another installation. Raises FreshvecError when it cannot.
         """
-        self._binaries = _binaries(version)
+        own = _binaries(18 if binaries else version)  # for root this also makes the user that runs them
+        self._binaries = binaries or own
         self._options = options
         self.version = version
         self.user = _USER if os.geteuid() == 0 else None

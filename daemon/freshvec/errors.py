@@ -69,7 +69,8 @@ class NotOwnedError(FreshvecError):
 
 
 class SupersededError(FreshvecError):
-    """Another owner, or another definition, has taken a sync over: what this one has read must not be written."""
+    """Another owner, or another definition, has taken a sync over: what this one has read must not be
+    written."""
 
     def __init__(self, name: str) -> None:
         super().__init__(

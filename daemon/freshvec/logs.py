@@ -31,7 +31,7 @@ def hide_url(url: str) -> None:
     """Hide a connection string, its password as written, and what a parser makes of an unescaped password."""
     hide(url)
     for password in re.findall(r"://[^:/@]*:(.*)@|[?&]password=([^&]*)", url):
-        for piece in {*password, *"@".join(password).split("@")}:
+        for piece in {*password, *re.split("[@/:?#]", "@".join(password))}:
             hide(piece)
 
 
@@ -54,7 +54,7 @@ class _Forward(logging.Handler):
 def configure(level: str = "INFO", form: Literal["text", "json"] = "text") -> None:
     """Install the one sink on standard error. Called once, by the command line."""
     colour = sys.stderr.isatty() and form == "text" and "NO_COLOR" not in os.environ
-    journald = "JOURNAL_STREAM" in os.environ
+    journald = _is_journal(sys.stderr.fileno())
 
     def sink(message: "Message") -> None:
         line = _as_json(message) if form == "json" else redact(str(message)).rstrip("\n")
@@ -71,6 +71,16 @@ def configure(level: str = "INFO", form: Literal["text", "json"] = "text") -> No
         pattern = "<dim>{time:HH:mm:ss.SSS}</dim> " + pattern
     logger.add(sink, level=level, format=pattern, colorize=colour, diagnose=False, backtrace=False)
     logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
+
+
+def _is_journal(descriptor: int) -> bool:
+    """Whether a descriptor leads to journald. The variable alone is inherited by whatever a service
+    starts."""
+    try:
+        stat = os.fstat(descriptor)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{stat.st_dev}:{stat.st_ino}"
 
 
 def _as_json(message: "Message") -> str:

@@ -155,7 +155,13 @@ def test_the_units_say_what_operations_ask_for() -> None:
     for line in both:
         assert line in service
         assert line in once
-    for line in ("Type=notify", "NotifyAccess=main", "WatchdogSec=180", "Restart=on-failure"):
+    for line in (
+        "Type=notify",
+        "NotifyAccess=main",
+        "WatchdogSec=180",
+        "Restart=on-failure",
+        "RestartPreventExitStatus=2",
+    ):
         assert line in service
     assert "Type=oneshot" in once
     for unit in (service, once):

@@ -11,6 +11,7 @@ from tests.benchmarks import (
     encoding,
     footprint,
     freshness,
+    looks,
     memory,
     openvino_rate,
     queue_rate,
@@ -29,6 +30,8 @@ BENCHMARKS = {
     "memory": memory.memory,
     "writers": writers.writers,
     "queue": queue_rate.queue,
+    "verify": looks.verify,
+    "status": looks.status,
 }
 
 

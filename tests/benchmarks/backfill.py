@@ -67,7 +67,7 @@ def pages(report: Report, quick: bool) -> None:
             seconds = []
             while True:
                 began = time.perf_counter()
-                _, page = walk.read_page(PAGE)
+                page = walk.read_page(PAGE)
                 if len(page) < PAGE:
                     break
                 seconds.append(time.perf_counter() - began)

@@ -20,7 +20,7 @@ from tests.benchmarks.harness import (
     texts,
     worker_process,
 )
-from tests.support import Connection, NullEncoder, serving, settings_for, sync_of, until, wait_fresh
+from tests.support import Connection, NullEncoder, running, settings_for, sync_of, until, wait_fresh
 
 HASH = "SELECT content_hash FROM docs_embedding WHERE id = %s"
 
@@ -149,7 +149,7 @@ def touch(report: Report, quick: bool) -> None:
         connection.execute("ALTER TABLE docs ADD views int DEFAULT 0")
         connection.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 2000) g")
         encoder = NullEncoder()
-        with serving(settings_for(url, sync_of("docs")), encoder) as service:
+        with running(settings_for(url, sync_of("docs")), encoder) as service:
             wait_fresh(service)
             versions = "SELECT id, xmin::text FROM docs_embedding ORDER BY id"
             before, encoded = connection.execute(versions).fetchall(), encoder.encoded

@@ -1,10 +1,14 @@
 """What the tests of exports share; torch is imported only where a tiny model is asked for."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from freshvec.export import gate
+from tests.integration.at_rest import Kept
+from tests.support import Connection
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +25,25 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gate_texts() -> list[str]:
     """Texts for the gate of an export: tiny models need no more than a few dozen."""
     return gate.texts(48)
+
+
+@pytest.fixture(params=["18", "16"])
+def either_url(request: pytest.FixtureRequest) -> str:
+    """A fresh database on each version of Postgres."""
+    url: str = request.getfixturevalue("url" if request.param == "18" else "url16")
+    return url
+
+
+@pytest.fixture
+def app(either_url: str) -> Iterator[Connection]:
+    """The application's connection to it."""
+    with psycopg.connect(either_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def kept(either_url: str, app: Connection) -> Kept:
+    """`docs (id, body, views)` with 50 rows, to be kept."""
+    app.execute("CREATE TABLE docs (id int PRIMARY KEY, body text, views int DEFAULT 0)")
+    app.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 50) g")
+    return Kept(either_url, app)

@@ -6,13 +6,15 @@ import pytest
 from tests.support import Connection, NullEncoder, count, running, settings_for, sync_of, until, wait_fresh
 
 SWAP = """
-BEGIN; CREATE TABLE docs_new (LIKE docs INCLUDING ALL); INSERT INTO docs_new SELECT id, body || ' new' FROM docs;
+BEGIN; CREATE TABLE docs_new (LIKE docs INCLUDING ALL);
+INSERT INTO docs_new SELECT id, body || ' new' FROM docs;
 ALTER TABLE docs RENAME TO docs_old; ALTER TABLE docs_new RENAME TO docs; COMMIT
 """
 EVENTS = {
     "swapped": SWAP,
     "rewritten": "ALTER TABLE docs ALTER body TYPE text USING body || ' new'",
-    "made again": "DROP TABLE docs; CREATE TABLE docs (id bigint PRIMARY KEY, body text); INSERT INTO docs VALUES (1, 'a new')",
+    "made again": "DROP TABLE docs; CREATE TABLE docs (id bigint PRIMARY KEY, body text);"
+    "INSERT INTO docs VALUES (1, 'a new')",
 }
 
 
@@ -33,7 +35,8 @@ def test_it_never_fails_the_ddl_and_keeps_quiet_about_other_tables(url: str, doc
     with psycopg.connect(docs.info.dsn, autocommit=True) as listening:
         listening.execute("LISTEN freshvec")
         docs.execute(
-            "CREATE TABLE other (id int); ALTER TABLE other ADD x int; CREATE TEMP TABLE t (a int); DROP TABLE other"
+            "CREATE TABLE other (id int); ALTER TABLE other ADD x int; CREATE TEMP TABLE t (a int);"
+            "DROP TABLE other"
         )
         docs.execute("SELECT pg_notify('freshvec', 'end')")
         heard = [notice.payload for notice in listening.notifies(timeout=30, stop_after=1)]

@@ -1,4 +1,4 @@
-"""The application's own DDL goes through while a sync is applied and a worker runs, and is followed or said."""
+"""The application's own DDL goes through while a worker runs, and is followed or said."""
 
 from collections.abc import Iterator
 

@@ -6,6 +6,7 @@ from psycopg import sql
 from freshvec.db import connect, queries
 from freshvec.scans.backfill import Backfill
 from freshvec.scans.verify import verify
+from freshvec.source.rows import MOST_CHARACTERS
 from tests.support import (
     Connection,
     NullEncoder,
@@ -116,11 +117,10 @@ def test_a_page_is_found_through_the_key_and_is_as_quick_late_as_early(
         wait_fresh(worker)
     with connect(settings.database.url, "test") as connection:
         bound = bound_sync(connection, settings, encoder)
-        page = bound.compose(
-            queries("scans/backfill")["page"], beyond=bound.compose("WHERE ({keys}) > ({after})")
-        )
+        page = bound.compose(queries("scans/backfill")["page"], beyond=bound.compose("WHERE {beyond_after}"))
         for after in (("0", "1"), ("49", "99")):
-            params = {"limit": 100, "fingerprint": encoder.fingerprint} | bound.key_values(after)
+            params = {"limit": 100, "fingerprint": encoder.fingerprint, "most_characters": MOST_CHARACTERS}
+            params |= bound.key_values(after)
             explain = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT TEXT) ") + page
             plan = "\n".join(row[0] for row in connection.execute(explain, params))
             assert "Index Cond: (ROW(" in plan, plan

@@ -23,7 +23,7 @@ HARMLESS = "CREATE OR REPLACE FUNCTION app.{} LANGUAGE plpgsql IMMUTABLE AS $$ B
 
 @pytest.fixture(params=["18", "16"])
 def mallory(request: pytest.FixtureRequest) -> Iterator[Connection]:
-    """The owner of a table, a schema and functions in it; `applier` is another role, which made freshvec's schema."""
+    """The owner of a table, its schema and functions; `applier` is another role, which made freshvec's."""
     url: str = request.getfixturevalue("url" if request.param == "18" else "url16")
     with psycopg.connect(url, autocommit=True) as admin, psycopg.connect(url, autocommit=True) as owner:
         for role in ("mallory", "applier"):

@@ -1,5 +1,6 @@
-"""A table filled by logical replication: the subscriber's sync sees each change once, and so it does of a session
-that only says that it replicates. A worker reads what was noted afterwards, so that entries can be counted.
+"""A table filled by logical replication: the subscriber's sync sees each change once, and so it does of a
+session that only says that it replicates. A worker reads what was noted afterwards, so that entries can be
+counted.
 """
 
 from collections.abc import Iterator

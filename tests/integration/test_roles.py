@@ -115,7 +115,7 @@ def test_the_worker_can_make_nothing_and_not_write_the_table(shop: tuple[str, Co
 
 
 def test_the_search_role_searches_and_sees_nothing_else(shop: tuple[str, Connection]) -> None:
-    url, admin = shop
+    url, _ = shop
     with running(settings_of(url, "freshvec_worker"), NullEncoder()) as worker:
         wait_fresh(worker)
     with psycopg.connect(
@@ -138,7 +138,8 @@ SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.re
    AND c.oid NOT IN (SELECT objid FROM pg_depend WHERE deptype = 'e')
 """
 FUNCTIONS = """
-SELECT p.proname::text, (SELECT string_agg('NULL::' || format_type(t, NULL), ', ') FROM unnest(p.proargtypes) AS t)
+SELECT p.proname::text,
+       (SELECT string_agg('NULL::' || format_type(t, NULL), ', ') FROM unnest(p.proargtypes) AS t)
   FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
  WHERE n.nspname = 'freshvec' AND prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
 """
@@ -149,7 +150,8 @@ def test_the_monitor_reads_the_status_and_nothing_else(shop: tuple[str, Connecti
     relations = [name for (name,) in admin.execute(RELATIONS)]
     functions = admin.execute(FUNCTIONS).fetchall()
     admin.execute("GRANT USAGE ON SCHEMA public TO shop_monitor")  # it is the tables that refuse
-    assert len(relations) > 8 and len(functions) > 5
+    assert len(relations) > 8
+    assert len(functions) > 5
     with psycopg.connect(
         settings_of(url, "shop_monitor").database.url.get_secret_value(), autocommit=True
     ) as session:

@@ -1,4 +1,5 @@
-"""Row security and grants: who is shown a row is shown its embedding, in view and table alike, and nobody else."""
+"""Row security and grants: who is shown a row is shown its embedding, in view and table alike, and nobody
+else."""
 
 from collections.abc import Iterator
 

@@ -1,6 +1,8 @@
 """Any text, with the real model: what is stored is what a fresh encoding gives, in every type of target."""
 
+import itertools
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from freshvec.capture.queue import QueueReader
 from freshvec.encoding.batching import plan_batches
 from freshvec.encoding.encoder import OnnxEncoder
+from freshvec.records import Change, SourceRow, Tokens
+from freshvec.scans.backfill import Backfill
 from tests.support import (
     DOCS_SYNC,
     MODEL,
@@ -47,7 +52,7 @@ TEXTS: dict[int, str | None] = {
     15: "🎉",
     16: "\x01\x02\x1f\x7f",
 }
-BLANK = {2, 3, 4}
+BLANK = {2, 3, 4, 16}  # they show nothing
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -71,8 +76,7 @@ def test_what_is_stored_is_a_fresh_encoding(
     fresh = encoder.encode(encoder.tokenize([TEXTS[row] or "" for row in stored]))
     assert cosines(np.stack(list(stored.values())), fresh).min() > least
     assert truncated == 3
-    query = "SELECT id, content_hash FROM docs_embedding WHERE embedding IS NULL ORDER BY id"
-    assert docs.execute(query).fetchall() == [(row, None) for row in sorted({1} | BLANK)]
+    assert count(docs, "docs_embedding") == len(stored), "a row without text has no row in the target"
 
 
 def test_equal_texts_are_encoded_once_and_each_has_its_vector(url: str, docs: Connection) -> None:
@@ -97,6 +101,76 @@ def test_a_row_emptied_and_filled_again(url: str, docs: Connection) -> None:
             until("the vector is gone", lambda: docs.execute(vector).fetchone() is None)
             docs.execute("UPDATE docs SET body = 'first'")
             until("the vector is back", lambda: docs.execute(vector).fetchone() == first)
+
+
+class Held(NullEncoder):
+    """Encodes texts that begin with `held` only once `released` is set."""
+
+    def __init__(self) -> None:
+        super().__init__(refuse="")  # so that it knows its texts
+        self.holds, self.released = threading.Event(), threading.Event()
+
+    def _is_refused(self, tokens: Tokens) -> bool:
+        if self._texts[tokens.ids.tobytes()].startswith("held"):
+            self.holds.set()
+            assert self.released.wait(90)
+        return False
+
+
+def test_a_tombstone_stands_while_an_older_reading_is_under_way(url: str, docs: Connection) -> None:
+    docs.execute("INSERT INTO docs VALUES (1, 'first')")
+    encoder = Held()
+    with running(settings_for(url, sync_of("docs")), encoder) as worker:
+        wait_fresh(worker)
+        docs.execute("UPDATE docs SET body = 'held'")
+        until("it is being encoded", encoder.holds.is_set)
+        docs.execute("UPDATE docs SET body = NULL")
+        tombstone = "docs_embedding WHERE embedding IS NULL AND content_hash IS NULL"
+        until("the emptied row has a tombstone", lambda: count(docs, tombstone) == 1)
+        assert count(docs, "docs_embedded") == 0
+        encoder.released.set()
+        until("the tombstone is gone", lambda: count(docs, "docs_embedding") == 0)
+        wait_fresh(worker)
+    assert count(docs, "docs_embedding") == 0, "and no older reading came after it"
+
+
+def test_a_page_that_is_read_ahead_brings_no_text_back(
+    url: str, docs: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of that page are emptied, and read as live changes, before the page is handed on."""
+    docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 12) g")
+    read_page, read_queue = Backfill.read_page, QueueReader.read
+    pages, ahead = itertools.count(1), threading.Event()
+    looks = itertools.count(1)  # at the queue, since the last text of the first page was tokenised
+    last_text = threading.Event()
+
+    class Noting(NullEncoder):
+        def tokenize(self, texts: list[str]) -> list[Tokens]:
+            if "text 4" in texts:
+                last_text.set()
+            return super().tokenize(texts)
+
+    def page(backfill: Backfill, limit: int) -> list[SourceRow]:
+        found = read_page(backfill, limit)
+        if next(pages) == 2:
+            ahead.set()
+        return found
+
+    def look(queue: QueueReader, limit: int, known: list[int], *, bulk: bool) -> tuple[int, list[Change]]:
+        if last_text.is_set() and not bulk and next(looks) == 2:  # the first look is at the end of the page
+            assert ahead.wait(90)
+            until("the first page is written", lambda: count(docs, "docs_embedding") == 4)
+            docs.execute("UPDATE docs SET body = NULL WHERE id IN (5, 6)")
+        return read_queue(queue, limit, known, bulk=bulk)
+
+    monkeypatch.setattr(Backfill, "read_page", page)
+    monkeypatch.setattr(QueueReader, "read", look)
+    with running(settings_for(url, sync_of("docs"), page_rows=4), Noting()) as worker:
+        wait_fresh(worker)
+        until("no tombstone is left", lambda: count(docs, "docs_embedding WHERE embedding IS NULL") == 0)
+    assert next(looks) > 2
+    assert count(docs, "docs_embedding") == 10
+    assert count(docs, "docs_embedding WHERE id IN (5, 6)") == 0
 
 
 def test_one_text_the_model_refuses_costs_no_other_row(url: str, docs: Connection) -> None:

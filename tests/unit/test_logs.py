@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -78,8 +79,12 @@ def test_json_is_one_object_per_line_without_a_secret() -> None:
     assert not [secret for secret in SECRETS if secret in json.dumps(lines)]
 
 
-def test_journald_gets_a_priority_on_every_line() -> None:
-    lines = run("text", JOURNAL_STREAM="8:1").splitlines()
+def test_journald_gets_a_priority_on_every_line(tmp_path: Path) -> None:
+    with (tmp_path / "journal").open("w") as journal:
+        stat = os.fstat(journal.fileno())
+        env = {**os.environ, "JOURNAL_STREAM": f"{stat.st_dev}:{stat.st_ino}"}
+        subprocess.run([sys.executable, "-c", SCRIPT, "text"], stderr=journal, env=env, check=True)
+    lines = (tmp_path / "journal").read_text().splitlines()
     assert len(lines) > 5
     assert all(line.startswith(("<3>", "<4>", "<6>")) for line in lines)
 

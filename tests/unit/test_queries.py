@@ -36,13 +36,15 @@ def _texts(tree: ast.Module) -> set[str]:
 
 
 def _asked(tree: ast.Module) -> set[str]:
-    """The names in `_SQL["name"]`, `_SQL["one" if … else "other"]` and `queries("file")["name"]`."""
+    """The names in `_SQL["name"]`, `_SQL["one" if … else "other"]`, `queries("file")["name"]`, and
+    `self._queries["name"]` and `self.statements["name"]` where they are composed beforehand."""
     asked = set()
     for node in ast.walk(tree):
         if not isinstance(node, ast.Subscript):
             continue
         loaded = isinstance(node.value, ast.Call) and getattr(node.value.func, "id", "") == "queries"
-        if loaded or getattr(node.value, "id", "") == "_SQL":
+        composed = isinstance(node.value, ast.Attribute) and node.value.attr in ("_queries", "statements")
+        if loaded or composed or getattr(node.value, "id", "") == "_SQL":
             names = (
                 [node.slice.body, node.slice.orelse] if isinstance(node.slice, ast.IfExp) else [node.slice]
             )

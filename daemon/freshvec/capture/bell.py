@@ -35,7 +35,8 @@ class Waker:
 
 
 class Listener:
-    """Listens on one connection of its own. When that connection is lost, so are its locks: the owner steps back."""
+    """Listens on one connection of its own. When that connection is lost, so are its locks: the owner steps
+    back."""
 
     def __init__(self, url: SecretStr, waker: Waker) -> None:
         self.connection: Connection = connect(url, "listener")

@@ -7,8 +7,8 @@ from freshvec.records import Change, Key
 from freshvec.source.bound import BoundSync
 
 _SQL = queries("capture/queue")
-# Reasons for a walk that make it another one: for lost partitions only orphans are looked for, and a queue that was
-# full is given up for the walk.
+# Reasons for a walk that make it another one: for lost partitions only orphans are looked for, and a queue
+# that was full is given up for the walk.
 ORPHANS = "a partition or child has gone"
 QUEUE_FULL = "the queue is full"
 _LIVE_ENTRIES = 4096  # looked at in one read: hot rows have many entries each
@@ -21,12 +21,14 @@ def statements(bound: BoundSync) -> list[sql.Composed]:
 
 
 class QueueReader:
-    """Reads one sync's queue. The table knows nothing of who reads, so a dead reader leaves nothing to clean up.
+    """Reads one sync's queue. The table knows nothing of who reads, so a dead reader leaves nothing to clean
+    up.
 
-    Sequence order is not commit order: a lower number may still be committed. So reads begin at a floor below which
-    every number is decided, and it moves by snapshots: once every transaction that ran when a number was the highest
-    has ended, and a read after that found nothing more, all numbers up to it are deleted or handed out. A floor that
-    moves keeps reads quick where an old snapshot keeps consumed entries from being vacuumed.
+    Sequence order is not commit order: a lower number may still be committed. So reads begin at a floor below
+    which every number is decided, and it moves by snapshots: once every transaction that ran when a number
+    was the highest has ended, and a read after that found nothing more, all numbers up to it are deleted or
+    handed out. A floor that moves keeps reads quick where an old snapshot keeps consumed entries from being
+    vacuumed.
     """
 
     def __init__(self, connection: Connection, bound: BoundSync) -> None:
@@ -71,16 +73,17 @@ class QueueReader:
         return (found[0][0] if found else 0), [Change(row[4:], tuple(row[3])) for row in found]
 
     def settle(self) -> None:
-        """Move the floor, if that is proven: once reads of small and of bulk changes have found nothing more."""
+        """Move the floor, if that is proven: once reads of small and of bulk changes have found nothing
+        more."""
         if not all(self._is_drained.values()):
             return
         self._is_drained = {False: False, True: False}
         if self._mark and self._is_decided:
             self._floor, self._mark = self._mark[0], None
-        xmax, xmin, highest = self._connection.execute(self._horizon).fetchone() or (0, 0, 0)
+        following, oldest, highest = self._connection.execute(self._horizon).fetchone() or (0, 0, 0)
         if self._mark is None:
-            self._mark, self._is_decided = (max(highest, self._floor), xmax), False
-        elif xmin >= self._mark[1]:
+            self._mark, self._is_decided = (max(highest, self._floor), following), False
+        elif oldest >= self._mark[1]:
             self._is_decided = True
 
     def rescans(self) -> list[tuple[int, str]]:

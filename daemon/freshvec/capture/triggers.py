@@ -1,10 +1,10 @@
 """Capture: the triggers that note which rows changed.
 
-An ordinary table has statement triggers, cheap in bulk, for ordinary sessions, and a row trigger for those that
-replicate, where Postgres fires no others. A table with partitions, children or a parent has row triggers alone: a
-statement on one table of such a family may change rows of another, and a MERGE that moves a row to another partition
-shows statement triggers nothing. Postgres copies a row trigger of a partitioned table to every partition, those to
-come as well.
+An ordinary table has statement triggers, cheap in bulk, for ordinary sessions, and a row trigger for those
+that replicate, where Postgres fires no others. A table with partitions, children or a parent has row triggers
+alone: a statement on one table of such a family may change rows of another, and a MERGE that moves a row to
+another partition shows statement triggers nothing. Postgres copies a row trigger of a partitioned table to
+every partition, those to come as well.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,8 @@ from freshvec.db import Connection, queries, quoted
 from freshvec.source.bound import BoundSync
 
 _SQL = queries("capture/triggers")
+# As pg_trigger has it.
+_ENABLE = {"O": "enable_origin", "R": "enable_replica", "A": "enable_always"}
 _TOAST_CHUNK_IDS = 170000  # the version that can tell whether an out-of-line value kept its place
 
 
@@ -88,7 +90,8 @@ def mending(connection: Connection, bound: BoundSync) -> list[sql.Composed]:
 
 
 def strays(connection: Connection, bound: BoundSync) -> list[sql.Composed]:
-    """The DDL that drops triggers on a table that is no longer the sync's, or of a kind that it needs no more."""
+    """The DDL that drops triggers on a table that is no longer the sync's, or of a kind that it needs no
+    more."""
     needed = {(trigger.relation_oid, trigger.name) for trigger in wanted(bound)}
     return [
         _drop(trigger)
@@ -115,7 +118,7 @@ def _create(bound: BoundSync, trigger: Trigger) -> list[sql.Composed]:
 
 def _enable(trigger: Trigger) -> sql.Composed:
     names = {"trigger": quoted(trigger.name), "relation": quoted(*trigger.relation)}
-    return sql.SQL(_SQL[f"enable_{trigger.enabled}"]).format(**names)
+    return sql.SQL(_SQL[_ENABLE[trigger.enabled]]).format(**names)
 
 
 def _drop(trigger: Trigger) -> sql.Composed:
@@ -168,7 +171,8 @@ def _column(alias: str, name: str) -> sql.Composable:
 
 
 def _changed(bound: BoundSync, new: str, old: str) -> sql.Composable:
-    """Whether a watched column differs in what is stored. A superfluous entry costs a hash; a missed one is forbidden.
+    """Whether a watched column differs in what is stored. A superfluous entry costs a hash; a missed one is
+    forbidden.
 
     An unchanged value that lies out of line is not fetched where Postgres can tell that it kept its place.
     """

@@ -5,15 +5,17 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fres
 DECLARE
   queue regclass := {queue_oid};
 BEGIN
-  -- Nothing here may fail or hold up the application's statement: it appends, touches no row anybody else could have
-  -- locked, and calls nothing that is not Postgres's own. Over 64 rows in one statement is bulk: smaller changes may
-  -- overtake it. The look at the catalogue takes the place of an EXCEPTION block, which is a subtransaction.
+  -- Nothing here may fail or hold up the application's statement: it appends, touches no row anybody else
+  -- could have locked, and calls nothing that is not Postgres's own. Over 64 rows in one statement is bulk:
+  -- smaller changes may overtake it. The look at the catalogue takes the place of an EXCEPTION block, which
+  -- is a subtransaction.
   IF NOT ({intact}) THEN
     BEGIN
-      RAISE WARNING 'freshvec: sync {name} cannot note this change: the table or the queue is not as it was applied';
+      RAISE WARNING 'freshvec: sync {name} cannot note this change: table or queue is not as it was applied';
       PERFORM freshvec.ask_for_walk({sync_name}, 'the table has changed');
     EXCEPTION WHEN OTHERS THEN
-      RAISE WARNING 'freshvec: sync {name} could not ask for a walk; run freshvec verify --repair: %%', SQLERRM;
+      RAISE WARNING 'freshvec: sync {name} could not ask for a walk; run freshvec verify --repair: %%',
+        SQLERRM;
     END;
     RETURN NULL;
   ELSIF pg_relation_size(queue) > {queue_bytes} THEN
@@ -21,17 +23,21 @@ BEGIN
     RETURN NULL;
   ELSIF TG_OP = 'INSERT' THEN
     INSERT INTO {queue} (bulk, {k})
-    SELECT (SELECT count(*) > 64 FROM (SELECT FROM new_rows LIMIT 65) AS first_rows), {n_keys} FROM new_rows AS n;
+    SELECT (SELECT count(*) > 64 FROM (SELECT FROM new_rows LIMIT 65) AS first_rows),
+           {n_keys} FROM new_rows AS n;
   ELSIF TG_OP = 'UPDATE' THEN
-    -- A FULL JOIN is hashed or merged, never a nested loop: the plan cached from a small statement stays good for a
-    -- large one. Values are compared as they are stored: no operator of the type, collation or setting is asked.
+    -- A FULL JOIN is hashed or merged, never a nested loop: the plan cached from a small statement stays good
+    -- for a large one. Values are compared as they are stored: no operator of the type, collation or setting
+    -- is asked.
     INSERT INTO {queue} (bulk, {k})
-    SELECT (SELECT count(*) > 64 FROM (SELECT FROM new_rows LIMIT 65) AS first_rows), {n_or_o_keys}
+    SELECT (SELECT count(*) > 64 FROM (SELECT FROM new_rows LIMIT 65) AS first_rows),
+           {n_or_o_keys}
       FROM new_rows AS n FULL JOIN old_rows AS o ON {n_is_o}
      WHERE {n_key} IS NULL OR {o_key} IS NULL OR {changed};
   ELSIF TG_OP = 'DELETE' THEN
     INSERT INTO {queue} (bulk, {k})
-    SELECT (SELECT count(*) > 64 FROM (SELECT FROM old_rows LIMIT 65) AS first_rows), {o_keys} FROM old_rows AS o;
+    SELECT (SELECT count(*) > 64 FROM (SELECT FROM old_rows LIMIT 65) AS first_rows),
+           {o_keys} FROM old_rows AS o;
   ELSE
     PERFORM freshvec.ask_for_walk({sync_name}, 'truncate');
     RETURN NULL;
@@ -53,10 +59,11 @@ DECLARE
 BEGIN
   IF NOT ({intact}) THEN
     BEGIN
-      RAISE WARNING 'freshvec: sync {name} cannot note this change: the table or the queue is not as it was applied';
+      RAISE WARNING 'freshvec: sync {name} cannot note this change: table or queue is not as it was applied';
       PERFORM freshvec.ask_for_walk({sync_name}, 'the table has changed');
     EXCEPTION WHEN OTHERS THEN
-      RAISE WARNING 'freshvec: sync {name} could not ask for a walk; run freshvec verify --repair: %%', SQLERRM;
+      RAISE WARNING 'freshvec: sync {name} could not ask for a walk; run freshvec verify --repair: %%',
+        SQLERRM;
     END;
     RETURN NULL;
   ELSIF pg_relation_size(queue) > {queue_bytes} THEN
@@ -116,17 +123,19 @@ FOR EACH STATEMENT EXECUTE FUNCTION {capture}()
 CREATE OR REPLACE TRIGGER {trigger} AFTER INSERT OR UPDATE OR DELETE ON {relation}
 FOR EACH ROW EXECUTE FUNCTION {capture_row}()
 
--- enable_O: fire in ordinary sessions
+-- enable_origin: fire in ordinary sessions
 ALTER TABLE {relation} ENABLE TRIGGER {trigger}
 
--- enable_R: fire in sessions that replicate, and only there
+-- enable_replica: fire in sessions that replicate, and only there
 ALTER TABLE {relation} ENABLE REPLICA TRIGGER {trigger}
 
--- enable_A: fire in every session
+-- enable_always: fire in every session
 ALTER TABLE {relation} ENABLE ALWAYS TRIGGER {trigger}
 
--- installed: a sync's triggers, wherever they are, whether each is a partition's copy, and when it last changed
-SELECT t.tgrelid::bigint, t.tgname::text, t.tgenabled::text, rn.nspname::text, c.relname::text, t.tgparentid <> 0,
+-- installed: a sync's triggers, wherever they are, whether each is a partition's copy, and when it last
+-- changed
+SELECT t.tgrelid::bigint, t.tgname::text, t.tgenabled::text,
+       rn.nspname::text, c.relname::text, t.tgparentid <> 0,
        t.xmin::text
   FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
   JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace rn ON rn.oid = c.relnamespace

@@ -1,1 +1,1 @@
-"""The commands, one file per group, and what they show on a terminal."""
+"""The commands, one file a group, and what they show on a terminal."""

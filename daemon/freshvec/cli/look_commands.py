@@ -16,26 +16,36 @@ if TYPE_CHECKING:
 @app.command(epilog="Example: freshvec status --check || alert")
 def status(
     as_json: JsonOption = False,
-    check: Annotated[bool, typer.Option("--check", help="Exit 3 unless every row is fresh.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Exit 3 unless every sync is applied as declared and every row is fresh."
+        ),
+    ] = False,
     config_path: ConfigOption = None,
 ) -> None:
     """Coverage, backlog, lag, rate and trouble of every sync. In SQL: SELECT * FROM freshvec.status."""
     from freshvec.cli import status_view
     from freshvec.db import connect
-    from freshvec.health.status import failures, is_fresh, read
+    from freshvec.health.status import failures, is_fresh, read, unapplied
+    from freshvec.schema import migrations
 
     settings = load_settings(config_path)
     with connect(settings.database.url, "status") as connection:
-        rows = read(connection)
-        failed = failures(connection)
+        is_made = migrations.is_bootstrapped(connection)
+        rows = read(connection) if is_made else []
+        failed = failures(connection) if is_made else {}
+        lacking = unapplied(connection, settings.sync)
     if as_json:
         shown = [row | {"failures": failed.get(row["sync"], [])} for row in rows]
         typer.echo(json.dumps(shown, indent=2, default=str))
     else:
-        console.print(status_view.table(rows))
-        for line in status_view.failed(failed):
+        console.print(status_view.table(rows, lacking))
+        for line in (*status_view.proofs(rows), *status_view.failed(failed)):
             typer.echo(line)
-    if check and not all(is_fresh(row) for row in rows):
+    for name, what in lacking.items():
+        typer.echo(f"{name}: {what}", err=True)
+    if check and (lacking or not all(is_fresh(row) for row in rows)):
         raise typer.Exit(3)
 
 
@@ -79,6 +89,10 @@ def search(
 def verify(
     sync: SyncArgument = None,
     repair: Annotated[bool, typer.Option("--repair", help="Queue what is wrong for the worker.")] = False,
+    vectors: Annotated[
+        int,
+        typer.Option("--vectors", min=0, help="Encode so many random rows again and compare the vectors."),
+    ] = 0,
     as_json: JsonOption = False,
     config_path: ConfigOption = None,
 ) -> None:
@@ -94,22 +108,42 @@ def verify(
     with connect(settings.database.url, "verify") as connection:
         for declared in settings.find(sync):
             bound = bind(connection, declared, models.describe(declared.model))
-            reports.append(scan.verify(connection, bound, repair=repair))
+            report = scan.verify(connection, bound, repair=repair)
+            if vectors:
+                encoder = models.encoder(declared.model)
+                dispatcher = models.dispatcher(declared.model, encoder)
+                scan.verify_vectors(
+                    connection,
+                    bound,
+                    dispatcher,
+                    report,
+                    vectors,
+                    precision=settings.daemon.precision,
+                    repair=repair,
+                )
+                dispatcher.stop(timeout=2.0)
+            reports.append(report)
     for report in reports:
         _show(report, as_json=as_json)
     if not all(report.is_fresh for report in reports):
         if repair:
-            typer.echo("queued for the worker; verify again once it has caught up")
+            typer.echo("queued for the worker; verify again once it has caught up", err=True)
         raise typer.Exit(3)
 
 
 def _show(report: "Report", *, as_json: bool) -> None:
     if as_json:
-        shown = {"sync": report.sync, "rows": report.rows, "fresh": report.is_fresh}
+        shown = {
+            "sync": report.sync,
+            "rows": report.rows,
+            "vectors": report.vectors,
+            "fresh": report.is_fresh,
+        }
         typer.echo(json.dumps(shown | {"problems": report.problems, "examples": report.examples}))
         return
     counts = ", ".join(f"{count} {kind}" for kind, count in report.problems.items())
-    typer.echo(f"{report.sync}: {report.rows} rows, {counts or 'every one fresh'}")
+    compared = f" ({report.vectors} vectors encoded again)" if report.vectors else ""
+    typer.echo(f"{report.sync}: {report.rows} rows, {counts or 'every one fresh'}{compared}")
     for kind, keys in report.examples.items():
         typer.echo(f"  {kind}: {', '.join('/'.join(key) for key in keys)}")
 

@@ -11,7 +11,17 @@ from freshvec import logs
 # Imported for their commands; this order is that of `freshvec --help`.
 from freshvec.cli import look_commands, model_commands, run_commands, sync_commands  # noqa: F401
 from freshvec.cli.app import app
-from freshvec.errors import FreshvecError
+from freshvec.errors import ConfigError, FreshvecError
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    """Bytes that are no text come as surrogates, which nothing further on can write or send."""
+    for place, argument in enumerate(arguments, 1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            problem = f"argument {place} is not text in UTF-8: {argument!a}"
+            raise ConfigError("of the command line", [problem]) from None
 
 
 def main() -> None:
@@ -19,6 +29,7 @@ def main() -> None:
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     logs.configure()
     try:
+        _check_arguments(sys.argv[1:])
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except typer.Abort:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from freshvec.cli.app import ConfigOption, SyncArgument, app, console, load_settings
-from freshvec.config import Settings
+from freshvec.config import Settings, Sync
 from freshvec.errors import ConfigError
 
 
@@ -42,7 +42,12 @@ def run(
         from freshvec.web.serve import open_server  # only serving needs these packages, and time to load them
 
         endpoint = partial(open_server, settings)
-    worker = Worker(settings, settings.find(sync), endpoint=endpoint)
+
+    def reload() -> tuple[Settings, tuple[Sync, ...]]:
+        again = load_settings(config_path)
+        return again, again.find(sync)
+
+    worker = Worker(settings, settings.find(sync), endpoint=endpoint, reload=reload)
     worker.handle_signals()
     worker.run()
 

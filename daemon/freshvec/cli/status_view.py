@@ -1,6 +1,6 @@
 """What the status shows: a table, and the rows that could not be encoded."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 from rich.table import Table
@@ -8,8 +8,9 @@ from rich.table import Table
 from freshvec.health import status
 
 
-def table(rows: list[dict[str, Any]]) -> Table:
-    """One line per sync; `rows` are those of the view `freshvec.status`."""
+def table(rows: list[dict[str, Any]], unapplied: Container[str] = ()) -> Table:
+    """One line per sync; `rows` are those of the view `freshvec.status`, `unapplied` what is declared
+    otherwise."""
     shown = Table(
         "sync",
         "state",
@@ -28,7 +29,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
         rate = row["rows_per_second"]
         shown.add_row(
             row["sync"],
-            _state(row),
+            "not as declared" if row["sync"] in unapplied else _state(row),
             f"{row['coverage']:.2%}",
             _number(row["rows_total"]),
             _number(row["backlog"]),
@@ -39,6 +40,21 @@ def table(rows: list[dict[str, Any]]) -> Table:
             _number(row["rows_failed"]),
         )
     return shown
+
+
+def proofs(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """When each sync was last proven fresh, and what was found; what keeps it from being kept as declared."""
+    for row in rows:
+        if row["trouble"]:
+            yield f"{row['sync']}: {row['trouble']}"
+        if row["proven_at"] is None:
+            yield f"{row['sync']}: its table has not been walked to the end yet"
+            continue
+        vectors = f", {row['proven_vectors']:,} vectors encoded again and found the same"
+        yield (
+            f"{row['sync']}: every row proven fresh {row['proven_at']:%Y-%m-%d %H:%M} UTC, "
+            f"{row['proven_found']:,} found and mended{vectors if row['proven_vectors'] else ''}"
+        )
 
 
 def failed(failures: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
@@ -80,7 +96,7 @@ def duration(seconds: float | None) -> str:
 def _state(row: dict[str, Any]) -> str:
     if row["owner_pid"] is None:
         return "no worker"
-    if row["last_error"]:
+    if row["last_error"] or row["trouble"]:
         return "trouble"
     return "fresh" if status.is_fresh(row) else "backfilling" if not row["backfill_done"] else "catching up"
 

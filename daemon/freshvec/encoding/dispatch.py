@@ -1,4 +1,4 @@
-"""One thread per model, which always encodes the most urgent batch next."""
+"""The threads of a model, which always encode the most urgent batch next: one on a CPU, two on a GPU."""
 
 import heapq
 import threading
@@ -10,6 +10,7 @@ from loguru import logger
 
 from freshvec.encoding.budget import BatchBudget
 from freshvec.encoding.machine import DeviceMemory, gpu_memory
+from freshvec.encoding.session import LANES
 from freshvec.encoding.vector_cache import RecentVectors
 from freshvec.errors import DeviceError, EncodingError
 from freshvec.records import Encoder, OutOfMemoryError, Tokens, Urgency, Vector
@@ -23,7 +24,7 @@ Done = Callable[[list[Vector | Exception]], None]
 
 @dataclass(order=True, slots=True)
 class Job:
-    """A batch to encode. `done` is called on the dispatcher's thread with one vector or error per text."""
+    """A batch to encode. `done` is called on a thread of the dispatcher with one vector or error per text."""
 
     urgency: Urgency
     order: int
@@ -34,7 +35,10 @@ class Job:
 
 
 class Dispatcher:
-    """Encodes batches one after the other. An urgent batch waits for one other, small one at most."""
+    """Encodes batches one after the other. An urgent batch waits for one other, small one at most.
+
+    On a GPU two are under way: while one is computed, the next is padded and copied there.
+    """
 
     def __init__(self, encoder: Encoder, budget: BatchBudget) -> None:
         self.encoder = encoder
@@ -48,19 +52,24 @@ class Dispatcher:
         self._is_full = False  # of memory, whatever is tried
         self._jobs: list[Job] = []
         self._changed = threading.Condition()
+        self._noting = threading.Lock()  # of what the lanes find out
         self._submitted = 0
         self._turn = 0
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
-        self._thread.start()
+        lanes = 1 if encoder.device == "cpu" else LANES
+        self._threads = [
+            threading.Thread(target=self._run, name=f"encoder {lane}", daemon=True) for lane in range(lanes)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(
         self, urgency: Urgency, tokens: list[Tokens], size: int, done: Done, owner: object = None
     ) -> None:
         """Queue a batch that was planned for `size` padded tokens.
 
-        `done` gets one vector `[dimension]` or error per text, in order; it is called on the dispatcher's
-        thread.
+        `done` gets one vector `[dimension]` or error per text, in order; it is called on a thread of
+        the dispatcher.
         """
         with self._changed:
             self._submitted += 1
@@ -69,7 +78,7 @@ class Dispatcher:
 
     @property
     def waiting(self) -> int:
-        """Batches that wait, without the one in hand."""
+        """Batches that wait, without those in hand."""
         with self._changed:
             return len(self._jobs)
 
@@ -89,12 +98,14 @@ class Dispatcher:
         self.memory = gpu_memory(self.encoder.device)
 
     def stop(self, timeout: float) -> None:
-        """Finish the batch in hand, drop the rest, and wait at most `timeout` seconds for the thread."""
+        """Finish the batches in hand, drop the rest, and wait at most `timeout` seconds."""
         with self._changed:
             self._stopping = True
             self._jobs.clear()
-            self._changed.notify()
-        self._thread.join(timeout)
+            self._changed.notify_all()
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _next(self) -> Job | None:
         """The job whose turn it is, None when it is told to stop. Waits for one."""
@@ -112,16 +123,18 @@ class Dispatcher:
             return oldest
 
     def _run(self) -> None:
-        """The dispatcher's thread."""
+        """A lane: one of the dispatcher's threads."""
         while (job := self._next()) is not None:
             started = time.perf_counter()
             results = self._encode(job.tokens)
-            self._judge(results)
-            seconds = time.perf_counter() - started
-            self.busy_seconds += seconds
+            # Each of two batches under way takes about twice its own time.
+            seconds = (time.perf_counter() - started) / len(self._threads)
             real = sum(map(len, job.tokens))
-            self.tokens += real
-            self.budget.observe(job.size, _padded(job.tokens), real, seconds)
+            with self._noting:
+                self._judge(results)
+                self.busy_seconds += seconds
+                self.tokens += real
+                self.budget.observe(job.size, _padded(job.tokens), real, seconds)
             job.done(results)
 
     def _encode(self, tokens: list[Tokens]) -> list[Vector | Exception]:

@@ -1,15 +1,22 @@
 """A model ready to encode: tokenizer and session together."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from loguru import logger
 
 from freshvec.encoding import providers
+from freshvec.encoding.cosine import cosines
 from freshvec.encoding.machine import cpu_limit
 from freshvec.encoding.session import OnnxSession
 from freshvec.encoding.tokenizer import Tokenizer, TokenizerPool, pool_processes
 from freshvec.errors import DeviceError, EncodingError, ModelError
 from freshvec.models.artefact import Artefact, Precision
 from freshvec.records import Tokens, Vector
+
+_SAME = 0.9999  # cosine at least of a text's vectors by two graphs of one precision
 
 
 class OnnxEncoder:
@@ -38,6 +45,8 @@ class OnnxEncoder:
         self._queries = Tokenizer(artefact.tokenizer_path, card.max_tokens, card.query_prefix)
         self._session, self.precision = self._start(device, precision)
         self._exact: OnnxSession | None = None
+        self._lanes = threading.Condition()
+        self._under_way = 0  # batches
         self.device = self._session.device
         self._documents = self._tokenizer(threads or cpu_limit())
         self.fingerprint = artefact.fingerprint(self.precision)
@@ -55,6 +64,11 @@ class OnnxEncoder:
 
         Raises EncodingError for values that are not finite in fp32 either, and OutOfMemoryError.
         """
+        with self._lane():
+            return self._finite(batch)
+
+    def _finite(self, batch: list[Tokens]) -> Vector:
+        """What `encode` does, while the session stays."""
         vectors = self._session.run(batch)
         wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(wrong) and self.precision != "fp32":
@@ -75,11 +89,28 @@ class OnnxEncoder:
         return vector
 
     def rebuild(self) -> None:
-        """Give all device memory back and load the graph again. Raises ModelError, DeviceError."""
-        self._exact = None
-        # The old session is gone before the new one is made.
-        self._session = None  # type: ignore[assignment]
-        self._session = self._open(self.precision, self.device)
+        """Give all device memory back and load the graph again, once no batch is under way.
+
+        Raises ModelError, DeviceError.
+        """
+        with self._lanes:
+            self._lanes.wait_for(lambda: not self._under_way)
+            self._exact = None
+            # The old session is gone before the new one is made.
+            device, self._session = self.device, None  # type: ignore[assignment]
+            self._session = self._open(self.precision, device)
+
+    @contextmanager
+    def _lane(self) -> Iterator[None]:
+        """A batch is under way: no new session until it is done, no batch while a session is made."""
+        with self._lanes:
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._lanes:
+                self._under_way -= 1
+                self._lanes.notify_all()
 
     def _tokenizer(self, cores: int) -> Tokenizer | TokenizerPool:
         """On a CPU tokenising is a small share of the work; one process cannot keep a GPU busy."""
@@ -97,12 +128,31 @@ class OnnxEncoder:
             if session.device == device != "cpu":
                 # Only a first batch shows that some libraries, cuDNN among them, are missing.
                 session.run(self._queries.encode(["freshvec"]))
+                session = self._without_padding(precision, device, session)
         except Exception as error:  # onnxruntime raises many kinds
             if device == "cpu":
                 raise
             raise providers.refusal(device, error) from error
         if session.device != device:
             raise providers.refusal(device)
+        return session
+
+    def _without_padding(self, precision: Precision, device: str, padded: OnnxSession) -> OnnxSession:
+        """The graph that packs its tokens, where there is one that gives the same vectors here; else
+        `padded`."""
+        path = self._artefact.packed_path(precision)
+        if path is None:
+            return padded
+        texts = self._queries.encode([f"freshvec {'packs its tokens ' * count}" for count in (0, 3, 40)])
+        try:
+            session = OnnxSession(path, self._artefact.pad_id, device, self._threads, self._memory_limit)
+            same = cosines(session.run(texts), padded.run(texts)).min()
+        except Exception as error:  # onnxruntime raises many kinds
+            logger.warning("batches stay padded, since the packed graph cannot be used: {}", error)
+            return padded
+        if same < _SAME:
+            logger.warning("batches stay padded, since the packed graph is not the same: cosine {}", same)
+            return padded
         return session
 
     def _start(self, wanted: str, precision: Precision | None) -> tuple[OnnxSession, Precision]:

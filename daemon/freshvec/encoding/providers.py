@@ -22,6 +22,8 @@ def runtime() -> Any:
     """The onnxruntime module, its telemetry off. Raises ModelError when no usable build is installed."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: it is on by default in Linux wheels
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # cuda:1 is then the GPU that nvidia-smi calls 1
+    # Before a session: FlashAttention for packed texts of any length, not from 513 tokens on.
+    os.environ.setdefault("ORT_MIN_SEQ_LEN_FLASH_ATTENTION_PACKED_QKV", "0")
     remedy = "Run: pip install 'freshvec[cpu]' (or [gpu])."
     try:
         import onnxruntime

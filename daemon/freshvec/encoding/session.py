@@ -1,7 +1,7 @@
 """One ONNX Runtime session: a batch through a graph on a device."""
 
+import queue
 import re
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ _OUT_OF_MEMORY = re.compile(
 )
 _LENGTH_STEP = 16  # on a GPU lengths are rounded up to this: few shapes keep the memory arena small
 _OUTPUT = "sentence_embedding"
+LANES = 2  # batches under way on a GPU: while one is computed, the next is padded and copied
 
 
 class OnnxSession:
@@ -69,8 +70,10 @@ class OnnxSession:
         self._pad_id = pad_id
         self.device = providers.device_of(self._session, device)
         self._step = 1 if self.device == "cpu" else _LENGTH_STEP
-        self.buffers = InputBuffers(*providers.memory_place(self.device))
-        self._one_at_a_time = threading.Lock()
+        self.buffers = [InputBuffers(*providers.memory_place(self.device)) for _ in range(LANES)]
+        self._free: queue.LifoQueue[InputBuffers] = queue.LifoQueue()
+        for buffers in self.buffers:
+            self._free.put(buffers)
         self._shrinking = ort.RunOptions()
         self._shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", _arena(self.device))
         self._shrink = False
@@ -107,14 +110,15 @@ class OnnxSession:
     def run_bound(self, feed: dict[str, NDArray[np.int64]], options: Any = None) -> Vector:
         """The embeddings of a `feed`, through buffers that are kept: one copy in, one small copy out."""
         binding = self._session.io_binding()
-        with (
-            self._one_at_a_time
-        ):  # the buffers are for one batch, and a search may come while the pipeline encodes
+        buffers = self._free.get()  # a search that comes while every lane is taken waits for one
+        try:
             for name, values in feed.items():
-                self.buffers.bind(binding, name, values)
+                buffers.bind(binding, name, values)
             binding.bind_output(_OUTPUT, "cpu")
             self._session.run_with_iobinding(binding, options)
             vectors: Vector = binding.copy_outputs_to_cpu()[0]
+        finally:
+            self._free.put(buffers)
         return vectors
 
 

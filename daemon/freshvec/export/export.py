@@ -15,7 +15,7 @@ from typing import Any
 
 from freshvec.encoding.tokenizer import Tokenizer
 from freshvec.errors import ModelError
-from freshvec.export import card_check, gate, graph, int8
+from freshvec.export import card_check, gate, graph, int8, packing
 from freshvec.export.flops import flops_per_token
 from freshvec.models.artefact import MANIFEST, Artefact, Graph, Precision, checksum, data_of
 from freshvec.models.catalogue import ModelCard
@@ -212,7 +212,13 @@ class _Export:
         graph.save(proto, path)
         # The time of an fp16 graph on a CPU says nothing: that graph is for GPUs.
         beside = self._made / "fp32.onnx" if precision == "int8" else None
-        return gate.measure(path, tokens, expected, self._pad_id, beside)
+        measured = gate.measure(path, tokens, expected, self._pad_id, beside)
+        if precision != "fp16" or (packed := packing.packed(proto)) is None:
+            return measured
+        # Only a GPU can run it; there it is compared with the other graph before it is used.
+        without_padding = path.with_suffix(".packed.onnx")
+        graph.save(packed, without_padding)
+        return measured.model_copy(update={"packed_sha256": checksum(without_padding)})
 
     def _rejected(self, precision: Precision, problem: str) -> Exception:
         """The error for a graph that is not installed; its files are removed. Without fp32 all fails."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from freshvec.encoding.batching import padded, plan_batches
+from freshvec.encoding.cosine import cosines
 from freshvec.encoding.session import OnnxSession
 from freshvec.errors import ConfigError
 from freshvec.models.artefact import Graph, Precision, checksum, data_of
@@ -98,16 +99,6 @@ def measure(
         if fp32
         else 1.0,
     )
-
-
-def cosines(a: Vector, b: Vector) -> Vector:
-    """Cosines `[rows]` of the rows of `a` with those of `b`, both `[rows, dimension]`.
-
-    A row that is not finite has 0, so that no gate lets it pass.
-    """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cosine: Vector = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
-    return np.nan_to_num(cosine, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _speed(session: OnnxSession, fp32: OnnxSession, tokens: list[Tokens], dimension: int) -> float:

@@ -1,10 +1,15 @@
 """Status: how fresh every sync is, read from the SQL view."""
 
+import hashlib
+import json
+from collections.abc import Sequence
 from typing import Any
 
 from psycopg.rows import dict_row
 
+from freshvec.config import Sync
 from freshvec.db import Connection, queries, translated
+from freshvec.source.bound import text_of
 
 _SQL = queries("health/status")
 
@@ -17,7 +22,8 @@ def read(connection: Connection) -> list[dict[str, Any]]:
 
 
 def failures(connection: Connection, most: int = 5) -> dict[str, list[dict[str, Any]]]:
-    """Key and error of the latest rows of each sync whose text could not be encoded, at most `most` a sync."""
+    """Key and error of the latest rows of each sync whose text could not be encoded, at most `most` a
+    sync."""
     found: dict[str, list[dict[str, Any]]] = {}
     with translated("read", "freshvec.failures"):
         for sync, key, error in connection.execute(_SQL["failures"], {"most": most}).fetchall():
@@ -26,7 +32,40 @@ def failures(connection: Connection, most: int = 5) -> dict[str, list[dict[str, 
 
 
 def is_fresh(row: dict[str, Any]) -> bool:
-    """Whether every row has its embedding and nothing waits."""
+    """Whether every row has its embedding, nothing waits, and nothing is known to keep it from being so."""
     return bool(
-        row["coverage"] == 1 and row["backlog"] == 0 and row["backfill_done"] and not row["rescan_waiting"]
+        row["coverage"] == 1
+        and row["backlog"] == 0
+        and row["backfill_done"]
+        and not row["rescan_waiting"]
+        and row["trouble"] is None
+    )
+
+
+def unapplied(connection: Connection, declared: Sequence[Sync]) -> dict[str, str]:
+    """Declared syncs that the database does not have as declared, each with what is to be done."""
+    with translated("read", "freshvec.sync"):
+        (is_made, encoding) = connection.execute(_SQL["server"]).fetchone() or (False, "")
+        applied: dict[str, str] = dict(connection.execute(_SQL["definitions"]).fetchall()) if is_made else {}
+    found = {}
+    for sync in declared:
+        if sync.name not in applied:
+            found[sync.name] = f"declared, but never applied: run `freshvec apply {sync.name}`, or a worker"
+        elif not _is_as_declared(json.loads(applied[sync.name] or "{}"), sync, encoding):
+            found[sync.name] = (
+                f"declared otherwise than applied: run `freshvec apply {sync.name}`, or a worker"
+            )
+    return found
+
+
+def _is_as_declared(applied: dict[str, Any], sync: Sync, encoding: str) -> bool:
+    """Whether text, model and target are those declared. What needs the model's files is left to `plan`."""
+    text = hashlib.sha256(text_of(sync, encoding).as_string(None).encode()).hexdigest()
+    schema, table = sync.target_name
+    target = applied.get("target", ["", ""])
+    return (
+        applied.get("text") == text
+        and str(applied.get("model")).split(" ")[0] == sync.model
+        and target[1] == table
+        and schema in (None, target[0])
     )

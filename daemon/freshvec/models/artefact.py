@@ -21,6 +21,7 @@ class Graph(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     sha256: str
+    packed_sha256: str | None = None  # of the same graph without padding between its layers, for GPUs
     data_sha256: str | None = None  # of the weights, where they are too large to lie in the graph's own file
     megabytes: float
     worst_cosine: float
@@ -98,6 +99,12 @@ class Artefact(BaseModel):
                     "load", subject, f"{part} is missing or not the file that was exported", remedy
                 )
         return path
+
+    def packed_path(self, precision: Precision) -> Path | None:
+        """The file of the graph without padding; None where there is none, or another than was exported."""
+        wanted = self.graphs[precision].packed_sha256
+        path = self.folder / f"{precision}.packed.onnx"
+        return path if wanted is not None and path.exists() and checksum(path) == wanted else None
 
     @property
     def tokenizer_path(self) -> Path:

@@ -1,9 +1,9 @@
 """The epoch: which owner's transactions may write.
 
-A worker that was stopped, and declared dead, may wake and not know that another has taken over; one with an older
-file may not know that another definition was applied. So each taking of ownership raises the sync's epoch, each new
-binding its generation, both under the sync's lock; and every transaction of ours that writes takes that lock in
-shared mode, and looks whether both are still its own.
+A worker that was stopped, and declared dead, may wake and not know that another has taken over; one with an
+older file may not know that another definition was applied. So each taking of ownership raises the sync's
+epoch, each new binding its generation, both under the sync's lock; and every transaction of ours that writes
+takes that lock in shared mode, and looks whether both are still its own.
 """
 
 from collections.abc import Iterator

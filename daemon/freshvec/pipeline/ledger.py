@@ -1,4 +1,5 @@
-"""The ledger of one sync: what has been read and is not yet written. Reader and writer meet here, nowhere else.
+"""The ledger of one sync: what has been read and is not yet written. Reader and writer meet here, nowhere
+else.
 
 Its methods are called on the reader's thread, the writer's and the encoder's; one lock covers all of it.
 """
@@ -18,8 +19,8 @@ from freshvec.records import Key, Outcome, Urgency
 class Portion:
     """Rows that were read together.
 
-    `entries` are the queue entries that each row answers. `last_key` is set for a page of a backfill: its checkpoint;
-    `not_fresh` counts its rows that were not as they should be.
+    `entries` are the queue entries that each row answers. `last_key` is set for a page of a backfill: its
+    checkpoint; `not_fresh` counts its rows that were not as they should be.
     """
 
     urgency: Urgency
@@ -52,16 +53,23 @@ class Checkpoint:
 
 
 class Ledger:
-    """Every row read is opened here in its portion, becomes ready in one outcome, and is settled once committed."""
+    """Every row read is opened here in its portion, becomes ready in one outcome, and is settled once
+    committed."""
 
     def __init__(self) -> None:
         self.failure: Exception | None = None  # of the encoder, on every text: only a new pipeline can go on
         self._lock = threading.Lock()
         self._unwritten: dict[Portion, int] = {}  # rows, by portion in the order of reading
         self._pages: deque[Portion] = deque()  # of the backfill, in key order
+        self._ahead = math.inf  # fence of the page that is being read ahead, before it is opened
         self._in_flight = dict.fromkeys(Urgency, 0)  # rows
         self._entries: dict[Urgency, set[int]] = {urgency: set() for urgency in Urgency}
         self._ready: queue.SimpleQueue[Ready | None] = queue.SimpleQueue()
+
+    def expect(self, fence: float) -> None:
+        """A page is about to be read ahead under this fence; infinity: none is."""
+        with self._lock:
+            self._ahead = fence
 
     def open(self, portion: Portion) -> None:
         """These rows have been read."""
@@ -94,7 +102,8 @@ class Ledger:
         return not self._ready.empty()
 
     def reached(self, written: Iterable[Ready]) -> Checkpoint | None:
-        """How far the backfill is once these are written too: to the end of the unbroken run of whole pages."""
+        """How far the backfill is once these are written too: to the end of the unbroken run of whole
+        pages."""
         with self._lock:
             left = {page: self._unwritten[page] for page in self._pages}
             for ready in written:
@@ -113,7 +122,7 @@ class Ledger:
         """
         is_page = portion.urgency is Urgency.BACKFILL
         with self._lock:
-            return any(
+            return (self._ahead < portion.fence and not is_page) or any(
                 other.fence < portion.fence and not (is_page and other.urgency is Urgency.BACKFILL)
                 for other in self._unwritten
                 if other is not portion
@@ -122,7 +131,7 @@ class Ledger:
     def oldest_fence(self) -> float:
         """The fence of the oldest reading still to be written; infinity when there is none."""
         with self._lock:
-            return min((portion.fence for portion in self._unwritten), default=math.inf)
+            return min(self._ahead, *(portion.fence for portion in self._unwritten), math.inf)
 
     def settle(self, written: Iterable[Ready]) -> None:
         """These rows are committed."""

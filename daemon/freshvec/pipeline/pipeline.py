@@ -69,8 +69,8 @@ class Pipeline:
 
     def wake(self) -> None:
         """Something may have changed: look now."""
-        self.fresh.clear()
         self._wake.set()
+        self.fresh.clear()
 
     def beat(self) -> float:
         """Seconds since the slower of the two threads gave a sign of life."""
@@ -122,6 +122,8 @@ class Pipeline:
             self._check_encoder()
             if not self._draining.is_set() and self.reader.is_fresh():
                 self.fresh.set()
+                if self._wake.is_set():  # woken since that look began
+                    self.fresh.clear()
             self._wake.wait(min(_IDLE_SECONDS, self.reader.patience()))
 
     def _write(self) -> None:

@@ -42,7 +42,8 @@ class Writer:
         self._tombstones: list[Outcome] = []  # written, and needed while an older reading is under way
 
     def run(self, stopping: threading.Event, beat: Callable[[], None], written: Callable[[], None]) -> None:
-        """Write until `stopping` is set and nothing is left. `beat` is a sign of life, `written` follows a commit."""
+        """Write until `stopping` is set and nothing is left. `beat` is a sign of life, `written` follows a
+        commit."""
         batches: list[Ready] = []
         since = 0.0
         while True:
@@ -53,6 +54,8 @@ class Writer:
                 since = since if batches else time.monotonic()
                 batches.append(ready)
                 batches += self._more(self._settings.commit_every_batches - len(batches))
+            elif not batches:
+                self._clear_tombstones()  # the page that was read ahead may have been empty
             if batches and (stopping.is_set() or self._is_due(batches, since)):
                 self.flush(batches)
                 batches = []

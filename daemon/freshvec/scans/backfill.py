@@ -1,7 +1,7 @@
 """Backfill: a walk over the source by keyset pages, resumable, that encodes whatever is not fresh.
 
-The same walk answers a request to compare the whole table, and proves now and then that everything is fresh: it
-compares every row's hash, so it finds whatever no trigger saw.
+The same walk answers a request to compare the whole table, and proves now and then that everything is fresh:
+it compares every row's hash, so it finds whatever no trigger saw.
 """
 
 from collections.abc import Iterable
@@ -13,10 +13,9 @@ from freshvec.db import Connection, queries
 from freshvec.records import Key, SourceRow
 from freshvec.scans.keyset import KeysetPages
 from freshvec.source.bound import BoundSync
-from freshvec.source.rows import RowReader, is_of_the_row, source_row
+from freshvec.source.rows import MOST_CHARACTERS, RowReader, fits, is_of_the_row, source_row
 
 _SQL = queries("scans/backfill")
-_CHARACTERS = 32 * 2**20  # of text that a page may hold: with 8,192 rows, 4,096 characters each
 _FEWEST_ROWS = 16
 
 
@@ -40,45 +39,58 @@ class Backfill:
         """Whether every page has been read, though maybe not yet written."""
         return self.done or self._pages.is_exhausted
 
-    def read_page(self, limit: int) -> tuple[int, list[SourceRow]]:
-        """The next page in key order and its fence. An empty page ends the walk.
+    @property
+    def was_proven(self) -> bool:
+        """Whether everything was proven fresh before: only then is what is not fresh a fault."""
+        return self.proven_seconds_ago is not None
+
+    def draw_fence(self) -> int:
+        """The fence of the page that is read next."""
+        row = self._connection.execute(_SQL["fence"]).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def read_page(self, limit: int) -> list[SourceRow]:
+        """The next page in key order. An empty page ends the walk.
 
         Pages of long texts have fewer rows. A row whose text raises an error has that error.
         """
-        row = self._connection.execute(_SQL["fence"]).fetchone()
-        assert row is not None
         limit = min(limit, self._most_rows or limit)
         before = self._pages.after
         try:
-            found = self._pages.read(limit, fingerprint=self._bound.model.fingerprint)
+            found = self._pages.read(
+                limit, fingerprint=self._bound.model.fingerprint, most_characters=MOST_CHARACTERS
+            )
         except psycopg.Error as error:
             if not is_of_the_row(error):
                 raise
-            return row[0], self._page_by_key(limit, before)
+            return self._page_by_key(limit, before)
         rows = [source_row(columns) for columns in found]
-        self._adapt(rows, limit)
-        return row[0], rows
+        self._pages.is_exhausted = len(rows) < limit and fits(rows, len(rows))
+        self._adapt(rows)
+        return rows
 
     def _page_by_key(self, limit: int, after: Key | None) -> list[SourceRow]:
         """The same page, its keys first, so that the rows that cannot be read are found among the others."""
         pages = KeysetPages(self._connection, self._bound, _SQL["keys"], after=after)
         keys = [tuple(row) for row in pages.read(limit)]
-        self._pages = self._pages_after(pages.after)
-        self._pages.is_exhausted = pages.is_exhausted
-        return [row for row in self._rows.read(keys) if row is not None] if keys else []
+        rows = self._rows.read(keys) if keys else []
+        self._pages = self._pages_after(keys[len(rows) - 1] if rows else after)
+        self._pages.is_exhausted = pages.is_exhausted and len(rows) == len(keys)
+        return [row for row in rows if row is not None]
 
-    def _adapt(self, rows: list[SourceRow], limit: int) -> None:
-        """Bound a page in bytes as well as in rows, by what the last one held."""
-        characters = sum(len(row.text or "") for row in rows)
-        if characters > _CHARACTERS:
-            self._most_rows = max(_FEWEST_ROWS, limit // 2)
-        elif self._most_rows is not None and characters < _CHARACTERS // 4:
+    def _adapt(self, rows: list[SourceRow]) -> None:
+        """Ask for as many rows as came where texts are long: the server renders the others for nothing."""
+        if not fits(rows, len(rows)):
+            self._most_rows = max(_FEWEST_ROWS, len(rows))
+        elif self._most_rows is not None and sum(len(row.text or "") for row in rows) < MOST_CHARACTERS // 4:
             self._most_rows *= 2
 
     def restart(
         self, rescans: Iterable[int] = (), *, proves: bool = False, discards_queue: bool = False
     ) -> None:
-        """Begin the walk again, and with that answer these requests; with `discards_queue` every queue entry too.
+        """Begin the walk again, and with that answer these requests; with `discards_queue` every queue entry
+        too.
 
         The caller holds the owner's transaction.
         """
@@ -93,9 +105,13 @@ class Backfill:
         """These requests are answered. The caller holds the owner's transaction."""
         self._connection.execute(self._bound.compose(_SQL["answer_rescans"]), {"ids": list(rescans)})
 
-    def finish(self) -> None:
-        """The last page is written and the orphans are removed. The caller holds the owner's transaction."""
-        self._connection.execute(self._bound.compose(_SQL["finish"]))
+    def finish(self, found: int, vectors: int) -> None:
+        """The last page is written and the orphans are removed: `found` faults more than were noted with the
+        pages.
+
+        `vectors` were encoded again and found the same. The caller holds the owner's transaction.
+        """
+        self._connection.execute(self._bound.compose(_SQL["finish"]), {"found": found, "vectors": vectors})
         self.done, self.proves = True, False
         self.proven_seconds_ago = 0.0
 
@@ -108,5 +124,5 @@ def checkpoint(connection: Connection, bound: BoundSync, key: Key, rows: int, fo
 
     `rows` more have been passed, `found` of them were not fresh though nothing had told of them.
     """
-    given = {"after": list(key), "rows": rows, "found": found, "vectors": 0}
+    given = {"after": list(key), "rows": rows, "found": found}
     connection.execute(bound.compose(_SQL["checkpoint"]), given)

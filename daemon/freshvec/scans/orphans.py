@@ -3,6 +3,7 @@
 from freshvec.capture import queue
 from freshvec.db import Connection, queries
 from freshvec.records import Key
+from freshvec.scans.faults import faults
 from freshvec.scans.keyset import KeysetPages
 from freshvec.source.bound import BoundSync
 
@@ -10,7 +11,8 @@ _SQL = queries("scans/orphans")
 
 
 class OrphanScan:
-    """A walk over the keys of one sync's target. `embedded` and `failed` count its rows as they are passed."""
+    """A walk over the keys of one sync's target. `embedded` and `failed` count its rows as they are
+    passed."""
 
     def __init__(self, connection: Connection, bound: BoundSync) -> None:
         self._connection = connection
@@ -24,16 +26,15 @@ class OrphanScan:
     def is_done(self) -> bool:
         return self._pages.is_exhausted
 
-    def find(self, limit: int) -> list[Key]:
-        """The orphans among the next `limit` target rows."""
+    def queue(self, limit: int) -> list[Key]:
+        """Queue the orphans among the next `limit` target rows, if nothing was noted of them.
+
+        The writer removes them under its lock and its fence.
+        """
         rows = self._pages.read(limit, fingerprint=self._bound.model.fingerprint)
         self.embedded += sum(row[-3] for row in rows)
         self.failed += sum(row[-2] for row in rows)
-        return [row[:-3] for row in rows if row[-1]]
-
-    def queue(self, limit: int) -> list[Key]:
-        """The same, queued: the writer removes them under its lock and its fence."""
-        orphans = self.find(limit)
+        orphans = faults(self._connection, self._bound, [row[:-3] for row in rows if row[-1]])
         if orphans:
             queue.append(self._connection, self._bound, orphans)
         return orphans

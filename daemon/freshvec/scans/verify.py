@@ -1,26 +1,40 @@
 """Verify: compare every row's hash with its embedding's, in short reads, and say what is not fresh."""
 
+import queue as queues
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import LiteralString
+
+import psycopg
+from psycopg import sql
 
 from freshvec.capture import queue
-from freshvec.db import Connection, queries, translated
-from freshvec.records import Key
-from freshvec.scans.keyset import KeysetPages
-from freshvec.scans.orphans import OrphanScan
+from freshvec.db import WRITE_LOCK_CLASS, Connection, queries, translated
+from freshvec.encoding.batching import plan_batches
+from freshvec.encoding.dispatch import Dispatcher
+from freshvec.records import Key, Urgency, Vector
+from freshvec.scans.faults import faults
+from freshvec.scans.vectors import Stored, VectorSample
 from freshvec.source.bound import BoundSync
+from freshvec.source.rows import RowReader, is_of_the_row
 
 _SQL = queries("scans/verify")
-_PAGE = 5000
+_RANGE = 5000  # source rows
+_MOST = 2 * _RANGE  # that can be wrong in a range, if the target has no more rows in it than the source
 _EXAMPLES = 5
+WRONG_VECTOR = "wrong vector"
 
 
 @dataclass
 class Report:
-    """What was found. `problems` counts by kind: missing, different, other model, failed, orphaned."""
+    """What was found. `problems` counts by kind: missing, different, other model, failed, orphaned, wrong
+    vector."""
 
     sync: str
     rows: int = 0
+    vectors: int = 0  # that were encoded again
     problems: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[Key]] = field(default_factory=dict)
 
@@ -35,30 +49,133 @@ class Report:
 
 
 def verify(connection: Connection, bound: BoundSync, *, repair: bool = False) -> Report:
-    """Walk source and target by key. With `repair`, whatever is wrong is queued for the worker."""
+    """Walk source and target by key. With `repair`, whatever is wrong is queued for the worker.
+
+    A row that waits in the queue is not wrong: it is about to be read.
+    """
     report = Report(bound.name)
     with translated("verify", f"sync {bound.name!r}"):
-        _walk_source(connection, bound, report, repair)
-        _walk_target(connection, bound, report, repair)
+        after: Key | None = None
+        while True:
+            last = _last(connection, bound, _SQL["last"], after)
+            part = _Range(connection, bound, after, last)
+            wrong = part.wrong()
+            is_whole = last is not None
+            if len(wrong) == _MOST:  # there may be more
+                last = _last(connection, bound, _SQL["last_of_both"], after)
+                part, is_whole = _Range(connection, bound, after, last), False
+                wrong = part.wrong()
+            report.rows += _RANGE if is_whole else part.count()
+            still = faults(connection, bound, list(wrong), failed=True)
+            for key in still:
+                report.note(wrong[key], key)
+            if repair and still:
+                queue.append(connection, bound, still)
+            if last is None:
+                break
+            after = last
         if repair and report.problems:
             connection.execute(bound.compose(_SQL["ring"]))
     return report
 
 
-def _walk_source(connection: Connection, bound: BoundSync, report: Report, repair: bool) -> None:
-    pages = KeysetPages(connection, bound, _SQL["page"])
-    while not pages.is_exhausted:
-        found = pages.read(_PAGE, fingerprint=bound.model.fingerprint)
-        report.rows += len(found)
-        wrong = [(row[:-1], row[-1]) for row in found if row[-1] is not None]
-        for key, problem in wrong:
-            report.note(problem, key)
-        if repair and wrong:
-            queue.append(connection, bound, [key for key, _ in wrong])
+def verify_vectors(
+    connection: Connection,
+    bound: BoundSync,
+    dispatcher: Dispatcher,
+    report: Report,
+    rows: int,
+    *,
+    precision: str | None = None,
+    repair: bool = False,
+) -> None:
+    """Encode `rows` random rows' texts again and compare the vectors. With `repair`, wrong ones are made
+    anew."""
+    with translated("verify", f"vectors of sync {bound.name!r}"):
+        sample = VectorSample(connection, bound, rows)
+        while (read := sample.next(dispatcher.encoder)) is not None:
+            _, stored, tokens = read
+            done: queues.SimpleQueue[tuple[list[int], list[Vector | Exception]]] = queues.SimpleQueue()
+            batches = plan_batches([len(text) for text in tokens], dispatcher.budget.next_size)
+            for batch in batches:
+                chosen = [tokens[i] for i in batch.indices]
+                put = partial(_put, done, batch.indices)
+                dispatcher.submit(Urgency.BACKFILL, chosen, batch.size, put)
+            wrong: list[Stored] = []
+            for _ in batches:
+                for index, again in zip(*done.get(), strict=True):
+                    if isinstance(again, Exception):
+                        raise again
+                    report.vectors += 1
+                    if not stored[index].agrees(again, precision):
+                        wrong.append(stored[index])
+            for row in wrong:
+                report.note(WRONG_VECTOR, row.key)
+            if repair and wrong:
+                _make_known(connection, bound, wrong)
 
 
-def _walk_target(connection: Connection, bound: BoundSync, report: Report, repair: bool) -> None:
-    scan = OrphanScan(connection, bound)
-    while not scan.is_done:
-        for key in scan.queue(_PAGE) if repair else scan.find(_PAGE):
-            report.note("orphaned", key)
+def _put(
+    done: "queues.SimpleQueue[tuple[list[int], list[Vector | Exception]]]",
+    indices: list[int],
+    results: list[Vector | Exception],
+) -> None:
+    done.put((indices, results))
+
+
+def _make_known(connection: Connection, bound: BoundSync, wrong: Sequence[Stored]) -> None:
+    """Queue these rows, without the hash by which they would be found unchanged."""
+    keys = [row.key for row in wrong]
+    hashes = {"hashes": [row.content_hash for row in wrong]}
+    with connection.transaction():
+        connection.execute(bound.compose(_SQL["lock"]), {"class": WRITE_LOCK_CLASS})
+        connection.execute(bound.compose(_SQL["make_known"]), bound.key_arrays(keys) | hashes)
+        queue.append(connection, bound, keys)
+        connection.execute(bound.compose(_SQL["ring"]))
+
+
+def _last(connection: Connection, bound: BoundSync, template: LiteralString, after: Key | None) -> Key | None:
+    """The last key of the range that begins after a key; None where it is the last range."""
+    beyond = bound.compose("WHERE {beyond_after}") if after else sql.SQL("")
+    query = bound.compose(template, beyond=beyond)
+    given = {"limit": _RANGE, **(bound.key_values(after) if after else {})}
+    return connection.execute(query, given, binary=True).fetchone()
+
+
+class _Range:
+    """The rows of source and target after one key and up to another."""
+
+    def __init__(self, connection: Connection, bound: BoundSync, after: Key | None, last: Key | None) -> None:
+        self._connection = connection
+        self._bound = bound
+        conditions = ["{beyond_after}"] * (after is not None) + ["{up_to_last}"] * (last is not None)
+        self._where = bound.compose("WHERE " + " AND ".join(conditions)) if conditions else sql.SQL("")
+        self._given: dict[str, object] = {"fingerprint": bound.model.fingerprint, "most": _MOST}
+        self._given |= (bound.key_values(after) if after else {}) | (bound.last_values(last) if last else {})
+
+    def count(self) -> int:
+        (rows,) = self._connection.execute(self._query("count"), self._given).fetchone() or (0,)
+        return int(rows)
+
+    def wrong(self) -> dict[Key, str]:
+        """Keys of rows that are not as they should be, each with what is wrong."""
+        try:
+            found = self._connection.execute(self._query("range"), self._given, binary=True).fetchall()
+        except psycopg.Error as error:
+            if not is_of_the_row(error):
+                raise
+            return self._wrong_by_key()
+        return {row[:-1]: row[-1] for row in found}
+
+    def _wrong_by_key(self) -> dict[Key, str]:
+        """The same where a row's text cannot be read: it is found among the others."""
+        found = self._connection.execute(self._query("keys"), self._given, binary=True).fetchall()
+        wrong = {row[:-1]: "orphaned" for row in found if row[-1]}
+        keys = [row[:-1] for row in found if not row[-1]]
+        for key, row in zip(keys, RowReader(self._connection, self._bound).read(keys), strict=True):
+            if row is not None and not row.unchanged:
+                wrong[key] = "failed" if row.error else "different"
+        return wrong
+
+    def _query(self, name: str) -> sql.Composed:
+        return self._bound.compose(_SQL[name], range=self._where)

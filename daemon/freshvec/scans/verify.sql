@@ -1,18 +1,51 @@
--- page: the next source rows in key order that are not fresh, and the page's last key
-WITH page AS MATERIALIZED (
-  SELECT d.*, {hash} AS freshvec_hash
-    FROM (SELECT {keys}, {text} AS freshvec_text FROM {source} {beyond} ORDER BY {keys} LIMIT %(limit)s) AS d
-)
-SELECT {d_key_texts},
-       CASE WHEN d.freshvec_hash IS NULL THEN CASE WHEN t.embedding IS NOT NULL THEN 'different' END
-            WHEN t.fence IS NULL THEN 'missing'
-            WHEN t.encode_error IS NOT NULL THEN 'failed'
-            WHEN t.fingerprint <> %(fingerprint)s THEN 'other model'
-            WHEN t.content_hash IS DISTINCT FROM d.freshvec_hash THEN 'different'
-            WHEN t.embedding IS NULL THEN 'missing'
-       END
-  FROM page AS d LEFT JOIN {target} AS t ON {d_is_t}
- ORDER BY {d_keys}
+-- last: the last key of the next range, which holds so many source rows
+SELECT {d_key_texts} FROM {source} AS d {beyond} ORDER BY {d_keys} OFFSET %(limit)s - 1 LIMIT 1
+
+-- last_of_both: the same where the target has far more rows than the source: it holds at most so many of each
+SELECT {d_key_texts}
+  FROM ((SELECT {keys} FROM {source} {beyond} ORDER BY {keys} OFFSET %(limit)s - 1 LIMIT 1)
+        UNION ALL
+        (SELECT {keys} FROM {target} {beyond} ORDER BY {keys} OFFSET %(limit)s - 1 LIMIT 1)) AS d
+ ORDER BY {d_keys} LIMIT 1
+
+-- range: keys of one range whose source and target rows do not fit, and what is wrong. The text is rendered
+-- once, and both tables are passed in the order of their keys.
+SELECT {d_or_t_key_texts}, f.problem
+  FROM (SELECT d.*, {hash} AS freshvec_hash
+          FROM (SELECT d.*, {shown} AS freshvec_text
+                  FROM (SELECT {keys}, true AS freshvec_is_there, {rendered} AS freshvec_rendered
+                          FROM {source} {range} OFFSET 0) AS d
+                OFFSET 0) AS d
+         OFFSET 0) AS d
+  FULL JOIN (SELECT {keys}, content_hash, fingerprint, encode_error, embedding IS NOT NULL AS is_embedded
+               FROM {target} {range} OFFSET 0) AS t ON {d_is_t}
+ CROSS JOIN LATERAL (
+   SELECT CASE WHEN d.freshvec_is_there IS NULL THEN 'orphaned'
+               WHEN d.freshvec_hash IS NULL THEN CASE WHEN t.is_embedded THEN 'different' END
+               WHEN t.is_embedded AND t.content_hash = d.freshvec_hash AND t.fingerprint = %(fingerprint)s
+                    AND t.encode_error IS NULL THEN NULL
+               WHEN t.is_embedded IS NULL THEN 'missing'
+               WHEN t.encode_error IS NOT NULL THEN 'failed'
+               WHEN t.fingerprint <> %(fingerprint)s THEN 'other model'
+               WHEN t.content_hash IS DISTINCT FROM d.freshvec_hash THEN 'different'
+               ELSE 'missing' END AS problem) AS f
+ WHERE f.problem IS NOT NULL LIMIT %(most)s
+
+-- count: how many source rows a range has that is not known to hold as many as were asked for
+SELECT count(*) FROM {source} {range}
+
+-- keys: the keys of a range in which a row's text cannot be read, and whether only the target has them
+SELECT {d_or_t_key_texts}, d.freshvec_is_there IS NULL
+  FROM (SELECT {keys}, true AS freshvec_is_there FROM {source} {range} OFFSET 0) AS d
+  FULL JOIN (SELECT {keys} FROM {target} {range} OFFSET 0) AS t ON {d_is_t}
+
+-- make_known: a row with a wrong vector is fresh to who compares hashes, so it loses its hash
+UPDATE {target} AS t SET content_hash = NULL
+  FROM unnest({key_params}, %(hashes)s::bytea[]) AS k ({k}, content_hash)
+ WHERE {t_is_k} AND t.content_hash = k.content_hash
+
+-- lock: among those who write
+SELECT pg_advisory_xact_lock_shared(%(class)s, hashtext({sync_name}))
 
 -- ring: wake the worker
 SELECT freshvec.ring({sync_name})

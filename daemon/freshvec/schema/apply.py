@@ -1,4 +1,5 @@
-"""Apply and remove: make a sync's objects in the database as planned, bind it to its table, and take it all away."""
+"""Apply and remove: make a sync's objects in the database as planned, bind it to its table, and take it all
+away."""
 
 from dataclasses import replace
 

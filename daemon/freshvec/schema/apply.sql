@@ -8,12 +8,13 @@ SELECT pg_sleep(%(seconds)s)
 SELECT pg_advisory_xact_lock(%(class)s, hashtext(%(name)s))
 
 -- insert_sync: make a sync known
-INSERT INTO freshvec.sync (name, source_schema, source_table, source_oid, target_schema, target_table, model, fingerprint,
-                           definition, shape)
-VALUES (%(name)s, %(source_schema)s, %(source_table)s, %(source_oid)s, %(target_schema)s, %(target_table)s, %(model)s,
-        %(fingerprint)s, '', '')
+INSERT INTO freshvec.sync (name, source_schema, source_table, source_oid, target_schema, target_table,
+                           model, fingerprint, definition, shape)
+VALUES (%(name)s, %(source_schema)s, %(source_table)s, %(source_oid)s, %(target_schema)s, %(target_table)s,
+        %(model)s, %(fingerprint)s, '', '')
 
--- define_sync: note what is applied; what is defined otherwise, or may have changed unseen, is walked from the beginning
+-- define_sync: note what is applied; what is defined otherwise, or may have changed unseen, is walked from
+-- the beginning
 UPDATE freshvec.sync
    SET definition = %(definition)s, shape = %(shape)s, identity = %(identity)s, granted = %(granted)s,
        rows_embedded = CASE WHEN fingerprint = %(fingerprint)s AND source_oid = %(source_oid)s::oid
@@ -27,7 +28,6 @@ UPDATE freshvec.sync
        walk_proves = walk_proves AND NOT %(walk)s,
        walk_rows = CASE WHEN %(walk)s THEN 0 ELSE walk_rows END,
        walk_found = CASE WHEN %(walk)s THEN 0 ELSE walk_found END,
-       walk_vectors = CASE WHEN %(walk)s THEN 0 ELSE walk_vectors END,
        walk_started_at = CASE WHEN %(walk)s THEN now() ELSE walk_started_at END
  WHERE name = %(name)s
 RETURNING id, generation
@@ -51,7 +51,8 @@ SELECT target_schema, target_table FROM freshvec.sync WHERE name = %(name)s
 SELECT name FROM freshvec.sync ORDER BY name
 
 -- forget: nothing is known of a removed sync
-WITH gone AS (DELETE FROM freshvec.rescan WHERE sync = %(name)s) DELETE FROM freshvec.sync WHERE name = %(name)s
+WITH gone AS (DELETE FROM freshvec.rescan WHERE sync = %(name)s)
+DELETE FROM freshvec.sync WHERE name = %(name)s
 
 -- ask_for_walk: have the owner compare the whole table
 SELECT freshvec.ask_for_walk(%(name)s, %(reason)s)

@@ -1,4 +1,5 @@
-"""Identity: what a sync is bound to, as the catalogue has it, in one cheap query; and what a difference means."""
+"""Identity: what a sync is bound to, as the catalogue has it, in one cheap query; and what a difference
+means."""
 
 import json
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ _PARTIAL = ("members", "triggers")  # a partition that came or went changes thes
 class Difference:
     """What changed between two identities.
 
-    `whole`: changes may have been missed anywhere, so everything is walked. `added` and `has_lost_members`: tables of
-    the family that came and went, the rest being as it was. `access`: who may read the source.
+    `whole`: changes may have been missed anywhere, so everything is walked. `added` and `has_lost_members`:
+    tables of the family that came, or that changes may have been missed of, and that went; the rest is as it
+    was. `access`: who may read the source.
     """
 
     whole: bool
@@ -64,7 +66,8 @@ def applied(connection: Connection, name: str) -> str:
 
 
 def noted(planned: str, now: str, *, has_made: bool) -> str:
-    """The identity to note after a plan was carried out: our objects as they are now, the rest as it was planned.
+    """The identity to note after a plan was carried out: of our objects what is there now, of the rest what
+    was planned.
 
     So whatever the application changed meanwhile is a difference at the next look.
     """
@@ -85,25 +88,31 @@ def difference(before: str, now: str) -> Difference:
     old, new = json.loads(before), json.loads(now)
     access = old["access"] != new["access"] or old["security"] != new["security"]
     others = [name for name in new if name not in (*_PARTIAL, "access", "security")]
-    old_members, new_members = old["members"] or {}, new["members"] or {}
+    old_members, new_members = _members(old), _members(new)
     kept = old_members.keys() & new_members.keys()
-    same = (
-        all(old[name] == new[name] for name in others)
-        and all(old_members[oid] == new_members[oid] for oid in kept)
-        and _triggers_of(old, kept) == _triggers_of(new, kept)
-    )
-    added = tuple(int(oid) for oid in new_members if oid not in old_members)
+    # Of a member that has another file or other triggers than it had, changes may have been missed; of it
+    # alone, unless it is the source itself. Where that is so of most of them, a walk is cheaper than to queue
+    # their rows.
+    missed = {oid for oid in kept if old_members[oid] != new_members[oid]}
+    is_whole = str(new["source"]) in missed or 2 * len(missed) > len(kept)
+    same = all(old[name] == new[name] for name in others) and not is_whole
+    added = (new_members.keys() - old_members.keys()) | missed
+    lost = len(kept) < len(old_members) or bool(missed)
     return Difference(
         whole=not same,
-        added=added if same else (),
-        has_lost_members=same and len(kept) < len(old_members),
+        added=tuple(sorted(map(int, added))) if same else (),
+        has_lost_members=same and lost,
         access=access,
     )
 
 
-def _triggers_of(identity: dict[str, Any], members: set[str]) -> dict[str, str]:
-    triggers = identity["triggers"] or {}
-    return {name: state for name, state in triggers.items() if name.split(" ", 1)[0] in members}
+def _members(identity: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """File and triggers of each table of the family, by oid."""
+    triggers = sorted((identity["triggers"] or {}).items())
+    return {
+        oid: (file, *(trigger for trigger in triggers if trigger[0].split(" ", 1)[0] == oid))
+        for oid, file in (identity["members"] or {}).items()
+    }
 
 
 def _text(*names: str) -> str:

@@ -33,7 +33,8 @@ def exclusive(connection: Connection) -> Iterator[None]:
 
 def is_bootstrapped(connection: Connection) -> bool:
     """Whether the freshvec schema has been made."""
-    row = connection.execute(_SQL["exists"]).fetchone()
+    with translated("look into", "schema freshvec"):
+        row = connection.execute(_SQL["exists"]).fetchone()
     return bool(row and row[0])
 
 
@@ -43,7 +44,8 @@ def pending(connection: Connection, folder: Path | None = None) -> list[Path]:
     files = {path.name: path for path in sorted(folder.glob("[0-9][0-9][0-9][0-9]_*.sql"))}
     applied: dict[str, str] = {}
     if is_bootstrapped(connection):
-        applied = dict(connection.execute(_SQL["applied"]).fetchall())
+        with translated("look into", "schema freshvec"):
+            applied = dict(connection.execute(_SQL["applied"]).fetchall())
     for name, checksum in applied.items():
         if name not in files:
             raise SchemaError(

@@ -37,8 +37,9 @@ class Applied:
 class Plan:
     """What a sync needs in the database.
 
-    `shape` are all its objects, `lacking` what must be run to have them, `access` what is still to be granted or
-    revoked, `readers` who then may read the target. `applied` is None while the database does not know the sync.
+    `shape` are all its objects, `lacking` what must be run to have them, `access` what is still to be granted
+    or revoked, `readers` who then may read the target. `applied` is None while the database does not know the
+    sync.
     """
 
     bound: BoundSync
@@ -74,8 +75,9 @@ class Plan:
 
     @property
     def needs_objects(self) -> bool:
-        """Whether queue, target or functions are to be made: without them nothing can run."""
-        return bool(set(self.lacking) & set(self.shape))
+        """Whether queue, target or functions are to be made: without them nothing can run. Triggers alone may
+        wait."""
+        return self.shape[0] in self.lacking  # all of the shape is run, or only what mends the triggers
 
     def without_ddl(self) -> "Plan":
         """The same binding, with nothing made, mended or granted. Who was given the target stays noted."""
@@ -108,12 +110,15 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
     if applied is not None:
         bound = replace(bound, id=applied.id, generation=applied.generation)
     planned = replace(planned, bound=bound, applied=applied)
-    access = table.access(connection, bound, list(applied.granted) if applied else [], worker_role)
+    lacking = _lacking(connection, planned, existing)
+    given = list(applied.granted) if applied else []
+    is_renewed = any(statement.startswith("DROP VIEW") for statement in lacking)
+    access = table.access(connection, bound, given, worker_role, is_renewed=is_renewed)
     rights = [] if _has_schema_rights(connection, worker_role) else _schema_rights(worker_role)
     now, _ = identity.read(connection, bound)
     return replace(
         planned,
-        lacking=_lacking(connection, planned, existing),
+        lacking=lacking,
         access=_text(connection, rights + access.ddl),
         readers=tuple(role or "" for role in access.granted),
         difference=identity.difference(applied.identity if applied else "", now),
@@ -135,7 +140,8 @@ def _bind(connection: Connection, sync: Sync, model: Model, *, knows: bool) -> B
 
 
 def _lacking(connection: Connection, planned: Plan, existing: table.Existing | None) -> tuple[str, ...]:
-    """The DDL to be run: all of it where an object is missing or made otherwise, else what mends the triggers."""
+    """The DDL to be run: all of it where an object is missing or made otherwise, else what mends the
+    triggers."""
     bound, applied = planned.bound, planned.applied
     found_queue = table.describe(connection, ("freshvec", f"queue_{bound.name}"))
     ddl: list[sql.Composed] = []

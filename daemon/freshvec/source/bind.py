@@ -111,7 +111,8 @@ def _relations(connection: Connection, sync: Sync, oid: int) -> tuple[Relation, 
     rows = connection.execute(_SQL["relations"], {"oid": oid}).fetchall()
     for _, schema, table, kind in rows:
         if kind == "f":
-            problem = f"its partition or child {schema}.{table} is a foreign table, whose changes no trigger here sees"
+            child = f"its partition or child {schema}.{table} is a foreign table"
+            problem = f"{child}, whose changes no trigger here sees"
             raise _refused(sync, problem, "Detach it, or name the tables that are here.")
     return tuple(Relation(number, (schema, table), kind == "p") for number, schema, table, kind in rows)
 

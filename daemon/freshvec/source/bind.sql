@@ -9,17 +9,15 @@ SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text,
  WHERE c.relname = %(table)s
    AND n.nspname = coalesce(%(schema)s::text, 'public')
 
--- renamed: the name that an applied sync's table has now
-SELECT c.oid::regclass::text FROM pg_class c WHERE c.oid = (
-  SELECT source_oid FROM freshvec.sync WHERE name = %(name)s)
-
--- key: the columns of the primary key, or of the first unique index that allows no NULL: with collation and operators
+-- key: the columns of the primary key, or of the first unique index that allows no NULL: with collation and
+-- operators
 SELECT a.attname::text, a.attnum::int, format_type(a.atttypid, a.atttypmod), a.atttypid::bigint,
        CASE WHEN a.attcollation <> 0 THEN ARRAY[cn.nspname::text, co.collname::text] END,
        ARRAY[en.nspname::text, eq.oprname::text], ARRAY[gn.nspname::text, gt.oprname::text]
   FROM (SELECT i.indexrelid, i.indrelid, i.indkey, i.indclass, i.indnkeyatts
           FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid JOIN pg_am ON pg_am.oid = ic.relam
-         WHERE amname = 'btree' AND i.indrelid = %(oid)s::oid AND i.indisunique AND i.indisvalid AND i.indimmediate
+         WHERE amname = 'btree' AND i.indrelid = %(oid)s::oid
+           AND i.indisunique AND i.indisvalid AND i.indimmediate
            AND i.indpred IS NULL AND i.indexprs IS NULL
            AND NOT EXISTS (SELECT FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) AS k (attnum)
                              JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
@@ -65,5 +63,6 @@ SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text
 SELECT {text} AS freshvec_text FROM {source} WHERE false
 
 -- vector_schema: where pgvector lives, and whether the server could install it
-SELECT (SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'),
+SELECT (SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+         WHERE e.extname = 'vector'),
        EXISTS (SELECT FROM pg_available_extensions WHERE name = 'vector')

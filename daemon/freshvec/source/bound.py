@@ -10,7 +10,7 @@ from freshvec.config import Sync
 from freshvec.db import quoted, verbatim
 from freshvec.records import Key, Model
 from freshvec.source import blank
-from freshvec.source.key import KeyColumn, beyond
+from freshvec.source.key import KeyColumn, beyond, up_to
 
 # A token is rarely longer than a few letters: this many characters per token hold more than a model reads,
 # and keep a page of megabyte texts from filling the memory.
@@ -31,8 +31,8 @@ class Relation:
 class BoundSync:
     """A sync bound to the database: names resolved, key and types known. `id` is 0 until it is applied.
 
-    `watched` are the columns whose change is a change of the text. `is_family`: the source has partitions, children
-    or a parent, so that a statement on another table may change its rows.
+    `watched` are the columns whose change is a change of the text. `is_family`: the source has partitions,
+    children or a parent, so that a statement on another table may change its rows.
     """
 
     id: int
@@ -79,24 +79,12 @@ class BoundSync:
     @property
     def text(self) -> sql.Composable:
         """The text of a row over the source's own column names; NULL where there is nothing to embed."""
-        rendered = sql.SQL('({} COLLATE "C")').format(self._rendered())
-        wanted = blank.shows_something(rendered, self.encoding)
-        if self.sync.where:
-            wanted = sql.SQL("({}) AND {}").format(verbatim(self.sync.where), wanted)
-        return sql.SQL("CASE WHEN {} THEN {} END").format(wanted, rendered)
-
-    def _rendered(self) -> sql.Composable:
-        if self.sync.columns is None:
-            return sql.SQL("({})::text").format(verbatim(self.sync.expression or ""))
-        columns = [quoted(column) for column in self.sync.columns]
-        if len(columns) <= _MOST_ARGUMENTS:
-            return sql.SQL("concat_ws(E'\\n', {})").format(_list(columns))
-        one = "CASE WHEN {0} IS NOT NULL THEN concat({0}) END"
-        return sql.SQL("concat_ws(E'\\n', VARIADIC ARRAY[{}])").format(_list(_each(one, columns)))
+        return text_of(self.sync, self.encoding)
 
     @property
     def max_characters(self) -> int:
-        """Characters of a text that are read at first; only where they do not fill the model is it read whole."""
+        """Characters of a text that are read at first; only where they do not fill the model is it read
+        whole."""
         return self.model.max_tokens * CHARACTERS_PER_TOKEN
 
     def keys(self, alias: str | None = None) -> list[sql.Composable]:
@@ -108,7 +96,9 @@ class BoundSync:
 
         In all templates `d` is a row of the source, `t` of the target, and `k` a key that was given.
         """
-        return sql.SQL(template).format(**(self._names() | self._text_parts() | self._key_parts() | more))
+        return sql.SQL(template).format(
+            **(self._names() | self._text_parts() | self._key_lists() | self._key_conditions() | more)
+        )
 
     def _names(self) -> dict[str, sql.Composable]:
         """What the sync's objects are called."""
@@ -128,6 +118,12 @@ class BoundSync:
         """The text, its hash, and what is made of them."""
         return {
             "text": self.text,
+            # The same in two steps, for queries over many rows: what is rendered over the source's columns,
+            # once, and the text made of it.
+            "rendered": _wanted(self.sync, _collated(self.sync)),
+            "shown": sql.SQL("CASE WHEN {} THEN freshvec_rendered END").format(
+                blank.shows_something(sql.SQL("freshvec_rendered"), self.encoding)
+            ),
             "hash": sql.SQL("substring(sha256(convert_to(freshvec_text, 'UTF8')) FROM 1 FOR 16)"),
             # A row without text is fresh where the target has no row of it.
             "unchanged": sql.SQL(
@@ -141,20 +137,14 @@ class BoundSync:
             "fingerprint": sql.Literal(self.model.fingerprint),
         }
 
-    def _key_parts(self) -> dict[str, sql.Composable]:
-        """Key columns: as lists, as texts, as typed columns, as conditions. `k1`, `k2`… stand for given ones."""
+    def _key_lists(self) -> dict[str, sql.Composable]:
+        """Key columns: as lists, as texts, as typed columns. `k1`, `k2`… stand for given ones."""
         numbered = [quoted(f"k{i}") for i, _ in enumerate(self.key, 1)]
         placeholders = [sql.SQL(f"%(k{i})s") for i, _ in enumerate(self.key, 1)]
         types = [column.declared for column in self.key]
         plain = [verbatim(column.type) for column in self.key]
         given = _list(_each("{}::text[]", placeholders))
-        k_typed = [column.cast(quoted("k", f"k{i}")) for i, column in enumerate(self.key, 1)]
-        after = [
-            column.cast(sql.SQL("{}::text").format(p))
-            for column, p in zip(self.key, placeholders, strict=True)
-        ]
         d, t = self.keys("d"), self.keys("t")
-        g = [quoted("g", f"k{i}") for i, _ in enumerate(self.key, 1)]
         return {
             # lists of columns
             "keys": _list(self.keys()),
@@ -163,10 +153,9 @@ class BoundSync:
             "t_keys": _list(t),
             "k": _list(numbered),
             "d_keys_as_k": _list(_each("{} AS {}", d, numbered)),
-            "g_keys": _list(g),
-            "k_typed": _list(k_typed),
+            "g_keys": _list(self._given("g")),
+            "k_typed": _list(self._typed()),
             # the same as texts: how keys travel between Postgres and the daemon
-            "key_texts": _list(_each("{}::text", self.keys())),
             "d_key_texts": _list(_each("{}::text", d)),
             "t_key_texts": _list(_each("{}::text", t)),
             "k_texts": _list(_each("{}::text", numbered)),
@@ -176,18 +165,37 @@ class BoundSync:
             "key_arguments": _list(plain),
             # rows of key texts, given as one text[] parameter per key column
             "key_params": given,
+            "d_or_t_key_texts": _list(_each("coalesce({}, {})::text", d, t)),
             "given_keys": sql.SQL("unnest({}) WITH ORDINALITY AS k ({}, place)").format(
                 given, _list(numbered)
             ),
-            # conditions
-            "d_is_k": self.same(d, k_typed),
-            "t_is_k": self.same(t, k_typed),
-            "t_is_g": self.same(t, g),
+        }
+
+    def _key_conditions(self) -> dict[str, sql.Composable]:
+        """Which rows have which key, and which come after one that is given."""
+        after = [column.cast(sql.SQL(f"%(k{i})s::text")) for i, column in enumerate(self.key, 1)]
+        last = [column.cast(sql.SQL(f"%(last{i})s::text")) for i, column in enumerate(self.key, 1)]
+        arguments: list[sql.Composable] = [sql.SQL(f"${i}") for i, _ in enumerate(self.key, 1)]
+        d, t = self.keys("d"), self.keys("t")
+        return {
+            "d_is_k": self.same(d, self._typed()),
+            "t_is_k": self.same(t, self._typed()),
+            "t_is_g": self.same(t, self._given("g")),
             "d_is_t": self.same(d, t),
-            "d_is_argument": self.same(d, [sql.SQL(f"${i}") for i, _ in enumerate(self.key, 1)]),
+            "d_is_g": self.same(d, self._given("g")),
+            "q_is_g": self.same(self._given("q"), self._given("g")),
+            "d_is_argument": self.same(d, arguments),
             "beyond_after": beyond(self.key, self.keys(), after),
             "t_beyond_after": beyond(self.key, t, after),
+            "up_to_last": up_to(self.key, self.keys(), last),
         }
+
+    def _given(self, alias: str) -> list[sql.Composable]:
+        return [quoted(alias, f"k{i}") for i, _ in enumerate(self.key, 1)]
+
+    def _typed(self) -> list[sql.Composable]:
+        """Given keys, which are texts, as values of the key's types."""
+        return [column.cast(given) for column, given in zip(self.key, self._given("k"), strict=True)]
 
     def same(self, left: list[sql.Composable], right: list[sql.Composable]) -> sql.Composable:
         """Whether two keys are one, column by column, as the key's index decides it."""
@@ -201,6 +209,40 @@ class BoundSync:
     def key_values(self, key: Key) -> dict[str, str]:
         """Parameters for `{beyond_after}`."""
         return {f"k{i}": part for i, part in enumerate(key, 1)}
+
+    def last_values(self, key: Key) -> dict[str, str]:
+        """Parameters for `{up_to_last}`."""
+        return {f"last{i}": part for i, part in enumerate(key, 1)}
+
+
+def text_of(sync: Sync, encoding: str) -> sql.Composable:
+    """The text of a row as a sync declares it, in a database of that encoding."""
+    rendered = _collated(sync)
+    wanted = blank.shows_something(rendered, encoding)
+    if sync.where:
+        wanted = sql.SQL("({}) AND {}").format(verbatim(sync.where), wanted)
+    return sql.SQL("CASE WHEN {} THEN {} END").format(wanted, rendered)
+
+
+def _wanted(sync: Sync, rendered: sql.Composable) -> sql.Composable:
+    """`rendered` of the rows that `where` chooses."""
+    if not sync.where:
+        return rendered
+    return sql.SQL("CASE WHEN {} THEN {} END").format(verbatim(sync.where), rendered)
+
+
+def _collated(sync: Sync) -> sql.Composable:
+    return sql.SQL('({} COLLATE "C")').format(_rendered(sync))
+
+
+def _rendered(sync: Sync) -> sql.Composable:
+    if sync.columns is None:
+        return sql.SQL("({})::text").format(verbatim(sync.expression or ""))
+    columns = [quoted(column) for column in sync.columns]
+    if len(columns) <= _MOST_ARGUMENTS:
+        return sql.SQL("concat_ws(E'\\n', {})").format(_list(columns))
+    one = "CASE WHEN {0} IS NOT NULL THEN concat({0}) END"
+    return sql.SQL("concat_ws(E'\\n', VARIADIC ARRAY[{}])").format(_list(_each(one, columns)))
 
 
 def view_of(target: tuple[str, str]) -> tuple[str, str]:

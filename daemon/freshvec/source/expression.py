@@ -1,7 +1,8 @@
-"""What a text depends on: the columns whose change must be noticed, and whether it is a function of the row alone.
+"""What a text depends on: the columns whose change must be noticed, and whether it is a function of the row
+alone.
 
-A text that also depends on the time, on another table or on chance would change without any trigger seeing it, so
-it is refused. What depends on the session's settings only is fine: our sessions pin them (db.py).
+A text that also depends on the time, on another table or on chance would change without any trigger seeing
+it, so it is refused. What depends on the session's settings only is fine: our sessions pin them (db.py).
 """
 
 import re
@@ -15,7 +16,8 @@ from freshvec.errors import SchemaError
 
 _SQL = queries("source/expression")
 
-# Functions that Postgres calls STABLE because they depend on settings such as the time zone, and on nothing else.
+# Functions that Postgres calls STABLE because they depend on settings such as the time zone, and on nothing
+# else.
 _BY_SETTINGS_ALONE = frozenset(
     [
         "concat",
@@ -154,7 +156,8 @@ def _probe(
 
 
 def _functions(connection: Connection, sync: Sync, tree: str) -> tuple[int, ...]:
-    """The functions of the parsed text that are not Postgres's own. Raises SchemaError for what is not of the row."""
+    """The functions of the parsed text that are not Postgres's own. Raises SchemaError for what is not of the
+    row."""
     for node, problem in _FORBIDDEN.items():
         if f"{{{node} " in tree:
             raise _refused(sync, problem)

@@ -12,7 +12,8 @@ SELECT ev_action::text FROM pg_rewrite WHERE ev_class = 'pg_temp.freshvec_probe'
 
 -- functions: what is known of functions and of the operators' functions
 SELECT p.oid::bigint, n.nspname::text, p.proname::text, p.pronargs::int, p.provolatile::text, p.proretset,
-       o.rolsuper OR o.rolname = current_user OR NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
+       o.rolsuper OR o.rolname = current_user
+         OR NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
        o.rolname::text
   FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_roles o ON o.oid = p.proowner
  WHERE p.oid = ANY (%(functions)s::oid[])

@@ -28,7 +28,8 @@ class KeyColumn:
         return sql.SQL("{} COLLATE {}").format(verbatim(self.type), quoted(*self.collation))
 
     def cast(self, value: sql.Composable) -> sql.Composable:
-        """`value`, a text, as a value of this column. The parentheses are there because COLLATE binds looser."""
+        """`value`, a text, as a value of this column. The parentheses are there because COLLATE binds
+        looser."""
         typed = sql.SQL("{}::{}").format(value, verbatim(self.type))
         if self.collation is None:
             return typed
@@ -44,8 +45,8 @@ def beyond(
 ) -> sql.Composable:
     """Whether the key `left` comes after the key `right` in the key's index.
 
-    A comparison of rows is an index condition at any place of the table, but looks its operators up by the search
-    path, where those of an extension's types are not.
+    A comparison of rows is an index condition at any place of the table, but looks its operators up by the
+    search path, where those of an extension's types are not.
     """
     if len(columns) > 1 and all(column.greater[0] == "pg_catalog" for column in columns):
         return sql.SQL("({}) > ({})").format(sql.SQL(", ").join(left), sql.SQL(", ").join(right))
@@ -56,6 +57,19 @@ def beyond(
     rest = beyond(columns[1:], left[1:], right[1:])
     at_least = sql.SQL("NOT {} {} {}").format(right[0], _operator(columns[0].greater), left[0])
     return sql.SQL("{} AND ({} OR {} AND ({}))").format(at_least, condition, same, rest)
+
+
+def up_to(
+    columns: Sequence[KeyColumn], left: Sequence[sql.Composable], right: Sequence[sql.Composable]
+) -> sql.Composable:
+    """Whether the key `left` comes no later than the key `right`: the opposite of `beyond`, as an index
+    condition."""
+    if len(columns) > 1 and all(column.greater[0] == "pg_catalog" for column in columns):
+        return sql.SQL("({}) <= ({})").format(sql.SQL(", ").join(left), sql.SQL(", ").join(right))
+    first = sql.SQL("NOT {} {} {}").format(left[0], _operator(columns[0].greater), right[0])
+    if len(columns) == 1:
+        return first
+    return sql.SQL("{} AND NOT ({})").format(first, beyond(columns, left, right))
 
 
 def _operator(name: tuple[str, str]) -> sql.Composable:

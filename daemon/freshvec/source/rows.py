@@ -12,6 +12,9 @@ from freshvec.source.bound import BoundSync
 _SQL = queries("source/rows")
 # Classes of errors that a row's own values cause: data, constraints of domains, functions' own exceptions.
 _OF_THE_ROW = ("0A", "21", "22", "23", "2F", "38", "39", "P0")
+# Characters of text that one read may bring, up to the row that goes beyond: what bounds the memory, since a
+# page of 8,192 rows for a model that reads 8,192 tokens could else hold gigabytes.
+MOST_CHARACTERS = 16 * 2**20
 
 
 class RowReader:
@@ -25,9 +28,10 @@ class RowReader:
     def read(self, keys: Sequence[Key], *, whole: bool = False) -> list[SourceRow | None]:
         """The source row of each key, None where there is none any more.
 
-        Texts come cut at `max_characters`, unless `whole` is asked for. The text of a row whose vector in the target
-        is of this very text stays where it is. A row whose text raises an error has that error; its neighbours are
-        found by halving.
+        Where the texts are too long to be read together, only those of the first keys come: the answer is
+        shorter than `keys`, though never empty. Texts come cut at `max_characters`, unless `whole` is asked
+        for. The text of a row whose vector in the target is of this very text stays where it is. A row whose
+        text raises an error has that error; its neighbours are found by halving.
         """
         try:
             found = self._read(keys, whole)
@@ -37,18 +41,25 @@ class RowReader:
             if len(keys) == 1:
                 return [_failed(keys[0], error)]
             middle = len(keys) // 2
-            return self.read(keys[:middle], whole=whole) + self.read(keys[middle:], whole=whole)
+            first = self.read(keys[:middle], whole=whole)
+            return first + self.read(keys[middle:], whole=whole) if fits(first, middle) else first
         rows: list[SourceRow | None] = [None] * len(keys)
         for row in found:
             rows[row[-1] - 1] = source_row(row[:-1])
-        return rows
+        return rows if fits(rows, len(keys)) else rows[: found[-1][-1]]
 
     def _read(self, keys: Sequence[Key], whole: bool) -> list[tuple[Any, ...]]:
         params = self._bound.key_arrays(list(keys)) | {
             "fingerprint": self._bound.model.fingerprint,
             "characters": None if whole else self._bound.max_characters,
+            "most_characters": MOST_CHARACTERS,
         }
         return self._connection.execute(self._query, params, binary=True).fetchall()
+
+
+def fits(rows: Sequence[SourceRow | None], limit: int) -> bool:
+    """Whether all of a read's rows came: not fewer than `limit` because their texts are too long."""
+    return len(rows) == limit and sum(len(row.text or "") for row in rows if row) < MOST_CHARACTERS
 
 
 def source_row(row: tuple[Any, ...]) -> SourceRow:
@@ -59,6 +70,15 @@ def source_row(row: tuple[Any, ...]) -> SourceRow:
 def is_of_the_row(error: psycopg.Error) -> bool:
     """Whether a row's own values caused the error, so that its neighbours can be read."""
     return (error.sqlstate or "").startswith(_OF_THE_ROW)
+
+
+def without_last_word(text: str, limit: int) -> str:
+    """A text that was cut at `limit` characters, without the word that the cut may have gone through.
+
+    Half a word has other tokens than the whole one. What is left has the tokens that the whole text begins
+    with; of one endless word that is nothing. Only a space or a new line ends a word in every tokenizer.
+    """
+    return text if len(text) < limit else text[: max(text.rfind(" "), text.rfind("\n"), 0)]
 
 
 def _failed(key: Key, error: psycopg.Error) -> SourceRow:

@@ -19,7 +19,8 @@ class Hit:
 def search(
     connection: Connection, bound: BoundSync, query: Vector, limit: int, width: int = 200
 ) -> list[Hit]:
-    """The `limit` rows nearest to `query` `[dimension]`, nearest first, with the first `width` characters of text."""
+    """The `limit` rows nearest to `query` `[dimension]`, nearest first, with the first `width` characters of
+    text."""
     plain = bound.sync.target.type == "real[]"
     statement = bound.compose(
         _SQL["nearest_plain" if plain else "nearest"], schema=quoted(bound.vector_schema or "public")

@@ -1,4 +1,5 @@
-"""The target table: one row per source row that has a text, its embedding and what that was made from; and its view."""
+"""The target table: one row per source row that has a text, its embedding and what that was made from; and
+its view."""
 
 from dataclasses import dataclass
 
@@ -36,7 +37,8 @@ def describe(connection: Connection, name: tuple[str, str]) -> Existing | None:
 def following(
     connection: Connection, bound: BoundSync, existing: Existing, queue_oid: int | None
 ) -> list[sql.Composed]:
-    """The DDL by which an existing target and queue follow the key of the source; for another key they begin anew."""
+    """The DDL by which an existing target and queue follow the key of the source; for another key they begin
+    anew."""
     declared = [(c.name, c.type, list(c.collation) if c.collation else None) for c in bound.key]
     has = [tuple(row) for row in connection.execute(_SQL["columns"], {"oid": existing.oid})]
     if has == declared:
@@ -72,17 +74,25 @@ class Access:
     ddl: list[sql.Composed]
 
 
-def access(connection: Connection, bound: BoundSync, granted: list[str], worker_role: str | None) -> Access:
+def access(
+    connection: Connection,
+    bound: BoundSync,
+    granted: list[str],
+    worker_role: str | None,
+    *,
+    is_renewed: bool = False,
+) -> Access:
     """Who may read the source may read its embeddings, and only as long; the worker's role may do its work.
 
-    `granted` are the roles that were given it before, "" for everybody.
+    `granted` are the roles that were given it before, "" for everybody. `is_renewed`: view or target are made
+    anew first, and what was granted goes with the old ones.
     """
     names = {"oid": bound.source_oid, "target": _text(*bound.target_name), "view": _text(*bound.view_name)}
     readers: dict[str | None, bool] = dict(connection.execute(_SQL["readers"], names).fetchall())
     ddl = [
         bound.compose(_SQL["grant"], role=_role(role))
         for role in sorted(readers, key=str)
-        if not readers[role]
+        if is_renewed or not readers[role]
     ]
     known = {role for (role,) in connection.execute(_SQL["known_roles"], {"roles": granted})} | {""}
     lost = [role or None for role in granted if role in known and (role or None) not in readers]
@@ -91,7 +101,7 @@ def access(connection: Connection, bound: BoundSync, granted: list[str], worker_
         for role in lost
         if role is None or role != worker_role
     ]
-    if worker_role and not _has_rights(connection, bound, worker_role):
+    if worker_role and (is_renewed or not _has_rights(connection, bound, worker_role)):
         ddl.append(bound.compose(_SQL["grant_worker"], role=quoted(worker_role)))
     return Access(list(readers), ddl)
 
@@ -102,7 +112,10 @@ def _has_rights(connection: Connection, bound: BoundSync, role: str) -> bool:
         "target": _text(*bound.target_name),
         "queue": _text("freshvec", f"queue_{bound.name}"),
     }
-    if describe(connection, bound.target_name) is None:
+    if any(
+        describe(connection, name) is None
+        for name in (bound.target_name, ("freshvec", f"queue_{bound.name}"))
+    ):
         return False
     row = connection.execute(_SQL["worker_rights"], {"role": role, **tables}).fetchone()
     return bool(row and row[0])
@@ -127,7 +140,8 @@ def removal(sync_name: str, target: tuple[str, str]) -> sql.Composed:
 
 
 def check_existing(connection: Connection, bound: BoundSync) -> Existing | None:
-    """What has the target's name. Raises SchemaError when it, or what has its view's, is nothing this sync can use."""
+    """What has the target's name. Raises SchemaError when it, or what has its view's, is nothing this sync
+    can use."""
     schema, table = bound.target_name
     existing = describe(connection, bound.target_name)
     if existing is None:
@@ -148,7 +162,8 @@ def check_existing(connection: Connection, bound: BoundSync) -> Existing | None:
         raise SchemaError(
             f"use the target of sync {bound.name!r},",
             subject,
-            f"its embeddings are {has}, but model {bound.model.name} with type {bound.sync.target.type} gives {wanted}",
+            f"its embeddings are {has}, but model {bound.model.name} with type {bound.sync.target.type} "
+            f"gives {wanted}",
             f"Name another target, or `freshvec remove {bound.name}` first.",
         )
     return existing

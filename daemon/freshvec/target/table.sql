@@ -10,9 +10,11 @@ CREATE TABLE IF NOT EXISTS {target} (
   PRIMARY KEY ({keys})
 )
 
--- create_function: the embeddings of rows that exist, of the applied model alone. As a function's text it pins neither
--- the table nor its columns against the application's own DDL, and Postgres inlines it, so that an index is used.
-CREATE OR REPLACE FUNCTION {embedded}() RETURNS TABLE ({view_columns}, embedding {vector_type}, embedded_at timestamptz)
+-- create_function: the embeddings of rows that exist, of the applied model alone. As a function's text it
+-- pins neither the table nor its columns against the application's own DDL, and Postgres inlines it, so that
+-- an index is used.
+CREATE OR REPLACE FUNCTION {embedded}()
+  RETURNS TABLE ({view_columns}, embedding {vector_type}, embedded_at timestamptz)
 LANGUAGE sql STABLE AS $freshvec$
 SELECT {t_keys}, t.embedding, t.embedded_at FROM {target} AS t JOIN {source} AS d ON {d_is_t}
  WHERE t.embedding IS NOT NULL AND t.fingerprint = {fingerprint}
@@ -39,7 +41,8 @@ CREATE POLICY freshvec_visible ON {target} FOR SELECT USING ({visible}({keys}))
 ALTER TABLE {target} DISABLE ROW LEVEL SECURITY;
 DROP POLICY IF EXISTS freshvec_visible ON {target}
 
--- describe: an existing relation of the target's name: oid, embedding's type, whether it is ours, row security
+-- describe: an existing relation of the target's name: oid, embedding's type, whether it is ours, row
+-- security
 SELECT c.oid::bigint, format_type(a.atttypid, a.atttypmod),
        EXISTS (SELECT FROM pg_attribute o WHERE o.attrelid = c.oid AND o.attname = 'fence')
        OR c.relkind = 'v' AND pg_get_viewdef(c.oid) LIKE '%% freshvec.embedded\_%%',
@@ -63,8 +66,8 @@ ALTER TABLE {target} ALTER COLUMN {column} TYPE {type}
 -- rename: follow a key column of the source
 ALTER TABLE {target} RENAME COLUMN {column} TO {name}
 
--- readers: roles that may read the source, PUBLIC as NULL, and whether they may read target and view. The source's
--- owner is one of them where another role owns the target.
+-- readers: roles that may read the source, PUBLIC as NULL, and whether they may read target and view. The
+-- source's owner is one of them where another role owns the target.
 SELECT CASE WHEN acl.grantee = 0 THEN NULL ELSE pg_get_userbyid(acl.grantee)::text END,
        (SELECT count(DISTINCT t.oid) = 2 FROM pg_class t CROSS JOIN LATERAL aclexplode(t.relacl) AS has
          WHERE t.oid IN (to_regclass(%(target)s), to_regclass(%(view)s))

@@ -1,14 +1,17 @@
-"""Writing rows of the target: vectors as one binary array, one fenced upsert, and the counts kept beside it."""
+"""Writing rows of the target: vectors as one binary array, one fenced upsert, and the counts kept beside
+it."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from loguru import logger
+from numpy.typing import NDArray
+from psycopg import sql
 
-from freshvec.db import Connection, queries
+from freshvec.db import Connection, queries, quoted
 from freshvec.records import Fate, Key, Outcome
 from freshvec.source.bound import BoundSync
-from freshvec.target.binary import RealArray, register
+from freshvec.target.binary import NumberArray, VectorArray, register
 
 _STATEMENTS = (
     "upsert",
@@ -16,6 +19,7 @@ _STATEMENTS = (
     "overtaken",
     "clear",
     "remove",
+    "refused",
     "clear_tombstones",
     "raise_fence",
     "count",
@@ -31,18 +35,23 @@ class TargetWriter:
         self.connection = connection
         self._bound = bound
         self._model = {"fingerprint": bound.model.fingerprint}
-        self._queries = {name: bound.compose(self.statements[name]) for name in _STATEMENTS}
+        self._is_plain = bound.sync.target.type == "real[]"
+        parts = self._vector_parts()
+        self._queries = {name: bound.compose(self.statements[name], **parts) for name in _STATEMENTS}
+        self._highest = 0  # of the fences that refused a write
         register(connection)
 
     def write(self, outcomes: Sequence[Outcome]) -> list[Key]:
-        """Store, touch, clear and remove rows. Of several outcomes of one key the one with the highest fence counts.
+        """Store, touch, clear and remove rows. Of several outcomes of one key the one with the highest fence
+        counts.
 
-        A row can be deleted while its vector is under way. Writers look whether the source row exists; who removes
-        must be alone (`removes`), so that one of the two always sees the other.
+        A row can be deleted while its vector is under way. Writers look whether the source row exists; who
+        removes must be alone (`removes`), so that one of the two always sees the other.
 
-        Gives the keys of rows to be read again. Those found unchanged, while an older reading was written meanwhile:
-        what they were is so no more. And those that the target holds a later reading of another text of: a reading of
-        our own has answered the row, and once more costs a hash; but one that a restore brought back must not stay.
+        Gives the keys of rows to be read again. Those found unchanged, while an older reading was written
+        meanwhile: what they were is so no more. And those that the target holds a later reading of another
+        text of: a reading of our own has answered the row, and once more costs a hash; but one that a restore
+        brought back must not stay.
         """
         by_fate: dict[Fate, list[Outcome]] = {fate: [] for fate in Fate}
         for outcome in _latest(outcomes):
@@ -51,13 +60,10 @@ class TargetWriter:
         again += self._touch(by_fate[Fate.TOUCH])
         for fate, name in ((Fate.CLEAR, "clear"), (Fate.REMOVE, "remove")):
             if by_fate[fate]:
-                params = self._params(by_fate[fate]) | self._model
-                row = self.connection.execute(self._queries[name], params).fetchone() or (0, 0)
-                counts = {
-                    **counts,
-                    "embedded": counts["embedded"] + row[0],
-                    "failed": counts["failed"] + row[1],
-                }
+                changed, refused = self._delete(by_fate[fate], name)
+                counts = {what: counts[what] + changed[what] for what in counts}
+                again += refused
+        self._raise_fence(counts["refused"])
         if any(counts.values()):
             self.connection.execute(self._queries["count"], counts)
         return again
@@ -67,43 +73,87 @@ class TargetWriter:
         self.connection.execute(self._queries["clear_tombstones"], self._params(list(outcomes)))
 
     def _store(self, outcomes: list[Outcome]) -> tuple[dict[str, int], list[Key]]:
-        """Rows embedded and failed, more or fewer, writes refused by fences of another time; and keys to read again."""
+        """Rows embedded and failed, more or fewer, writes refused by fences of another time; and keys to read
+        again."""
         if not outcomes:
             return {"embedded": 0, "failed": 0, "refused": 0}, []
+        # Rows without a vector, then those without an error, are last: where an array ends, unnest gives
+        # NULL.
+        outcomes = sorted(outcomes, key=lambda outcome: (outcome.embedding is None, outcome.error is None))
         vectors = [outcome.embedding for outcome in outcomes if outcome.embedding is not None]
-        slots = np.cumsum([outcome.embedding is not None for outcome in outcomes]).tolist()
+        matrix = np.stack(vectors) if vectors else np.empty((0, self._bound.model.dimension), np.float32)
+        errors = [None] * len(vectors) + [outcome.error for outcome in outcomes if outcome.error is not None]
         given: dict[str, object] = {
-            "vectors": RealArray(np.concatenate(vectors) if vectors else np.empty(0, np.float32)),
-            "slots": [
-                slot if o.embedding is not None else 0 for o, slot in zip(outcomes, slots, strict=True)
-            ],
-            "hashes": [outcome.content_hash for outcome in outcomes],
-            "errors": [outcome.error for outcome in outcomes],
+            "vectors": NumberArray(matrix.ravel()) if self._is_plain else self._array(matrix),
+            "errors": errors if len(errors) > len(vectors) else [],
         }
-        params = self._params(outcomes) | given | self._model
+        params = self._params(outcomes) | self._hashes(outcomes) | given | self._model
         row = self.connection.execute(self._queries["upsert"], params).fetchone()
         assert row is not None
         embedded, failed, places, highest, unknown = row
-        if unknown:
-            message = "sync {}: {} writes met fences of another time (a restore?); their rows are read again"
-            logger.warning(message, self._bound.name, unknown)
-            self.connection.execute(self._queries["raise_fence"], {"above": highest})
+        self._highest = max(self._highest, highest or 0)
         counts = {"embedded": embedded, "failed": failed, "refused": unknown}
         return counts, [outcomes[place - 1].key for place in places or ()]
+
+    def _delete(self, outcomes: list[Outcome], name: str) -> tuple[dict[str, int], list[Key]]:
+        """The same for rows that have no text, or are gone."""
+        params = self._params(outcomes)
+        row = self.connection.execute(self._queries[name], params | self._model).fetchone() or (0, 0)
+        found = self.connection.execute(self._queries["refused"], params).fetchone() or (None, 0, 0)
+        places, highest, unknown = found
+        self._highest = max(self._highest, highest or 0)
+        counts = {"embedded": row[0], "failed": row[1], "refused": unknown}
+        return counts, [outcomes[place - 1].key for place in places or ()]
+
+    def _raise_fence(self, refused: int) -> None:
+        """After all writes of a transaction, so that each was compared with what the sequence had given
+        before."""
+        if refused:
+            message = "sync {}: {} writes met fences of another time (a restore?); their rows are read again"
+            logger.warning(message, self._bound.name, refused)
+            self.connection.execute(self._queries["raise_fence"], {"above": self._highest})
 
     def _touch(self, outcomes: list[Outcome]) -> list[Key]:
         """Raise the fence of rows found unchanged; gives the keys of those that are unchanged no more."""
         if not outcomes:
             return []
         params = self._params(outcomes)
-        hashes = [outcome.content_hash for outcome in outcomes]
-        self.connection.execute(self._queries["touch"], params | {"hashes": hashes} | self._model)
+        self.connection.execute(self._queries["touch"], params | self._hashes(outcomes) | self._model)
         places = self.connection.execute(self._queries["overtaken"], params)
         return [outcomes[place - 1].key for (place,) in places]
 
+    def _array(self, matrix: NDArray[np.float32]) -> VectorArray:
+        return VectorArray(matrix, half=self._bound.sync.target.type == "halfvec")
+
+    def _vector_parts(self) -> dict[str, sql.Composable]:
+        """How vectors come into the upsert: as an array of vectors, or of numbers that rows are cut from."""
+        bound = self._bound
+        if self._is_plain:
+            embedding: sql.Composable = bound.compose(self.statements["slice"])
+            return {"vectors": sql.SQL(""), "vector": sql.SQL(""), "embedding": embedding}
+        element = quoted(bound.vector_schema, bound.sync.target.type)
+        vectors = bound.compose(self.statements["vectors"], element=element)
+        return {"vectors": vectors, "vector": sql.SQL(", embedding"), "embedding": sql.SQL("k.embedding")}
+
     def _params(self, outcomes: list[Outcome]) -> dict[str, object]:
         keys = self._bound.key_arrays([outcome.key for outcome in outcomes])
-        return {**keys, "fences": [outcome.fence for outcome in outcomes]}
+        return {
+            **keys,
+            "fences": NumberArray(np.array([outcome.fence for outcome in outcomes], dtype=np.int64)),
+        }
+
+    def _hashes(self, outcomes: list[Outcome]) -> dict[str, object]:
+        """All hashes as one value, and the place of each row's in it, 0 for a row that has none."""
+        hashes = [outcome.content_hash for outcome in outcomes]
+        return {
+            "hashes": b"".join(content_hash for content_hash in hashes if content_hash is not None),
+            "hash_slots": _slots([content_hash is not None for content_hash in hashes]),
+        }
+
+
+def _slots(has: list[bool]) -> NumberArray:
+    """For each row the place, from 1, of what it has among what all have; 0 where it has none."""
+    return NumberArray((np.cumsum(has) * np.array(has)).astype(np.int32))
 
 
 def removes(outcomes: Sequence[Outcome]) -> bool:

@@ -25,6 +25,8 @@ class Activity:
     def keep(self, keepers: list[Keeper]) -> None:
         """Write what was measured of each sync, if anything moved since the last time."""
         for keeper in keepers:
+            if not keeper.is_owner:
+                continue  # another worker measures
             measured = keeper.progress.snapshot()
             if not measured.done or measured == self._kept.get(keeper.sync.name):
                 continue

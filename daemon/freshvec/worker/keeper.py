@@ -1,6 +1,7 @@
 """The life of one sync in a worker: own it, apply it, run its pipeline, and begin again after a failure."""
 
 import time
+from typing import NoReturn
 
 from loguru import logger
 
@@ -58,6 +59,11 @@ class Keeper:
     @property
     def is_fresh(self) -> bool:
         return self.pipeline is not None and self.pipeline.fresh.is_set()
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether this worker is the one that keeps the sync."""
+        return self._owned
 
     @property
     def trouble(self) -> str | None:
@@ -131,12 +137,7 @@ class Keeper:
             migrations.migrate(connection)
         planned = plan(connection, self.sync, self._model, self._settings.database.worker_role)
         if planned.is_redefined and planned.bound.generation != self._seen and planned.applied is not None:
-            raise SchemaError(
-                "keep",
-                f"sync {self.sync.name!r}",
-                "another definition of it was applied since this worker read its file",
-                "Make the file say the same, then reload the worker (systemctl reload freshvec, or SIGHUP).",
-            )
+            self._give_way(listener)
         bound = self._bind(connection, planned)
         self.pipeline = Pipeline(bound, self.dispatcher, self._settings, self.progress, walk_again=self._once)
         self._seen = bound.generation
@@ -145,6 +146,18 @@ class Keeper:
         self._walk_due = time.monotonic() + self._settings.daemon.sweep_seconds
         self.pipeline.start()
         self._due = 0.0
+
+    def _give_way(self, listener: Listener) -> NoReturn:
+        """Say why this worker keeps the sync no more, and let one have it whose file says what is applied."""
+        error = SchemaError(
+            "keep",
+            f"sync {self.sync.name!r}",
+            "another definition of it was applied since this worker read its file",
+            "Make the file say the same, then reload the worker (systemctl reload freshvec, or SIGHUP).",
+        )
+        self._show_trouble(listener.connection, str(error))
+        self.leave(listener, 0.0)
+        raise error
 
     def _bind(self, connection: Connection, planned: Plan) -> BoundSync:
         """The sync applied as far as this worker's rights go; what they do not allow is said in status."""
@@ -155,17 +168,13 @@ class Keeper:
         try:
             bound = carry_out(connection, planned)
         except DatabaseError as error:
-            if (
-                _sqlstate(error) != _DENIED
-                or planned.applied is None
-                or planned.is_redefined
-                or planned.needs_objects
-            ):
+            if _sqlstate(error) != _DENIED:
                 raise
-            self._trouble = (
-                f"this worker may not mend it: {error.problem}. Run `freshvec apply {self.sync.name}` as the owner of "
-                f"{self.sync.table}; until then changes are found by walking the table"
-            )
+            remedy = f"Run `freshvec apply {self.sync.name}` as the owner of {self.sync.table}"
+            problem = f"this worker may not mend it: {error.problem}"
+            if planned.applied is None or planned.needs_objects:
+                raise SchemaError("keep", f"sync {self.sync.name!r}", problem, f"{remedy}.") from error
+            self._trouble = f"{problem}. {remedy}; until then changes are found by walking the table"
             self._misses_changes = bool(planned.lacking)
             logger.warning("sync {}: {}", self.sync.name, self._trouble)
             bound = carry_out(connection, planned.without_ddl(), trouble=self._trouble)
@@ -185,7 +194,8 @@ class Keeper:
         return row or 0
 
     def _look(self, connection: Connection) -> None:
-        """At a sweep: whether the table, its triggers, its grants and the applied generation are still the same."""
+        """At a sweep: whether the table, its triggers, its grants and the applied generation are still the
+        same."""
         if not self._check_due or self.pipeline is None:
             return
         self._check_due = False

@@ -18,7 +18,7 @@ from freshvec.capture.bell import DDL, Listener, Waker
 from freshvec.config import Settings, Sync
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.encoding.loading import Models
-from freshvec.errors import DatabaseError, ModelError
+from freshvec.errors import DatabaseError, FreshvecError, ModelError
 from freshvec.records import Encoder, Model
 from freshvec.schema import migrations
 from freshvec.worker.activity import Activity
@@ -40,7 +40,8 @@ class Endpoint(Protocol):
 class Worker:
     """One worker. `run` returns when it is told to stop, or with `once` when every row is fresh.
 
-    `load` gives a model's encoder, `endpoint` makes an endpoint of the dispatchers by their model's name.
+    `load` gives a model's encoder, `endpoint` makes an endpoint of the dispatchers by their model's name,
+    `reload` reads the file again.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Worker:
         tick_seconds: float = 5.0,
         load: Callable[[str], Encoder] | None = None,
         endpoint: Callable[[Mapping[str, Dispatcher]], Endpoint] | None = None,
+        reload: Callable[[], tuple[Settings, tuple[Sync, ...]]] | None = None,
     ) -> None:
         sys.setswitchinterval(0.001)  # a live change must not wait for another thread's turn to end
         self._settings = settings
@@ -63,6 +65,8 @@ class Worker:
         self._tick_seconds = tick_seconds
         self._waker = Waker()
         self._stopping = threading.Event()
+        self._reload = reload
+        self._reloading = threading.Event()
         self._dispatchers: dict[str, Dispatcher] = {}
         self.keepers: list[Keeper] = []
         for sync in syncs:
@@ -115,7 +119,8 @@ class Worker:
         self._waker.wake()
 
     def handle_signals(self) -> None:
-        """First SIGTERM or SIGINT drains within a bound, the second ends at once; nothing is lost either way."""
+        """First SIGTERM or SIGINT drains within a bound, the second ends at once; nothing is lost either
+        way."""
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             if self._stopping.is_set():
@@ -127,6 +132,36 @@ class Worker:
 
         signal.signal(signal.SIGTERM, on_signal)
         signal.signal(signal.SIGINT, on_signal)
+        signal.signal(signal.SIGHUP, self._on_reload)
+
+    def _on_reload(self, number: int, frame: FrameType | None) -> None:
+        self._reloading.set()
+        self._waker.wake()
+
+    def _take_up(self, listener: Listener) -> None:
+        """What the file declares now: syncs gone or changed end, new ones begin, the others go on."""
+        self._reloading.clear()
+        if self._reload is None:
+            return
+        try:
+            _, syncs = self._reload()
+        except FreshvecError as error:
+            logger.error("the file is not taken up, the old one stays: {}", error)
+            return
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        declared = {sync.name: sync for sync in syncs}
+        leaving = [keeper for keeper in self.keepers if declared.get(keeper.sync.name) != keeper.sync]
+        for keeper in leaving:
+            keeper.leave(listener, self._settings.daemon.shutdown_seconds)
+            self.keepers.remove(keeper)
+        kept = {keeper.sync.name for keeper in self.keepers}
+        for name in declared.keys() - kept:
+            try:
+                self._add_sync(declared[name])
+            except ModelError as error:
+                logger.error("sync {}: {}", name, error)
+        logger.info("the file was read again; syncs: {}", ", ".join(sorted(declared)) or "none")
+        notify("READY=1\nSTATUS=listening")
 
     def _add_sync(self, sync: Sync) -> None:
         if sync.model not in self._dispatchers:
@@ -158,9 +193,11 @@ class Worker:
 
     def _keep(self, listener: Listener, backoff: Backoff) -> None:
         """Advance every sync, and wait for news or for what is due, until told to stop."""
-        by_name = {keeper.sync.name: keeper for keeper in self.keepers}
         is_ready = False
         while not self._stopping.is_set():
+            if self._reloading.is_set():
+                self._take_up(listener)
+            by_name = {keeper.sync.name: keeper for keeper in self.keepers}
             for keeper in self.keepers:
                 keeper.advance(listener)
             if not is_ready:

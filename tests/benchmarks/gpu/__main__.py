@@ -1,17 +1,30 @@
-"""Everything that needs a GPU, in one run: `python -m tests.benchmarks.gpu --models DIR --out FILE [--only stage …]`."""
+"""Everything that needs a GPU, in one run: `python -m tests.benchmarks.gpu --models DIR --out FILE [--only
+stage …]`."""
 
 import argparse
 import json
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.gpu import end_to_end, memory, right, speed
+from tests.benchmarks.gpu import chip, end_to_end, flight, memory, packing, right, shapes, speed, whole
 from tests.benchmarks.gpu.setting import Setting, machine
 
 STAGES: dict[str, Callable[[Setting], dict[str, Any]]] = {
+    "chip": chip.chip,
+    "kernels": chip.kernel_times,
+    "1-2 cold and warm": shapes.cold_and_warm,
+    "3 grid": shapes.grid,
+    "4 packing": packing.packing,
+    "5 in flight": flight.in_flight,
+    "5 tokenising": flight.tokenising,
+    "6 CUDA graphs": chip.cuda_graphs,
+    "base size": chip.base_size,
+    "many shapes": shapes.many_shapes,
+    "whole": whole.whole,
     "right": right.right,
     "nodes": right.nodes,
     "overflow": right.overflow,
@@ -37,13 +50,22 @@ def main() -> int:
     parser.add_argument("--device", default="cuda", help="cpu: to rehearse with few texts")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="*", default=list(STAGES))
+    parser.add_argument("--quick", action="store_true", help="as few texts as make every line run")
+    parser.add_argument("--base", type=Path, help="an fp16 graph of BERT-base's shape")
+    parser.add_argument(
+        "--kept-texts", type=Path, help="a folder where texts and tokens are kept for the next process"
+    )
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.rows, arguments.texts = min(arguments.rows, 60), min(arguments.texts, 40)
     setting = Setting(arguments)
     found: dict[str, Any] = {"machine": machine(), "model": arguments.model}
     failed = 0
     for name in arguments.only:
         try:
+            began = time.perf_counter()
             found[name] = STAGES[name](setting)
+            found[name]["took, s"] = time.perf_counter() - began
         except Exception as error:  # one stage must not cost the others: the machine may not come again
             found[name] = {"error": repr(error)}
             traceback.print_exc()

@@ -13,7 +13,7 @@ from tests.benchmarks.freshness import edits
 from tests.benchmarks.gpu.setting import Setting, median, sampled, seconds_of
 from tests.benchmarks.gpu.speed import encode_all
 from tests.benchmarks.harness import percentile
-from tests.support import Connection, serving, settings_for, until, wait_fresh
+from tests.support import Connection, running, settings_for, until, wait_fresh
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def live(setting: Setting) -> dict[str, Any]:
     """Commit to visible: idle, and while 20,000 rows change in one statement."""
     with filled(setting.many(2 * setting.count // 5)) as (url, connection):
         settings = settings_for(url, sync(setting))
-        with serving(settings, setting.encoder) as service:
+        with running(settings, setting.encoder) as service:
             wait_fresh(service, 120)
             edits(url, 1, 20, "warm")
             idle = edits(url, 1, 200, "idle")

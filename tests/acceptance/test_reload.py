@@ -1,0 +1,76 @@
+"""SIGHUP: the file is read again by the worker that runs."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support import (
+    DOCS_SYNC,
+    Connection,
+    WorkerProcess,
+    config_toml,
+    count,
+    exists,
+    until,
+    write_config,
+)
+
+NOTES = DOCS_SYNC.replace("docs", "notes")
+
+
+def test_a_reloaded_file_is_taken_up_and_the_other_syncs_go_on(
+    url: str,
+    docs: Connection,
+    models_dir: Path,
+    tmp_path: Path,
+    workers: Callable[..., WorkerProcess],
+) -> None:
+    docs.execute("INSERT INTO docs VALUES (1, 'one')")
+    docs.execute("CREATE TABLE notes (id bigint PRIMARY KEY, body text, title text)")
+    docs.execute("INSERT INTO notes VALUES (1, 'body', 'title')")
+    path = tmp_path / "freshvec.toml"
+
+    def declare(syncs: str) -> None:
+        write_config(path, config_toml(url, models_dir, syncs))
+
+    def readers() -> set[tuple[int, str]]:
+        found = docs.execute(
+            "SELECT pid, application_name FROM pg_stat_activity"
+            " WHERE application_name LIKE 'freshvec reader%'"
+        ).fetchall()
+        return {(pid, name.rsplit(" ", 1)[1]) for pid, name in found}
+
+    def reload(syncs: str) -> None:
+        declare(syncs)
+        worker.process.send_signal(signal.SIGHUP)
+
+    def embedded(table: str) -> bool:
+        return exists(docs, table) and count(docs, f"{table} WHERE embedding IS NOT NULL") == 1
+
+    declare(DOCS_SYNC)
+    worker = workers(path)
+    until("docs is embedded", lambda: embedded("docs_embedding"))
+    (kept,) = readers()
+
+    reload(DOCS_SYNC + NOTES)
+    until("an added sync is taken up", lambda: embedded("notes_embedding"))
+    first = docs.execute("SELECT content_hash FROM notes_embedding").fetchone()
+
+    reload(DOCS_SYNC + NOTES.replace('["body"]', '["title"]'))
+    until(
+        "a changed one is made anew",
+        lambda: docs.execute("SELECT content_hash FROM notes_embedding").fetchone() not in (None, first),
+    )
+
+    reload(DOCS_SYNC + 'this is "no TOML')
+    until("a faulty file is said", lambda: "the old one stays" in worker.output)
+    assert {name for _, name in readers()} == {"docs", "notes"}
+
+    reload(DOCS_SYNC)
+    until("a removed one ends", lambda: readers() == {kept})  # and docs was never interrupted
+    docs.execute("UPDATE docs SET body = 'two'")
+    until("docs is kept", lambda: count(docs, "freshvec.queue_docs") == 0)
+    owner = "SELECT owner_pid FROM freshvec.status WHERE sync = 'notes'"
+    assert docs.execute(owner).fetchone() == (None,)
+    assert worker.is_running
+    assert worker.stop() == 0

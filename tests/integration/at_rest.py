@@ -1,0 +1,132 @@
+"""What is asserted of a sync after something has happened to its table, its target or its definition."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from psycopg.errors import InvalidSchemaName, UndefinedColumn, UndefinedTable
+
+from freshvec.config import Settings
+from freshvec.db import connect
+from freshvec.errors import FreshvecError
+from freshvec.health import status
+from freshvec.scans.verify import Report, verify
+from freshvec.worker.worker import Worker
+from tests.support import (
+    Connection,
+    NullEncoder,
+    as_vector,
+    bound_sync,
+    running,
+    settings_for,
+    sync_of,
+    until,
+    wait_fresh,
+)
+
+_EVERY_ROW = """
+SELECT d.{key}, t.{key}, nullif({text}, ''), t.embedding::text, t.fingerprint
+  FROM {table} d FULL JOIN {target} t ON d.{key} = t.{key}
+"""
+
+
+@dataclass
+class Kept:
+    """A table that a worker keeps. `app` is the application's connection, `text` what is embedded, as SQL.
+
+    The worker sweeps only when a test asks for it.
+    """
+
+    url: str
+    app: Connection
+    sync: dict[str, Any] = field(default_factory=lambda: sync_of("docs"))
+    encoder: NullEncoder = field(default_factory=NullEncoder)
+    table: str = "docs"
+    target: str = "docs_embedding"
+    key: str = "id"
+    text: str = "body"
+    daemon: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> Settings:
+        return settings_for(self.url, self.sync, **{"sweep_seconds": 3600.0, **self.daemon})
+
+    @contextmanager
+    def running(self) -> Iterator[Worker]:
+        """A worker that has brought everything to rest."""
+        with running(self.settings, self.encoder) as worker:
+            wait_fresh(worker)
+            yield worker
+
+    def wrong(self) -> list[str]:
+        """Rows whose vector is not a fresh encoding of their text, missing ones and orphans."""
+        found, have = [], []
+        query = _EVERY_ROW.format(key=self.key, text=self.text, table=self.table, target=self.target)
+        for source, copy, text, vector, fingerprint in self.app.execute(query.encode()):
+            if source is None:
+                found.append(f"{copy}: orphaned")
+            elif (text is None) != (vector is None):
+                found.append(f"{source}: {'missing' if text else 'kept without a text'}")
+            elif text is not None and bytes(fingerprint) != self.encoder.fingerprint:
+                found.append(f"{source}: of another model")
+            elif text is not None:
+                have.append((source, text, as_vector(vector)))
+        if have:
+            judge = NullEncoder()
+            fresh = judge.encode(judge.tokenize([text for _, text, _ in have]))
+            pairs = zip(have, fresh, strict=True)
+            found += [
+                f"{key}: of another text" for (key, _, v), f in pairs if not np.allclose(v, f, atol=1e-5)
+            ]
+        return found
+
+    def status(self) -> dict[str, Any]:
+        with connect(self.settings.database.url, "test") as connection:
+            return status.read(connection)[0]
+
+    def verify(self, *, repair: bool = False) -> Report:
+        with connect(self.settings.database.url, "test") as connection:
+            return verify(connection, bound_sync(connection, self.settings, self.encoder), repair=repair)
+
+    def is_right(self) -> bool:
+        """Whether rows, `verify` and `status` agree that every row is fresh."""
+        try:
+            shown = self.status()
+            return status.is_fresh(shown) and not self.wrong() and self.verify().is_fresh
+        except (FreshvecError, IndexError, UndefinedTable, UndefinedColumn, InvalidSchemaName):
+            return False  # what an event took away is not back yet
+
+    def comes_to_rest(self, worker: Worker | None = None) -> None:
+        """After a sweep every row is right, and so are edits that come later, without another sweep."""
+        if worker is not None:
+            worker.sweep()
+        until("everything is right", self.is_right)
+        for number in range(2):
+            self.edit(f"edited {number}")
+            until(f"edits are followed, time {number}", self.is_right)
+        shown = self.status()
+        assert shown["last_error"] is None, shown["last_error"]
+        rows = self.app.execute(f"SELECT count(*) FROM {self.table} WHERE {self.text} <> ''".encode())
+        assert rows.fetchone() == (shown["rows_fresh"],)
+
+    def edit(self, text: str) -> None:
+        """One row of each: changed, inserted, gone, and without a text."""
+        key, table = self.key, self.table
+        keys = [row[0] for row in self.app.execute(f"SELECT {key} FROM {table} ORDER BY {key}".encode())]
+        highest = keys[-1] if keys else 0
+        for statement in (
+            f"UPDATE {table} SET body = '{text}' WHERE {key} = {keys[0] if keys else 0}",
+            f"INSERT INTO {table} ({key}, body) VALUES ({highest} + 1, 'new {text}')",
+            f"INSERT INTO {table} ({key}, body) VALUES ({highest} + 2, 'gone')",
+            f"DELETE FROM {table} WHERE {key} = {highest} + 2",
+            f"UPDATE {table} SET body = NULL WHERE {key} = {keys[1] if len(keys) > 1 else 0}",
+        ):
+            self.app.execute(statement.encode())
+
+
+def triggers(app: Connection) -> set[str]:
+    """Tables that have a trigger of ours."""
+    query = "SELECT DISTINCT tgrelid::regclass::text FROM pg_trigger WHERE tgname LIKE 'freshvec\\_%'"
+    return {table for (table,) in app.execute(query)}

@@ -1,0 +1,126 @@
+"""A worker with few rights, while the table's owner applies: it heals what it may, says what it may not, and
+walks."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from freshvec.config import Settings
+from freshvec.db import connect
+from freshvec.health import status
+from freshvec.records import Model
+from freshvec.schema import migrations
+from freshvec.schema.apply import apply
+from freshvec.worker.worker import Worker
+from tests.integration.at_rest import Kept
+from tests.support import MODEL, NullEncoder, running, until, wait_fresh
+
+NULL = Model(MODEL, 8, 256, NullEncoder.fingerprint)
+
+
+class Few(Kept):
+    """The owner applies; the worker connects as a role that may read the source and write what is ours."""
+
+    def apply(self) -> None:
+        with connect(self.settings.database.direct, "apply") as connection:
+            migrations.migrate(connection)
+            apply(connection, self.settings.sync[0], NULL, "few")
+
+    @property
+    def restricted(self) -> Settings:
+        database = {"url": self.url.replace("postgres:@", "few@"), "worker_role": "few"}
+        given = {**self.settings.model_dump(exclude={"database"}), "database": database}
+        return Settings.model_validate(given)
+
+
+@pytest.fixture
+def few(kept: Kept) -> Iterator[Few]:
+    role = Few(kept.url, kept.app)
+    role.app.execute("DROP ROLE IF EXISTS few")
+    role.app.execute("CREATE ROLE few LOGIN")
+    role.apply()
+    yield role
+    role.app.execute("DROP OWNED BY few")
+    role.app.execute("DROP ROLE few")
+
+
+# Rows may be wrong behind the triggers' back, and the worker may not mend the triggers.
+LOST = {
+    "trigger disabled": """ALTER TABLE docs DISABLE TRIGGER freshvec_docs_update;
+        UPDATE docs SET body = 'unseen' WHERE id = 7""",
+    "trigger dropped": """DROP TRIGGER freshvec_docs_insert ON docs;
+                           INSERT INTO docs VALUES (700, 'unseen')""",
+    "load without triggers": """ALTER TABLE docs DISABLE TRIGGER ALL;
+        UPDATE docs SET body = 'loaded over' WHERE id = 7; DELETE FROM docs WHERE id = 8;
+        ALTER TABLE docs ENABLE TRIGGER ALL""",
+    "swapped by rename": """CREATE TABLE docs_new (LIKE docs INCLUDING ALL); GRANT SELECT ON docs_new TO few;
+        INSERT INTO docs_new SELECT id, body || ' copied', views FROM docs WHERE id > 10;
+        BEGIN; ALTER TABLE docs RENAME TO docs_old; ALTER TABLE docs_new RENAME TO docs; COMMIT""",
+}
+# Nothing is lacking afterwards, so the worker's rights suffice.
+HEALED = {
+    "column rewritten": "ALTER TABLE docs ALTER body TYPE text USING upper(body)",
+    "target truncated": "TRUNCATE docs_embedding",
+    "queue truncated": "TRUNCATE freshvec.queue_docs",
+}
+
+
+def says_who_can(few: Few) -> bool:
+    said = str(few.status()["last_error"])
+    return "freshvec apply docs" in said and "as the owner of docs" in said
+
+
+def walked(few: Few, worker: Worker) -> bool:
+    worker.sweep()
+    return few.is_right()
+
+
+@pytest.mark.parametrize("event", LOST.values(), ids=LOST.keys())
+def test_what_it_may_not_mend_is_said_and_found_by_walks(few: Few, event: str) -> None:
+    with running(few.restricted, NullEncoder()) as worker:
+        wait_fresh(worker)
+        few.daemon = {"sweep_seconds": 0.2}
+        few.app.execute(event.encode())
+        worker.sweep()
+        until("status says who can mend it", lambda: says_who_can(few))
+        until("a walk has found the changes", lambda: not few.wrong())
+    with running(few.restricted, NullEncoder()) as worker:
+        for number in range(2):
+            few.edit(f"edited {number}")
+            until("walks find what the triggers miss", lambda: walked(few, worker))
+        assert says_who_can(few)
+        few.apply()
+        worker.sweep()
+        until("nothing is said any more", lambda: few.status()["last_error"] is None)
+        few.comes_to_rest()
+
+
+@pytest.mark.parametrize("event", HEALED.values(), ids=HEALED.keys())
+def test_what_its_rights_allow_is_healed(few: Few, event: str) -> None:
+    with running(few.restricted, NullEncoder()) as worker:
+        wait_fresh(worker)
+        few.app.execute(event.encode())
+        few.comes_to_rest(worker)
+
+
+NEEDS_OBJECTS = {
+    "target dropped": "DROP TABLE docs_embedding",
+    "queue dropped": "DROP TABLE freshvec.queue_docs",
+    "key widened": "ALTER TABLE docs ALTER id TYPE bigint",
+}
+
+
+@pytest.mark.parametrize("event", NEEDS_OBJECTS.values(), ids=NEEDS_OBJECTS.keys())
+def test_without_its_objects_it_waits_for_the_owner_and_says_so(few: Few, event: str) -> None:
+    with running(few.restricted, NullEncoder()) as worker:
+        wait_fresh(worker)
+        few.app.execute(event.encode())
+        few.app.execute("UPDATE docs SET body = 'meanwhile' WHERE id = 7")
+        worker.sweep()
+        until("status says who can mend it", lambda: says_who_can(few))
+        assert not status.is_fresh(few.status())
+        few.apply()
+        few.comes_to_rest(worker)
+        for relation in ("docs_embedding", "docs_embedded"):
+            granted = few.app.execute("SELECT has_table_privilege('few', %s, 'SELECT')", (relation,))
+            assert granted.fetchone() == (True,), f"what is made anew is granted anew: {relation}"

@@ -1,0 +1,393 @@
+"""One interleaving at a time: transactions that commit late, readings written late, owners that come late.
+
+Some are plain functions, so that tests/acceptance/test_mutations.py can run them against a core that lacks
+what they are about.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+
+from freshvec.capture.queue import QUEUE_FULL, QueueReader
+from freshvec.db import connect
+from freshvec.errors import SupersededError
+from freshvec.pipeline.epoch import Epoch, take
+from freshvec.pipeline.ledger import Ledger, Portion, Ready
+from freshvec.pipeline.progress import Progress
+from freshvec.pipeline.writer import Writer
+from freshvec.records import Fate, Key, Outcome, SourceRow, Tokens, Urgency, Vector
+from freshvec.scans.backfill import Backfill
+from tests.support import (
+    Connection,
+    NullEncoder,
+    backfill,
+    bound_sync,
+    count,
+    running,
+    settings_for,
+    stale,
+    sync_of,
+    until,
+    wait_fresh,
+)
+
+KEY = ("1",)
+
+
+class Bench:
+    """The table `docs` with rows 1 to 3, applied and fresh; readers and writers of its queue, no worker."""
+
+    def __init__(self, docs: Connection) -> None:
+        self.docs = docs
+        docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 3) g")
+        self.settings = settings_for(docs.info.dsn, sync_of("docs"), sweep_seconds=600)
+        backfill(self.settings, NullEncoder())
+
+    @contextmanager
+    def session(self) -> Iterator[Connection]:
+        """Another session of the application, with a transaction that ends when it is told to."""
+        with psycopg.connect(self.docs.info.dsn) as session:
+            yield session
+
+    @contextmanager
+    def reader(self) -> Iterator[QueueReader]:
+        with connect(self.settings.database.url, "test") as connection:
+            yield QueueReader(connection, bound_sync(connection, self.settings, NullEncoder()))
+
+    @contextmanager
+    def writer(self, epoch: Epoch | None = None) -> Iterator[tuple[Writer, Ledger, Epoch]]:
+        """A writer, of a new owner's time or of the one that is given."""
+        with connect(self.settings.database.url, "test") as connection:
+            bound = bound_sync(connection, self.settings, NullEncoder())
+            epoch = epoch or take(connection, "docs", bound.generation)
+            ledger = Ledger()
+            yield (
+                Writer(connection, bound, self.settings.daemon, Progress(), ledger, epoch),
+                ledger,
+                epoch,
+            )
+
+    def edit(self, text: str | None, row: int = 1, session: Connection | None = None) -> None:
+        (session or self.docs).execute("UPDATE docs SET body = %s WHERE id = %s", (text, row))
+
+    def edit_unnoted(self, text: str | None, session: Connection) -> None:
+        """A change that no queue entry tells of."""
+        self.edit(text, session=session)
+        session.execute("DELETE FROM freshvec.queue_docs")
+
+    def stored(self) -> tuple[Any, ...] | None:
+        return self.docs.execute("SELECT content_hash, fence FROM docs_embedding WHERE id = 1").fetchone()
+
+
+@pytest.fixture
+def bench(docs: Connection) -> Bench:
+    return Bench(docs)
+
+
+def outcome(fence: int, fate: Fate = Fate.STORE, text: bytes | None = b"text") -> Outcome:
+    vector: Vector | None = np.ones(8, dtype=np.float32) if text and fate is Fate.STORE else None
+    return Outcome(KEY, fence, fate, vector, text)
+
+
+def flush(writer: Writer, ledger: Ledger, written: Outcome) -> None:
+    """Write one outcome, as the pipeline does it."""
+    portion = Portion(Urgency.LIVE, written.fence, 1)
+    ledger.open(portion)
+    writer.flush([Ready(portion, [written])])
+
+
+def drain(reader: QueueReader, handed_out: list[int]) -> list[Key]:
+    """Read until nothing is found, with a look at the floor after each; what was found."""
+    found = []
+    for _ in range(6):
+        for bulk in (False, True):
+            for change in reader.read(100, handed_out, bulk=bulk)[1]:
+                handed_out += change.entries
+                found.append(change.key)
+        reader.settle()
+    return found
+
+
+# The queue's floor.
+
+
+def a_change_that_commits_late_is_read(bench: Bench, *, has_later_id: bool) -> None:
+    """Its number is lower than the highest there is, its transaction's id lower or higher than that one's."""
+    with bench.reader() as reader, bench.session() as slow, bench.session() as quick:
+        for session in (quick, slow) if has_later_id else (slow, quick):
+            session.execute("SELECT pg_current_xact_id()")
+        bench.edit("slow", row=1, session=slow)
+        bench.edit("quick", row=2, session=quick)
+        quick.commit()
+        handed_out: list[int] = []
+        assert drain(reader, handed_out) == [("2",)]
+        slow.commit()
+        assert drain(reader, handed_out) == [("1",)]
+
+
+@pytest.mark.parametrize("has_later_id", [False, True])
+def test_a_change_that_commits_late_is_read(bench: Bench, has_later_id: bool) -> None:
+    a_change_that_commits_late_is_read(bench, has_later_id=has_later_id)
+
+
+def test_the_floor_moves_once_everything_below_it_is_decided(bench: Bench) -> None:
+    with bench.reader() as reader:
+        bench.edit("edited")
+        assert drain(reader, []) != []
+        assert reader.is_empty(), "the entry that was handed out lies below the floor"
+
+
+# Readings that are written late.
+
+
+def an_older_reading_stays_out(bench: Bench) -> None:
+    with bench.writer() as (writer, ledger, _):
+        flush(writer, ledger, outcome(1002, text=b"newer"))
+        flush(writer, ledger, outcome(1001, text=b"older"))
+        assert bench.stored() == (b"newer", 1002)
+
+
+def test_an_older_reading_stays_out(bench: Bench) -> None:
+    an_older_reading_stays_out(bench)
+
+
+def a_touch_does_not_hide_what_an_older_reading_wrote(bench: Bench) -> None:
+    """A row was found unchanged, and then an older reading of another text was written."""
+    with bench.writer() as (writer, ledger, _):
+        flush(writer, ledger, outcome(1001, text=b"older"))
+        flush(writer, ledger, outcome(1002, Fate.TOUCH, b"as it was"))
+        assert bench.stored() == (b"older", 1001)
+        assert count(bench.docs, "freshvec.queue_docs") == 1, "the row is to be read again"
+
+
+def test_a_touch_does_not_hide_what_an_older_reading_wrote(bench: Bench) -> None:
+    a_touch_does_not_hide_what_an_older_reading_wrote(bench)
+
+
+def a_row_without_text_keeps_older_readings_out(bench: Bench) -> None:
+    """Its text is emptied while its last one is being encoded, and the emptied row is written first."""
+    encoder = HeldEncoder()
+    with running(bench.settings, encoder) as worker:
+        wait_fresh(worker)
+        with encoder.holding():
+            bench.edit("held")
+            until("the text is being encoded", encoder.is_held.is_set)
+            bench.edit(None)
+            until("the emptied row is written", lambda: (bench.stored() or (None,))[0] is None)
+            queued = "freshvec.queue_docs"
+            until("and answered", lambda: count(bench.docs, queued) <= 1)
+        wait_fresh(worker)
+        assert stale(bench.docs, encoder) == []
+        assert bench.stored() is None, "nothing lasting is left of a row without text"
+
+
+def test_a_row_without_text_keeps_older_readings_out(bench: Bench) -> None:
+    a_row_without_text_keeps_older_readings_out(bench)
+
+
+class HeldEncoder(NullEncoder):
+    """Holds what it encodes while it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_held = threading.Event()
+        self._free = threading.Event()
+        self._free.set()
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        self.is_held.clear()
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._free.set()
+
+    def encode(self, batch: list[Tokens]) -> Vector:
+        if not self._free.is_set():
+            self.is_held.set()
+            assert self._free.wait(90)
+        return super().encode(batch)
+
+
+def test_a_walk_that_finds_a_row_unchanged_keeps_an_older_reading_of_it_out(bench: Bench) -> None:
+    """A text is being encoded when it is taken back, and only a walk hears of that."""
+    encoder = HeldEncoder()
+    with running(bench.settings, encoder) as worker:
+        wait_fresh(worker)
+        with encoder.holding():
+            bench.edit("taken back")
+            until("the text is being encoded", encoder.is_held.is_set)
+            with bench.session() as session:
+                bench.edit_unnoted("text 1", session)
+            walked = bench.docs.execute("SELECT proven_at FROM freshvec.sync").fetchone()
+            bench.docs.execute("SELECT freshvec.ask_for_walk('docs', 'test')")
+            query = "SELECT proven_at IS DISTINCT FROM %s FROM freshvec.sync"
+            until("the walk is over", lambda: bench.docs.execute(query, walked).fetchone() == (True,))
+        wait_fresh(worker)
+        assert stale(bench.docs, encoder) == []
+
+
+class AtFirstPage(NullEncoder):
+    """Does something once, while the first page of a walk is tokenised."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        super().__init__()
+        self._meanwhile: Callable[[], None] | None = meanwhile
+
+    def tokenize(self, texts: list[str]) -> list[Tokens]:
+        meanwhile, self._meanwhile = self._meanwhile, None
+        if meanwhile:
+            meanwhile()
+        return super().tokenize(texts)
+
+
+def test_a_page_read_ahead_does_not_overtake_what_was_emptied_since(
+    docs: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second page of the first walk is read, and one of its rows is emptied before it is written."""
+    docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 40) g")
+    pages: list[list[SourceRow]] = []
+    read = Backfill.read_page
+
+    def reading(walk: Backfill, limit: int) -> list[SourceRow]:
+        page = read(walk, limit)
+        pages.append(page)
+        return page
+
+    monkeypatch.setattr(Backfill, "read_page", reading)
+
+    def meanwhile() -> None:
+        until("the second page is read", lambda: len(pages) == 2)
+        docs.execute("UPDATE docs SET body = NULL WHERE id = 25")
+
+    encoder = AtFirstPage(meanwhile)
+    with running(settings_for(docs.info.dsn, sync_of("docs"), page_rows=20), encoder) as worker:
+        wait_fresh(worker)
+        assert ("25",) in [row.key for row in pages[1]]
+        assert stale(docs, encoder) == []
+
+
+def test_what_is_read_ahead_counts_as_older_until_it_is_opened() -> None:
+    ledger = Ledger()
+    change, page = Portion(Urgency.LIVE, 11, 1), Portion(Urgency.BACKFILL, 10, 1, last_key=KEY)
+    ledger.open(change)
+    assert not ledger.has_older(change)
+    ledger.expect(10)
+    assert ledger.has_older(change)
+    assert ledger.oldest_fence() == 10
+    assert not ledger.has_older(Portion(Urgency.BACKFILL, 11, 1)), "pages have no row in common"
+    ledger.open(page)
+    ledger.expect(float("inf"))
+    assert ledger.has_older(change)
+    ledger.settle([Ready(page, [outcome(10)])])
+    assert not ledger.has_older(change)
+    assert ledger.oldest_fence() == 11
+
+
+# Removals and owners.
+
+
+def a_removal_sees_what_is_being_written(bench: Bench) -> None:
+    """A row is deleted while its vector is written; who removes it waits for that, or leaves an orphan."""
+    with bench.writer() as (storing, _, epoch), bench.writer(epoch) as (removing, ledger, _):
+        thread = threading.Thread(target=flush, args=(removing, ledger, outcome(2000, Fate.REMOVE)))
+        bench.docs.execute("DELETE FROM docs_embedding WHERE id = 1")
+        with storing._transaction():
+            storing._target.write([outcome(1000)])
+            bench.docs.execute("DELETE FROM docs WHERE id = 1")
+            thread.start()
+            waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"
+            until(
+                "the removal waits or is over",
+                lambda: not thread.is_alive() or bench.docs.execute(waits).fetchone() == (True,),
+            )
+        thread.join(60)
+        assert count(bench.docs, "docs_embedding WHERE id = 1") == 0
+
+
+def test_a_removal_sees_what_is_being_written(bench: Bench) -> None:
+    a_removal_sees_what_is_being_written(bench)
+
+
+def an_owner_of_another_time_writes_nothing(bench: Bench) -> None:
+    with bench.writer() as (old, ledger, _), bench.writer():
+        before = bench.stored()
+        with pytest.raises(SupersededError):
+            flush(old, ledger, outcome(5000))
+        assert bench.stored() == before
+
+
+def test_an_owner_of_another_time_writes_nothing(bench: Bench) -> None:
+    an_owner_of_another_time_writes_nothing(bench)
+
+
+def test_an_owner_begins_once_the_last_one_has_written(bench: Bench) -> None:
+    """Nobody can take over between the look at the epoch and the commit."""
+    with bench.writer() as (old, _, _):
+        taken = threading.Event()
+
+        def take_over() -> None:
+            with bench.writer():
+                taken.set()
+
+        thread = threading.Thread(target=take_over)
+        with old._transaction():
+            thread.start()
+            waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"
+            until("the next one waits", lambda: bench.docs.execute(waits).fetchone() == (True,))
+            assert not taken.is_set()
+        thread.join(60)
+        assert taken.is_set()
+
+
+# Requests for a walk.
+
+
+def test_a_request_that_is_relied_on_is_answered_after_that_transaction(bench: Bench) -> None:
+    """A change that could not be noted relies on a request; a walk passes the row before the commit."""
+    encoder = NullEncoder()
+    ask = f"SELECT freshvec.ask_for_walk('docs', '{QUEUE_FULL}')"
+    bench.docs.execute(ask)
+    with bench.session() as slow:
+        bench.edit_unnoted("unnoted", slow)
+        slow.execute(ask)
+        walked = bench.docs.execute("SELECT proven_at FROM freshvec.sync").fetchone()
+        with running(bench.settings, encoder) as worker:
+            query = "SELECT proven_at IS DISTINCT FROM %s FROM freshvec.sync"
+            until("a walk is over", lambda: bench.docs.execute(query, walked).fetchone() == (True,))
+            slow.commit()
+            worker.sweep()
+            until("nothing is stale", lambda: stale(bench.docs, encoder) == [], 20)
+            until("the request is gone", lambda: count(bench.docs, "freshvec.rescan") == 0)
+
+
+def test_a_request_answered_since_a_transactions_snapshot_is_made_again(bench: Bench) -> None:
+    encoder = NullEncoder()
+    ask = f"SELECT freshvec.ask_for_walk('docs', '{QUEUE_FULL}')"
+    bench.docs.execute(ask)
+    with bench.session() as slow:
+        slow.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        assert count(slow, "freshvec.rescan") == 1
+        with running(bench.settings, encoder) as worker:
+            until("it is answered", lambda: count(bench.docs, "freshvec.rescan") == 0)
+            wait_fresh(worker)
+            bench.edit_unnoted("unnoted", slow)
+            slow.execute(ask)
+            slow.commit()
+            until("nothing is stale", lambda: stale(bench.docs, encoder) == [], 20)
+
+
+def test_retry_takes_its_transactions_id_before_it_draws_a_number(bench: Bench) -> None:
+    """Whoever draws a number has an id, so that the floor waits for it: the plan tells, the gap is short."""
+    from freshvec.scans import retry
+
+    with connect(bench.settings.database.url, "test") as connection:
+        bound = bound_sync(connection, bench.settings, NullEncoder())
+        plan = connection.execute(bound.compose("EXPLAIN " + retry._SQL["retry"])).fetchall()
+    assert any("One-Time Filter: (pg_current_xact_id()" in line for (line,) in plan)
