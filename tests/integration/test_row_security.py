@@ -6,9 +6,13 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from freshvec.db import connect
 from freshvec.errors import DatabaseError
+from freshvec.records import Model
+from freshvec.schema.apply import apply
 from freshvec.worker.worker import Worker
 from tests.support import (
+    MODEL,
     Connection,
     NullEncoder,
     backfill,
@@ -157,11 +161,6 @@ def test_a_revoke_that_the_worker_may_not_follow_is_followed_by_apply(
     server_url: str, app: Connection
 ) -> None:
     """Notes of what was granted outlive a worker that has no right to take it away."""
-    from freshvec.db import connect
-    from freshvec.records import Model
-    from freshvec.schema.apply import apply
-    from tests.support import MODEL
-
     app.execute("GRANT SELECT ON docs TO tenant")
     full = settings_for(server_url, sync_of("docs"))
     model = Model(MODEL, 8, 256, NullEncoder.fingerprint)
