@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
 from psycopg import sql
@@ -20,6 +21,7 @@ from freshvec.db import connect, queries
 from freshvec.pipeline.epoch import take
 from freshvec.records import Fate, Outcome
 from freshvec.scans.verify import verify
+from freshvec.target.binary import NumberArray
 from freshvec.target.upsert import TargetWriter
 from tests.support import (
     REPOSITORY,
@@ -252,35 +254,34 @@ def test_every_statement_uses_the_indexes_of_the_key(collated: tuple[str, Connec
                 )
             )
         ]
+        writer, nothing = TargetWriter(connection, bound), np.zeros(len(keys), np.int32)
         given: dict[str, Any] = {
             "fingerprint": encoder.fingerprint,
             "most_characters": 10**7,
             "characters": None,
             "limit": 200,
-            "fences": [10**9] * len(keys),
-            "hashes": [b""] * len(keys),
+            "most": 400,
+            "fences": NumberArray(np.full(len(keys), 10**9, np.int64)),
+            "hashes": b"",
+            "hash_slots": NumberArray(nothing),
+            "vectors": NumberArray(np.empty(0, np.float32)),
+            "errors": ["x"] * len(keys),
         }
-        page = {"beyond": bound.compose("WHERE {beyond_after}")}
-        target_page = {"beyond": bound.compose("WHERE {t_beyond_after}")}
-        arrays, values = bound.key_arrays(keys), bound.key_values(keys[0])
-        plans = {
-            "page": plan_of(
-                connection, bound.compose(queries("scans/backfill")["page"], **page), given | values
-            ),
-            "verify": plan_of(
-                connection, bound.compose(queries("scans/verify")["page"], **page), given | values
-            ),
-            "orphans": plan_of(
-                connection, bound.compose(queries("scans/orphans")["orphans"], **target_page), given | values
-            ),
-            "rows": plan_of(connection, bound.compose(queries("source/rows")["read_rows"]), given | arrays),
-            **{
-                name: plan_of(connection, bound.compose(TargetWriter.statements[name]), given | arrays)
-                for name in ("touch", "overtaken", "clear", "remove")
-            },
+        given |= bound.key_arrays(keys)
+        beyond = {"beyond": bound.compose("WHERE {beyond_after}")}
+        t_beyond = {"beyond": bound.compose("WHERE {t_beyond_after}")}
+        span = {"range": bound.compose("WHERE {beyond_after} AND {up_to_last}")}
+        pages = {
+            "page": bound.compose(queries("scans/backfill")["page"], **beyond),
+            "verify": bound.compose(queries("scans/verify")["range"], **span),
+            "orphans": bound.compose(queries("scans/orphans")["orphans"], **t_beyond),
         }
-        upsert = given | arrays | {"slots": [0] * 200, "vectors": [], "errors": ["x"] * 200}
-        plans["upsert"] = plan_of(connection, bound.compose(TargetWriter.statements["upsert"]), upsert)
+        ends = bound.key_values(keys[0]) | bound.last_values(keys[-1])
+        plans = {name: plan_of(connection, query, given | ends) for name, query in pages.items()}
+        rows = bound.compose(queries("source/rows")["read_rows"])
+        plans["rows"] = plan_of(connection, rows, given)
+        for name in ("touch", "overtaken", "clear", "remove", "upsert"):
+            plans[name] = plan_of(connection, writer.queries[name], given)
     for name, plan in plans.items():
         assert "Seq Scan on docs" not in plan, f"{name}:\n{plan}"
         assert "Index" in plan, f"{name}:\n{plan}"

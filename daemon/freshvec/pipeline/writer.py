@@ -5,12 +5,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from psycopg.errors import CardinalityViolation
-
 from freshvec.capture import queue
 from freshvec.config import Daemon
 from freshvec.db import Connection, translated
-from freshvec.errors import DatabaseError
 from freshvec.pipeline.epoch import Epoch
 from freshvec.pipeline.ledger import Ledger, Ready
 from freshvec.pipeline.progress import Progress
@@ -67,18 +64,6 @@ class Writer:
                 return
 
     def flush(self, batches: list[Ready]) -> None:
-        """Write these, in one transaction, and clear what tombstones are over."""
-        try:
-            self._write(batches)
-        except DatabaseError as error:
-            # One row was read twice under two spellings of its key, and one statement cannot write it twice.
-            if not isinstance(error.__cause__, CardinalityViolation) or len(batches) == 1:
-                raise
-            for ready in sorted(batches, key=lambda ready: ready.portion.fence):
-                self._write([ready])
-        self._clear_tombstones()
-
-    def _write(self, batches: list[Ready]) -> None:
         """One transaction: vectors, exactly the queue entries they answer, and the backfill's checkpoint."""
         outcomes = [outcome for ready in batches for outcome in ready.outcomes]
         entries = [entry for ready in batches for entry in ready.entries()]
@@ -98,6 +83,7 @@ class Writer:
         self._tombstones += [outcome for outcome in writes if outcome.is_tombstone]
         self._progress.wrote(outcomes, lags if _has_live(batches) else [])
         self._ledger.settle(batches)
+        self._clear_tombstones()
 
     def _clear_tombstones(self) -> None:
         """Take away those that no older reading can overtake any more."""

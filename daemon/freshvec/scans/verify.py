@@ -14,7 +14,7 @@ from freshvec.capture import queue
 from freshvec.db import WRITE_LOCK_CLASS, Connection, queries, translated
 from freshvec.encoding.batching import plan_batches
 from freshvec.encoding.dispatch import Dispatcher
-from freshvec.records import Key, Urgency, Vector
+from freshvec.records import Key, SourceRow, Urgency, Vector
 from freshvec.scans.faults import faults
 from freshvec.scans.vectors import Stored, VectorSample
 from freshvec.source.bound import BoundSync
@@ -172,7 +172,10 @@ class _Range:
         found = self._connection.execute(self._query("keys"), self._given, binary=True).fetchall()
         wrong = {row[:-1]: "orphaned" for row in found if row[-1]}
         keys = [row[:-1] for row in found if not row[-1]]
-        for key, row in zip(keys, RowReader(self._connection, self._bound).read(keys), strict=True):
+        reader, rows = RowReader(self._connection, self._bound), list[SourceRow | None]()
+        while len(rows) < len(keys):  # an answer may be of the first keys alone
+            rows += reader.read(keys[len(rows) :])
+        for key, row in zip(keys, rows, strict=True):
             if row is not None and not row.unchanged:
                 wrong[key] = "failed" if row.error else "different"
         return wrong

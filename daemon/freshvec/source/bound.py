@@ -60,6 +60,11 @@ class BoundSync:
         return tuple(column.name for column in self.key)
 
     @property
+    def has_spellings(self) -> bool:
+        """Whether one key may be printed in several ways, as 1.0 and 1.00 are one numeric."""
+        return not all(column.has_one_spelling for column in self.key)
+
+    @property
     def target_name(self) -> tuple[str, str]:
         schema, table = self.sync.target_name
         return schema or self.source_name[0], table

@@ -7,6 +7,11 @@ from psycopg import sql
 
 from freshvec.db import quoted, verbatim
 
+_PRINTED_ALIKE = {"smallint", "integer", "bigint", "uuid", "boolean", "date", "bytea", "oid"}
+_TEXTS = {"text", "character varying"}
+# The database's own collation is deterministic: it orders by language, but only equal bytes are equal.
+_BYTEWISE = {("pg_catalog", "default"), ("pg_catalog", "C"), ("pg_catalog", "POSIX")}
+
 
 @dataclass(frozen=True)
 class KeyColumn:
@@ -19,6 +24,13 @@ class KeyColumn:
     collation: tuple[str, str] | None
     equality: tuple[str, str]
     greater: tuple[str, str]
+
+    @property
+    def has_one_spelling(self) -> bool:
+        """Whether equal values are printed alike. Of a text that is sure only where bytes are compared."""
+        if self.type.split("(")[0] in _TEXTS:
+            return self.collation in _BYTEWISE
+        return self.type in _PRINTED_ALIKE
 
     @property
     def declared(self) -> sql.Composable:

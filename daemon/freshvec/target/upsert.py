@@ -14,6 +14,7 @@ from freshvec.source.bound import BoundSync
 from freshvec.target.binary import NumberArray, VectorArray, register
 
 _STATEMENTS = (
+    "superseded",
     "upsert",
     "touch",
     "overtaken",
@@ -37,7 +38,7 @@ class TargetWriter:
         self._model = {"fingerprint": bound.model.fingerprint}
         self._is_plain = bound.sync.target.type == "real[]"
         parts = self._vector_parts()
-        self._queries = {name: bound.compose(self.statements[name], **parts) for name in _STATEMENTS}
+        self.queries = {name: bound.compose(self.statements[name], **parts) for name in _STATEMENTS}
         self._highest = 0  # of the fences that refused a write
         register(connection)
 
@@ -54,7 +55,7 @@ class TargetWriter:
         brought back must not stay.
         """
         by_fate: dict[Fate, list[Outcome]] = {fate: [] for fate in Fate}
-        for outcome in _latest(outcomes):
+        for outcome in self._latest(outcomes):
             by_fate[outcome.fate].append(outcome)
         counts, again = self._store(by_fate[Fate.STORE])
         again += self._touch(by_fate[Fate.TOUCH])
@@ -65,12 +66,27 @@ class TargetWriter:
                 again += refused
         self._raise_fence(counts["refused"])
         if any(counts.values()):
-            self.connection.execute(self._queries["count"], counts)
+            self.connection.execute(self.queries["count"], counts)
         return again
+
+    def _latest(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """One outcome per row, in the order of keys: two writers cannot wait for each other."""
+        latest: dict[Key, Outcome] = {}
+        for outcome in outcomes:
+            if outcome.key not in latest or latest[outcome.key].fence < outcome.fence:
+                latest[outcome.key] = outcome
+        kept = [latest[key] for key in sorted(latest)]
+        if not self._bound.has_spellings or len(kept) < 2:
+            return kept
+        # One key may be spelt in several ways, and one statement cannot write a row twice.
+        superseded = {
+            place for (place,) in self.connection.execute(self.queries["superseded"], self._params(kept))
+        }
+        return [outcome for place, outcome in enumerate(kept, 1) if place not in superseded]
 
     def clear_tombstones(self, outcomes: Sequence[Outcome]) -> None:
         """Delete rows without a text that this pipeline wrote, unless something else was written since."""
-        self.connection.execute(self._queries["clear_tombstones"], self._params(list(outcomes)))
+        self.connection.execute(self.queries["clear_tombstones"], self._params(list(outcomes)))
 
     def _store(self, outcomes: list[Outcome]) -> tuple[dict[str, int], list[Key]]:
         """Rows embedded and failed, more or fewer, writes refused by fences of another time; and keys to read
@@ -88,7 +104,7 @@ class TargetWriter:
             "errors": errors if len(errors) > len(vectors) else [],
         }
         params = self._params(outcomes) | self._hashes(outcomes) | given | self._model
-        row = self.connection.execute(self._queries["upsert"], params).fetchone()
+        row = self.connection.execute(self.queries["upsert"], params).fetchone()
         assert row is not None
         embedded, failed, places, highest, unknown = row
         self._highest = max(self._highest, highest or 0)
@@ -98,8 +114,8 @@ class TargetWriter:
     def _delete(self, outcomes: list[Outcome], name: str) -> tuple[dict[str, int], list[Key]]:
         """The same for rows that have no text, or are gone."""
         params = self._params(outcomes)
-        row = self.connection.execute(self._queries[name], params | self._model).fetchone() or (0, 0)
-        found = self.connection.execute(self._queries["refused"], params).fetchone() or (None, 0, 0)
+        row = self.connection.execute(self.queries[name], params | self._model).fetchone() or (0, 0)
+        found = self.connection.execute(self.queries["refused"], params).fetchone() or (None, 0, 0)
         places, highest, unknown = found
         self._highest = max(self._highest, highest or 0)
         counts = {"embedded": row[0], "failed": row[1], "refused": unknown}
@@ -111,15 +127,15 @@ class TargetWriter:
         if refused:
             message = "sync {}: {} writes met fences of another time (a restore?); their rows are read again"
             logger.warning(message, self._bound.name, refused)
-            self.connection.execute(self._queries["raise_fence"], {"above": self._highest})
+            self.connection.execute(self.queries["raise_fence"], {"above": self._highest})
 
     def _touch(self, outcomes: list[Outcome]) -> list[Key]:
         """Raise the fence of rows found unchanged; gives the keys of those that are unchanged no more."""
         if not outcomes:
             return []
         params = self._params(outcomes)
-        self.connection.execute(self._queries["touch"], params | self._hashes(outcomes) | self._model)
-        places = self.connection.execute(self._queries["overtaken"], params)
+        self.connection.execute(self.queries["touch"], params | self._hashes(outcomes) | self._model)
+        places = self.connection.execute(self.queries["overtaken"], params)
         return [outcomes[place - 1].key for (place,) in places]
 
     def _array(self, matrix: NDArray[np.float32]) -> VectorArray:
@@ -159,12 +175,3 @@ def _slots(has: list[bool]) -> NumberArray:
 def removes(outcomes: Sequence[Outcome]) -> bool:
     """Whether writing these must be done alone."""
     return any(outcome.fate is Fate.REMOVE for outcome in outcomes)
-
-
-def _latest(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """One outcome per key as it is spelt, in the order of keys: two writers cannot wait for each other."""
-    latest: dict[Key, Outcome] = {}
-    for outcome in outcomes:
-        if outcome.key not in latest or latest[outcome.key].fence < outcome.fence:
-            latest[outcome.key] = outcome
-    return [latest[key] for key in sorted(latest)]

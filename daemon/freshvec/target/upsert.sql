@@ -1,3 +1,9 @@
+-- superseded: places of outcomes whose row has a later one, under another spelling of its key
+SELECT o.place::int
+  FROM (SELECT k.place, row_number() OVER (PARTITION BY {k_typed} ORDER BY k.fence DESC) AS turn
+          FROM unnest({key_params}, %(fences)s::bigint[]) WITH ORDINALITY AS k ({k}, fence, place)) AS o
+ WHERE o.turn > 1
+
 -- upsert: write the vectors of rows that exist, unless a later read has been written. `before` sees the
 -- target as it was, so that what it holds is counted by differences. Gives: rows embedded and failed, more or
 -- fewer; the places of rows whose write was refused though the target holds another text, the highest fence
