@@ -15,22 +15,28 @@ if TYPE_CHECKING:
 
 
 def packed(proto: "onnx.ModelProto") -> "onnx.ModelProto | None":
-    """A fused fp16 graph changed to packed tokens; None where it has no attention of the kind that can be."""
+    """A fused fp16 graph, changed to packed tokens; None where its attention is of another kind.
+
+    Raises what ONNX Runtime's conversion raises for a graph it does not know.
+    """
     from onnxruntime.transformers.convert_to_packing_mode import PackingMode
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     model = OnnxModel(proto)
     PackingMode(model).convert(use_symbolic_shape_infer=False)
+    graph = model.model.graph
+    nodes = [node for node in graph.node if node.op_type == "PackedAttention"]
+    for node in nodes:  # which has no FlashAttention, as PackedMultiHeadAttention after a product has
+        _take_apart(graph, node)
+    if not nodes:
+        return None
+    model.topological_sort()  # the conversion puts its own nodes at the end
     changed: onnx.ModelProto = model.model
-    # PackedAttention has no FlashAttention. A product and PackedMultiHeadAttention in its place have.
-    nodes = [node for node in changed.graph.node if node.op_type == "PackedAttention"]
-    for node in nodes:
-        _take_apart(changed.graph, node)
-    return changed if nodes else None
+    return changed
 
 
 def by_head(weight: NDArray[Any], heads: int) -> NDArray[Any]:
-    """The columns of a projection to all Q, all K, all V in another order: Q, K and V of each head together."""
+    """The columns of a projection, all of Q, then K, then V, with those of each head put together."""
     width, columns = weight.shape
     apart = weight.reshape(width, 3, heads, columns // 3 // heads)
     return np.ascontiguousarray(apart.transpose(0, 2, 1, 3)).reshape(width, columns)

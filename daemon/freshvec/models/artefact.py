@@ -101,7 +101,7 @@ class Artefact(BaseModel):
         return path
 
     def packed_path(self, precision: Precision) -> Path | None:
-        """The file of the graph without padding, None where there is none, or not the one that was exported."""
+        """The file of the graph without padding, None where it is missing or not the exported one."""
         wanted = self.graphs[precision].packed_sha256
         path = self.folder / f"{precision}.packed.onnx"
         return path if wanted is not None and path.exists() and checksum(path) == wanted else None

@@ -214,6 +214,6 @@ def matrix_rate() -> float:
 def rates(
     setting: Setting, tokens: int, texts: int, seconds: float, flops: int | None = None
 ) -> dict[str, float]:
-    """Real tokens and texts a second, and what that is of the matrix rate, attention's own products left out."""
+    """Real tokens and texts a second, and the share of the matrix rate, attention's own products left out."""
     share = tokens / seconds * (flops or setting.artefact.flops_per_token) / matrix_rate()
     return {"tokens/s": tokens / seconds, "texts/s": texts / seconds, "share of the matrix rate": share}

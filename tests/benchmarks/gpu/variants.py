@@ -90,7 +90,7 @@ def planned(tokens: Sequence[Tokens], size: int = SIZE) -> list[Planned]:
 
 
 def planned_on_grid(tokens: Sequence[Tokens], size: int = SIZE) -> list[Planned]:
-    """The same with lengths rounded up to 16 before planning and rows rounded up to eighths of a full batch."""
+    """The same with lengths rounded up to 16 before planning and rows to eighths of a full batch."""
     made = []
     for start in range(0, len(tokens), PAGE):
         page = tokens[start : start + PAGE]
