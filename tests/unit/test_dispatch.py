@@ -238,3 +238,42 @@ def test_what_nobody_wants_any_more_is_not_encoded(encoder: Recorder, dispatcher
     encoder.gate.set()
     until("the rest is encoded", lambda: len(done) == 2)
     assert encoder.batches == [[0], [3]]
+
+
+class Gpu(Recorder):
+    """A recorder on a GPU: it notes how many batches are under way at most."""
+
+    device = "cuda"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way = self.most = 0
+        self._counting = threading.Lock()
+
+    def encode(self, batch: list[Tokens]) -> Vector:
+        with self._counting:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+        try:
+            return super().encode(batch)
+        finally:
+            with self._counting:
+                self.under_way -= 1
+
+
+def test_on_a_gpu_two_batches_are_under_way_and_every_text_gets_its_own_vector() -> None:
+    encoder = Gpu()
+    made = Dispatcher(encoder, BatchBudget(64, fixed=True))
+    answers: dict[int, Results] = {}
+    for number in range(40):
+        made.submit(Urgency.BULK, [text(number)], 64, lambda found, n=number: answers.update({n: found}))
+    until("two are under way", lambda: encoder.under_way == 2)
+    assert made.waiting == 38
+    encoder.gate.set()
+    until("all are encoded", lambda: len(answers) == 40)
+    made.stop(10)
+    assert encoder.most == 2
+    for number, found in answers.items():
+        assert isinstance(found[0], np.ndarray)
+        assert found[0][0] == number
+    assert made.tokens == 40 * 4

@@ -138,8 +138,7 @@ class OnnxEncoder:
         return session
 
     def _without_padding(self, precision: Precision, device: str, padded: OnnxSession) -> OnnxSession:
-        """The graph that packs its tokens, where there is one that gives the same vectors here; else
-        `padded`."""
+        """The graph that packs its tokens where it gives the same vectors on this device, else `padded`."""
         path = self._artefact.packed_path(precision)
         if path is None:
             return padded

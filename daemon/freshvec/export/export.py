@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from freshvec.encoding.tokenizer import Tokenizer
 from freshvec.errors import ModelError
@@ -20,6 +20,9 @@ from freshvec.export.flops import flops_per_token
 from freshvec.models.artefact import MANIFEST, Artefact, Graph, Precision, checksum, data_of
 from freshvec.models.catalogue import ModelCard
 from freshvec.records import Tokens, Vector
+
+if TYPE_CHECKING:
+    import onnx
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 _WEIGHTS = "model.safetensors"
@@ -213,9 +216,21 @@ class _Export:
         # The time of an fp16 graph on a CPU says nothing: that graph is for GPUs.
         beside = self._made / "fp32.onnx" if precision == "int8" else None
         measured = gate.measure(path, tokens, expected, self._pad_id, beside)
-        if precision != "fp16" or (packed := packing.packed(proto)) is None:
+        return self._packed(proto, path, measured) if precision == "fp16" else measured
+
+    def _packed(self, proto: "onnx.ModelProto", path: Path, measured: Graph) -> Graph:
+        """The graph for GPUs beside the padded one at `path`, where it can be made of it.
+
+        Only a GPU runs it, and there it is compared with the padded one before it is used.
+        """
+        try:
+            packed = packing.packed(proto)
+        except Exception as error:  # a model of another architecture runs padded
+            self._report(f"batches stay padded on a GPU: {error}")
             return measured
-        # Only a GPU can run it; there it is compared with the other graph before it is used.
+        if packed is None:
+            self._report("batches stay padded on a GPU: its attention is of another kind")
+            return measured
         without_padding = path.with_suffix(".packed.onnx")
         graph.save(packed, without_padding)
         return measured.model_copy(update={"packed_sha256": checksum(without_padding)})

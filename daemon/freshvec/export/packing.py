@@ -15,18 +15,24 @@ if TYPE_CHECKING:
 
 
 def packed(proto: "onnx.ModelProto") -> "onnx.ModelProto | None":
-    """A fused fp16 graph changed to packed tokens; None where it has no attention of the kind that can be."""
+    """A fused fp16 graph, changed to packed tokens; None where its attention is of another kind.
+
+    Raises what ONNX Runtime's conversion raises for a graph it does not know.
+    """
     from onnxruntime.transformers.convert_to_packing_mode import PackingMode
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     model = OnnxModel(proto)
     PackingMode(model).convert(use_symbolic_shape_infer=False)
+    graph = model.model.graph
+    nodes = [node for node in graph.node if node.op_type == "PackedAttention"]
+    for node in nodes:  # which has no FlashAttention, as PackedMultiHeadAttention after a product has
+        _take_apart(graph, node)
+    if not nodes:
+        return None
+    model.topological_sort()  # the conversion puts its own nodes at the end
     changed: onnx.ModelProto = model.model
-    # PackedAttention has no FlashAttention. A product and PackedMultiHeadAttention in its place have.
-    nodes = [node for node in changed.graph.node if node.op_type == "PackedAttention"]
-    for node in nodes:
-        _take_apart(changed.graph, node)
-    return changed if nodes else None
+    return changed
 
 
 def by_head(weight: NDArray[Any], heads: int) -> NDArray[Any]:
