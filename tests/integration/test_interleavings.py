@@ -298,8 +298,8 @@ def a_removal_sees_what_is_being_written(bench: Bench) -> None:
     with bench.writer() as (storing, _, epoch), bench.writer(epoch) as (removing, ledger, _):
         thread = threading.Thread(target=flush, args=(removing, ledger, outcome(2000, Fate.REMOVE)))
         bench.docs.execute("DELETE FROM docs_embedding WHERE id = 1")
-        with storing._transaction():
-            storing._target.write([outcome(1000)])
+        with storing.transaction():
+            storing.target.write([outcome(1000)])
             bench.docs.execute("DELETE FROM docs WHERE id = 1")
             thread.start()
             waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"
@@ -337,7 +337,7 @@ def test_an_owner_begins_once_the_last_one_has_written(bench: Bench) -> None:
                 taken.set()
 
         thread = threading.Thread(target=take_over)
-        with old._transaction():
+        with old.transaction():
             thread.start()
             waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"
             until("the next one waits", lambda: bench.docs.execute(waits).fetchone() == (True,))

@@ -46,7 +46,7 @@ UNREADABLE: dict[str, tuple[dict[str, object], str, str, str]] = {
     "own function": ({"expression": "public.shout(body)"}, "fine", "bad", "shout does not like bad"),
     "where": ({"columns": ["body"], "where": "1 / length(body) >= 0"}, "fine", "", "division by zero"),
     "cast": ({"expression": "(body::int + 1)::text"}, "1", "one", "invalid input syntax for type integer"),
-}  # fmt: skip
+}
 CASES = [(version, kind) for version in ("18", "16") for kind in UNREADABLE]
 
 

@@ -43,17 +43,17 @@ class OnnxEncoder:
         self._threads = threads
         self._memory_limit = memory_limit
         self._queries = Tokenizer(artefact.tokenizer_path, card.max_tokens, card.query_prefix)
-        self._session, self.precision = self._start(device, precision)
+        self.session, self.precision = self._start(device, precision)
         self._exact: OnnxSession | None = None
         self._lanes = threading.Condition()
         self._under_way = 0  # batches
-        self.device = self._session.device
-        self._documents = self._tokenizer(threads or cpu_limit())
+        self.device = self.session.device
+        self.documents = self._tokenizer(threads or cpu_limit())
         self.fingerprint = artefact.fingerprint(self.precision)
 
     def tokenize(self, texts: list[str]) -> list[Tokens]:
         """One entry per document text, with the model's document prefix."""
-        return self._documents.encode(texts)
+        return self.documents.encode(texts)
 
     def tokenize_queries(self, texts: list[str]) -> list[Tokens]:
         """One entry per search text, with the model's query prefix."""
@@ -69,7 +69,7 @@ class OnnxEncoder:
 
     def _finite(self, batch: list[Tokens]) -> Vector:
         """What `encode` does, while the session stays."""
-        vectors = self._session.run(batch)
+        vectors = self.session.run(batch)
         wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(wrong) and self.precision != "fp32":
             if self._exact is None:
@@ -97,8 +97,8 @@ class OnnxEncoder:
             self._lanes.wait_for(lambda: not self._under_way)
             self._exact = None
             # The old session is gone before the new one is made.
-            device, self._session = self.device, None  # type: ignore[assignment]
-            self._session = self._open(self.precision, device)
+            device, self.session = self.device, None  # type: ignore[assignment]
+            self.session = self._open(self.precision, device)
 
     @contextmanager
     def _lane(self) -> Iterator[None]:

@@ -56,7 +56,7 @@ class OnnxSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # every error comes as an exception too
         options.enable_mem_pattern = False  # a pattern would be kept for every shape, and ours vary
-        self._session: onnxruntime.InferenceSession = ort.InferenceSession(
+        self.inference: onnxruntime.InferenceSession = ort.InferenceSession(
             str(path),
             options,
             providers=providers.provider_options(device, memory_limit, path.parent),
@@ -66,36 +66,31 @@ class OnnxSession:
             # fast.
             disabled_optimizers=["SkipLayerNormFusion"] if device == "cpu" else None,
         )
-        self._inputs = {entry.name for entry in self._session.get_inputs()}
+        self._inputs = {entry.name for entry in self.inference.get_inputs()}
         self._pad_id = pad_id
-        self.device = providers.device_of(self._session, device)
+        self.device = providers.device_of(self.inference, device)
         self._step = 1 if self.device == "cpu" else _LENGTH_STEP
         self.buffers = [InputBuffers(*providers.memory_place(self.device)) for _ in range(LANES)]
         self._free: queue.LifoQueue[InputBuffers] = queue.LifoQueue()
         for buffers in self.buffers:
             self._free.put(buffers)
-        self._shrinking = ort.RunOptions()
-        self._shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", _arena(self.device))
-        self._shrink = False
-
-    @property
-    def shrinks_next(self) -> bool:
-        """Whether the next run gives unused memory back to the device: it does after an OutOfMemoryError."""
-        return self._shrink
+        self.shrinking = ort.RunOptions()
+        self.shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", _arena(self.device))
+        self.shrinks_next = False  # whether the next run gives unused memory back: after an OutOfMemoryError
 
     def run(self, batch: list[Tokens]) -> Vector:
         """Embeddings, float32 `[len(batch), dimension]`, perhaps not finite. Raises OutOfMemoryError."""
         # After a failure the arena is full of pieces for batches of sizes that will not come again.
-        options, self._shrink = (self._shrinking if self._shrink else None), False
+        options, self.shrinks_next = (self.shrinking if self.shrinks_next else None), False
         try:
             feed = self.feed(batch)
             if self.device == "cpu":
-                vectors: Vector = self._session.run([_OUTPUT], feed, options)[0]
+                vectors: Vector = self.inference.run([_OUTPUT], feed, options)[0]
                 return vectors
             return self.run_bound(feed, options)
         except Exception as error:
             if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
-                self._shrink = True
+                self.shrinks_next = True
                 raise OutOfMemoryError(str(error)[-200:]) from error
             raise
 
@@ -109,13 +104,13 @@ class OnnxSession:
 
     def run_bound(self, feed: dict[str, NDArray[np.int64]], options: Any = None) -> Vector:
         """The embeddings of a `feed`, through buffers that are kept: one copy in, one small copy out."""
-        binding = self._session.io_binding()
+        binding = self.inference.io_binding()
         buffers = self._free.get()  # a search that comes while every lane is taken waits for one
         try:
             for name, values in feed.items():
                 buffers.bind(binding, name, values)
             binding.bind_output(_OUTPUT, "cpu")
-            self._session.run_with_iobinding(binding, options)
+            self.inference.run_with_iobinding(binding, options)
             vectors: Vector = binding.copy_outputs_to_cpu()[0]
         finally:
             self._free.put(buffers)

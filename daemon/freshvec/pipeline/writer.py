@@ -38,7 +38,7 @@ class Writer:
         self._progress = progress
         self._ledger = ledger
         self._epoch = epoch
-        self._target = TargetWriter(connection, bound)
+        self.target = TargetWriter(connection, bound)
         self._tombstones: list[Outcome] = []  # written, and needed while an older reading is under way
 
     def run(self, stopping: threading.Event, beat: Callable[[], None], written: Callable[[], None]) -> None:
@@ -69,8 +69,8 @@ class Writer:
         entries = [entry for ready in batches for entry in ready.entries()]
         lags: list[float] = []
         writes = [outcome for outcome in outcomes if outcome.fate is not Fate.KEEP]
-        with self._transaction(alone=removes(writes)):
-            again = self._target.write(writes) if writes else []
+        with self.transaction(alone=removes(writes)):
+            again = self.target.write(writes) if writes else []
             if again:
                 queue.append(self._connection, self._bound, again, bulk=False)
             if entries:
@@ -90,12 +90,12 @@ class Writer:
         oldest = self._ledger.oldest_fence()
         over = [outcome for outcome in self._tombstones if outcome.fence < oldest]
         if over:
-            with self._transaction():
-                self._target.clear_tombstones(over)
+            with self.transaction():
+                self.target.clear_tombstones(over)
             self._tombstones = [outcome for outcome in self._tombstones if outcome.fence >= oldest]
 
     @contextmanager
-    def _transaction(self, *, alone: bool = False) -> Iterator[None]:
+    def transaction(self, *, alone: bool = False) -> Iterator[None]:
         operation = translated("write", f"sync {self._bound.name!r}")
         with operation, self._epoch.transaction(self._connection, alone=alone):
             yield

@@ -67,7 +67,7 @@ class Worker:
         self._stopping = threading.Event()
         self._reload = reload
         self._reloading = threading.Event()
-        self._dispatchers: dict[str, Dispatcher] = {}
+        self.dispatchers: dict[str, Dispatcher] = {}
         self.keepers: list[Keeper] = []
         for sync in syncs:
             try:
@@ -81,7 +81,7 @@ class Worker:
             raise ModelError(
                 "run", "any sync", "none of their models could be loaded", "See the errors above."
             )
-        self._endpoint = endpoint(self._dispatchers) if endpoint else None
+        self._endpoint = endpoint(self.dispatchers) if endpoint else None
         self._watchdog = watchdog_seconds()
         self._activity = Activity(settings)
 
@@ -110,7 +110,7 @@ class Worker:
             for keeper in self.keepers:
                 keeper.stop(self._settings.daemon.shutdown_seconds)
             self.housekeep()
-            for dispatcher in self._dispatchers.values():
+            for dispatcher in self.dispatchers.values():
                 dispatcher.stop(timeout=2.0)
 
     def stop(self) -> None:
@@ -164,11 +164,11 @@ class Worker:
         notify("READY=1\nSTATUS=listening")
 
     def _add_sync(self, sync: Sync) -> None:
-        if sync.model not in self._dispatchers:
+        if sync.model not in self.dispatchers:
             encoder = self._load(sync.model)
-            self._dispatchers[sync.model] = self._models.dispatcher(sync.model, encoder)
+            self.dispatchers[sync.model] = self._models.dispatcher(sync.model, encoder)
             logger.info("model {} on {}", sync.model, encoder.device)
-        dispatcher = self._dispatchers[sync.model]
+        dispatcher = self.dispatchers[sync.model]
         encoder = dispatcher.encoder
         described = Model(sync.model, encoder.dimension, encoder.max_tokens, encoder.fingerprint)
         self.keepers.append(Keeper(sync, described, dispatcher, self._settings, once=self._once))
@@ -221,7 +221,7 @@ class Worker:
 
         Raises DeviceError.
         """
-        for dispatcher in self._dispatchers.values():
+        for dispatcher in self.dispatchers.values():
             if dispatcher.lost is not None:
                 self._stopping.set()  # so that what is encoded is written on the way out
                 raise dispatcher.lost
@@ -260,6 +260,6 @@ class Worker:
 
     def housekeep(self) -> None:
         """Keep what was found out about batch sizes, and what was measured."""
-        for name, dispatcher in self._dispatchers.items():
+        for name, dispatcher in self.dispatchers.items():
             self._models.budgets.keep(name, dispatcher.encoder.device, dispatcher.budget)
         self._activity.keep(self.keepers)

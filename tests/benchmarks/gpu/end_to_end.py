@@ -63,7 +63,7 @@ def backfill_rows(setting: Setting) -> dict[str, Any]:
             "SELECT count(*) FROM docs_embedding WHERE embedding IS NOT NULL"
         ).fetchone()
         size = connection.execute("SELECT pg_total_relation_size('docs_embedding')").fetchone()
-    (dispatcher,) = service._dispatchers.values()
+    (dispatcher,) = service.dispatchers.values()
     encoding_alone = len(part) / median([before, after])
     return {
         "rows": rows and rows[0],

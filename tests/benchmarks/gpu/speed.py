@@ -30,7 +30,7 @@ def flops_a_token(setting: Setting) -> float:
 
 def plain(session: OnnxSession, batch: list[Tokens]) -> None:
     """Inputs and outputs as arrays: onnxruntime copies them to and fro."""
-    session._session.run(["sentence_embedding"], session.feed(batch))
+    session.inference.run(["sentence_embedding"], session.feed(batch))
 
 
 def kept(session: OnnxSession, batch: list[Tokens]) -> None:
@@ -40,17 +40,17 @@ def kept(session: OnnxSession, batch: list[Tokens]) -> None:
 
 def fresh(session: OnnxSession, batch: list[Tokens]) -> None:
     """Inputs bound from the host's memory: onnxruntime allocates them on the device for every batch."""
-    binding = session._session.io_binding()
+    binding = session.inference.io_binding()
     for name, values in session.feed(batch).items():
         binding.bind_cpu_input(name, values)
     binding.bind_output("sentence_embedding", "cpu")
-    session._session.run_with_iobinding(binding)
+    session.inference.run_with_iobinding(binding)
     binding.copy_outputs_to_cpu()
 
 
 def shrunk(session: OnnxSession, batch: list[Tokens]) -> None:
     """As kept, with the arena given back after every batch: what the daemon does only after a failure."""
-    session.run_bound(session.feed(batch), session._shrinking)
+    session.run_bound(session.feed(batch), session.shrinking)
 
 
 WAYS: dict[str, Way] = {
@@ -80,7 +80,7 @@ def encode_all(encoder: OnnxEncoder, tokens: list[Tokens], size: int, way: Way |
             if way is None:
                 encoder.encode(picked)
             else:
-                way(encoder._session, picked)
+                way(encoder.session, picked)
     return time.perf_counter() - began
 
 

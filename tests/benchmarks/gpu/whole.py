@@ -82,10 +82,10 @@ def chosen(setting: Setting, way: Way) -> Iterator[OnnxEncoder]:
         graphs = {name: graph.model_copy(update=without) for name, graph in artefact.graphs.items()}
         artefact = artefact.model_copy(update={"graphs": graphs})
     encoder = OnnxEncoder(artefact, setting.device)
-    pool = encoder._documents
+    pool = encoder.documents
     pool.encode(setting.texts[:PAGE])  # its processes have begun
     if way.nanotoken:
-        encoder._documents = Nanotoken(setting)  # type: ignore[assignment]
+        encoder.documents = Nanotoken(setting)  # type: ignore[assignment]
     try:
         yield encoder
     finally:
@@ -126,7 +126,7 @@ def alone(encoder: OnnxEncoder, texts: list[str], size: int) -> float:
     for start in range(0, len(texts), PAGE):
         tokens = encoder.tokenize(texts[start : start + PAGE])
         batches: list[Planned] = planned(tokens, size)
-        encode(encoder._session, batches, dispatch.LANES)
+        encode(encoder.session, batches, dispatch.LANES)
     return len(texts) / (time.perf_counter() - began)
 
 
@@ -148,7 +148,7 @@ def walk(
         began = time.perf_counter()
         worker.run()
         seconds = time.perf_counter() - began
-    (dispatcher,) = worker._dispatchers.values()
+    (dispatcher,) = worker.dispatchers.values()
     part = texts[: len(texts) // 4]
     by_itself = max(alone(encoder, part, dispatcher.budget.settled) for _ in range(2))
     with psycopg.connect(url) as connection:
