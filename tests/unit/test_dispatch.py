@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -266,7 +267,7 @@ def test_on_a_gpu_two_batches_are_under_way_and_every_text_gets_its_own_vector()
     made = Dispatcher(encoder, BatchBudget(64, fixed=True))
     answers: dict[int, Results] = {}
     for number in range(40):
-        made.submit(Urgency.BULK, [text(number)], 64, lambda found, n=number: answers.update({n: found}))
+        made.submit(Urgency.BULK, [text(number)], 64, partial(answers.__setitem__, number))
     until("two are under way", lambda: encoder.under_way == 2)
     assert made.waiting == 38
     encoder.gate.set()
