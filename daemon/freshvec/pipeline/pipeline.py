@@ -72,6 +72,11 @@ class Pipeline:
         self._wake.set()
         self.fresh.clear()
 
+    @property
+    def is_walking(self) -> bool:
+        """Whether the whole table is being compared."""
+        return self.reader.is_walking
+
     def beat(self) -> float:
         """Seconds since the slower of the two threads gave a sign of life."""
         return time.monotonic() - min(self._beats.values())

@@ -85,6 +85,11 @@ class Reader:
         with translated("read", f"sync {self._bound.name!r}"):
             return not self._ledger.in_flight() and self._backfill.done and self._queue.is_empty()
 
+    @property
+    def is_walking(self) -> bool:
+        """Whether a walk is under way, whatever it is for."""
+        return not self._backfill.done
+
     def restart_backfill(self) -> None:
         """Walk the whole table again, unless a walk is under way."""
         if self._backfill.done:

@@ -48,7 +48,7 @@ class Keeper:
         )
         self._trouble: str | None = None  # what this worker may not mend
         self._misses_changes = False  # nor are its triggers as they should be
-        self._walk_due = 0.0
+        self._walk_due = self._walk_began = 0.0
         self._check_due = False
         self._owned = False
         self._backoff = Backoff()
@@ -206,12 +206,18 @@ class Keeper:
             )
             self._end_pipeline(0.5)
             self._due = 0.0
-        elif self._misses_changes and self.is_fresh and time.monotonic() >= self._walk_due:
-            began = time.monotonic()
+        elif self._misses_changes:
+            self._walk_now_and_then(connection, self.pipeline)
+
+    def _walk_now_and_then(self, connection: Connection, pipeline: Pipeline) -> None:
+        """Where changes can only be found by walking: a walk, and a rest of ten times its length."""
+        now = time.monotonic()
+        if pipeline.is_walking:
+            self._walk_due = now + _REST_BETWEEN_WALKS * (now - self._walk_began)
+        elif now >= self._walk_due:
             ask_for_walk(connection, self.sync.name, "changes may be missed")
             self.wake()
-            rest = max(self._settings.daemon.sweep_seconds, _REST_BETWEEN_WALKS * (time.monotonic() - began))
-            self._walk_due = time.monotonic() + rest
+            self._walk_began, self._walk_due = now, now + self._settings.daemon.sweep_seconds
 
     def _stand_by(self, listener: Listener) -> None:
         owner = ownership.owner(listener.connection, self.sync.name)
