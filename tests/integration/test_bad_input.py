@@ -70,7 +70,7 @@ TABLES = {
     ),
     "a key column of the target's": (
         "CREATE TABLE docs (embedding int PRIMARY KEY, body text)",
-        "its key column 'embedding' is also a column of the target. Rename",
+        "its key column 'embedding' has a name that freshvec needs itself. Rename",
     ),
 }
 

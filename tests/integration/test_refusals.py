@@ -182,8 +182,6 @@ NAMES = [
     "text",
 ]
 NAMES += [
-    "freshvec_hash",
-    "freshvec_read",
     "unchanged",
     "characters",
     "slot",
@@ -296,7 +294,8 @@ def one_message(done: "subprocess.CompletedProcess[str]", code: int) -> str:
 
 def test_commands_before_apply(url: str, docs: Connection, models_dir: Path, tmp_path: Path) -> None:
     config = str(write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC)))
-    for command in (["retry"], ["verify"], ["search", "words"], ["status"]):
+    assert "run `freshvec apply docs`" in freshvec("status", "--config", config).stderr
+    for command in (["retry"], ["verify"], ["search", "words"]):
         message = one_message(freshvec(*command, "--config", config), 1)
         assert "freshvec apply" in message, (command, message)
     assert freshvec("apply", "--config", config).returncode == 0

@@ -136,7 +136,6 @@ def test_verify_finds_what_is_wrong_beside_rows_that_cannot_be_read(
     docs.execute("INSERT INTO docs VALUES (101, '1')")
     with connect(settings.database.url, "test") as connection:
         for page in (7, 50, 5000):
-            monkeypatch.setattr("freshvec.scans.verify._PAGE", page)
             report = verify(connection, bound_sync(connection, settings, encoder))
             assert dict(report.problems) == {"failed": 4, "different": 1, "missing": 1}, page
             assert report.rows == 101

@@ -1,9 +1,10 @@
 -- page: the next rows in key order, with the text of those that are not fresh, as long as the texts before a
 -- row leave room for it
-SELECT {d_key_texts}, d.freshvec_hash, d.unchanged, d.freshvec_read
+SELECT {d_key_texts}, d.freshvec_hash, d.freshvec_unchanged, d.freshvec_read
   FROM (SELECT d.*, sum(length(d.freshvec_read))
-                      OVER (ORDER BY {d_keys} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS characters
-          FROM (SELECT {d_keys}, d.freshvec_hash, f.unchanged,
+                      OVER (ORDER BY {d_keys} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+                      AS freshvec_characters
+          FROM (SELECT {d_keys}, d.freshvec_hash, f.unchanged AS freshvec_unchanged,
                        CASE WHEN NOT f.unchanged
                             THEN left(d.freshvec_text, {max_characters}) END AS freshvec_read
                   FROM (SELECT d.*, {hash} AS freshvec_hash
@@ -14,7 +15,7 @@ SELECT {d_key_texts}, d.freshvec_hash, d.unchanged, d.freshvec_read
                  CROSS JOIN LATERAL (SELECT {unchanged} AS unchanged) AS f
                  ORDER BY {d_keys}
                 OFFSET 0) AS d) AS d
- WHERE coalesce(d.characters, 0) < %(most_characters)s
+ WHERE coalesce(d.freshvec_characters, 0) < %(most_characters)s
  ORDER BY {d_keys}
 
 -- keys: the keys of that page, where a row's text cannot be read

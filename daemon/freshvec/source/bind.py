@@ -121,9 +121,9 @@ def _check_columns(sync: Sync, columns: list[str], key: set[str]) -> None:
     for column in sync.columns or ():
         if column not in columns:
             raise _refused(sync, f"it has no column {column!r}", f"Its columns are: {', '.join(columns)}.")
-    taken = key & _TARGET_COLUMNS
+    taken = {name for name in key if name in _TARGET_COLUMNS or name.startswith("freshvec_")}
     if taken:
-        problem = f"its key column {min(taken)!r} is also a column of the target"
+        problem = f"its key column {min(taken)!r} has a name that freshvec needs itself"
         raise _refused(sync, problem, "Rename the key column.")
 
 
