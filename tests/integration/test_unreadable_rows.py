@@ -123,9 +123,7 @@ def test_a_row_that_cannot_be_read_delays_nobody(unreadable: tuple[str, Connecti
         assert row["rows_failed"] == 12
 
 
-def test_verify_finds_what_is_wrong_beside_rows_that_cannot_be_read(
-    url: str, docs: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_verify_finds_what_is_wrong_beside_rows_that_cannot_be_read(url: str, docs: Connection) -> None:
     docs.execute("INSERT INTO docs SELECT g, '1' FROM generate_series(1, 100) g")
     settings, encoder = settings_for(url, sync_of("docs", expression="(1 / body::int)::text")), NullEncoder()
     backfill(settings, encoder)
@@ -135,10 +133,9 @@ def test_verify_finds_what_is_wrong_beside_rows_that_cannot_be_read(
     )
     docs.execute("INSERT INTO docs VALUES (101, '1')")
     with connect(settings.database.url, "test") as connection:
-        for page in (7, 50, 5000):
-            report = verify(connection, bound_sync(connection, settings, encoder))
-            assert dict(report.problems) == {"failed": 4, "different": 1, "missing": 1}, page
-            assert report.rows == 101
+        report = verify(connection, bound_sync(connection, settings, encoder))
+    assert dict(report.problems) == {"failed": 4, "different": 1, "missing": 1}
+    assert report.rows == 101
 
 
 def test_rows_enter_and_leave_where(url: str, application: Connection) -> None:

@@ -170,14 +170,15 @@ class _Range:
     def _wrong_by_key(self) -> dict[Key, str]:
         """The same where a row's text cannot be read: it is found among the others."""
         found = self._connection.execute(self._query("keys"), self._given, binary=True).fetchall()
-        wrong = {row[:-1]: "orphaned" for row in found if row[-1]}
-        keys = [row[:-1] for row in found if not row[-1]]
+        wrong = {tuple(key): "orphaned" for *key, is_there, _ in found if not is_there}
+        held = {tuple(key): is_held for *key, is_there, is_held in found if is_there}
+        keys = list(held)
         reader, rows = RowReader(self._connection, self._bound), list[SourceRow | None]()
         while len(rows) < len(keys):  # an answer may be of the first keys alone
             rows += reader.read(keys[len(rows) :])
         for key, row in zip(keys, rows, strict=True):
             if row is not None and not row.unchanged:
-                wrong[key] = "failed" if row.error else "different"
+                wrong[key] = "failed" if row.error else "different" if held[key] else "missing"
         return wrong
 
     def _query(self, name: str) -> sql.Composed:

@@ -34,10 +34,10 @@ SELECT {d_or_t_key_texts}, f.problem
 -- count: how many source rows a range has that is not known to hold as many as were asked for
 SELECT count(*) FROM {source} {range}
 
--- keys: the keys of a range in which a row's text cannot be read, and whether only the target has them
-SELECT {d_or_t_key_texts}, d.freshvec_is_there IS NULL
+-- keys: the keys of a range in which a row's text cannot be read, and whether source and target have them
+SELECT {d_or_t_key_texts}, d.freshvec_is_there IS NOT NULL, t.freshvec_is_held IS NOT NULL
   FROM (SELECT {keys}, true AS freshvec_is_there FROM {source} {range} OFFSET 0) AS d
-  FULL JOIN (SELECT {keys} FROM {target} {range} OFFSET 0) AS t ON {d_is_t}
+  FULL JOIN (SELECT {keys}, true AS freshvec_is_held FROM {target} {range} OFFSET 0) AS t ON {d_is_t}
 
 -- make_known: a row with a wrong vector is fresh to who compares hashes, so it loses its hash
 UPDATE {target} AS t SET content_hash = NULL
