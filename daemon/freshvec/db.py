@@ -43,7 +43,7 @@ SELECT set_config(name, value, false) FROM (VALUES
   ('row_security', 'off'),
   ('default_transaction_isolation', 'read committed'),
   ('default_transaction_read_only', 'off'), ('default_transaction_deferrable', 'off'),
-  ('statement_timeout', '0'), ('lock_timeout', '10s'), ('idle_in_transaction_session_timeout', '60s'),
+  ('statement_timeout', '0'), ('lock_timeout', '10s'), ('idle_in_transaction_session_timeout', '15s'),
   ('work_mem', '32MB'),
   ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('jit', 'off'),
   ('synchronous_commit', 'off')

@@ -164,7 +164,8 @@ def test_a_worker_that_was_declared_dead_and_wakes_writes_nothing(
             connection.execute("SELECT pg_terminate_backend(%s)", before)
             living = workers(config)
             until("another owns the sync", lambda: owner(connection) not in (before, (None,)))
-            until("and has written", partial(has_written, connection, last_fence(connection)))
+            # It may have been stopped within a transaction, whose lock the server takes away after 15 s.
+            until("and has written", partial(has_written, connection, last_fence(connection)), 180)
             epoch = epoch_of(connection)
             zombie.process.send_signal(signal.SIGCONT)
             until("and goes on", partial(has_written, connection, last_fence(connection)))
