@@ -1,6 +1,7 @@
 """Order of work, exactness of the queue, and what status and verify say."""
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -230,3 +231,13 @@ def test_two_workers_share_nothing_and_the_second_takes_over(url: str, docs: Con
             wait_fresh(second)
             docs.execute("UPDATE docs SET body = 'second hand' WHERE id = 1")
             until("the second keeps it fresh", lambda: is_fresh(docs, 1, "second hand"))
+
+
+def test_a_worker_that_has_ended_leaves_no_file_open(url: str, docs: Connection) -> None:
+    settings = settings_for(url, sync_of("docs"))
+    opened = []
+    for _ in range(3):
+        with running(settings, NullEncoder()) as worker:
+            wait_fresh(worker)
+        opened.append(len(list(Path("/proc/self/fd").iterdir())))
+    assert opened[2] == opened[1]

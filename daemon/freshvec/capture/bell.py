@@ -1,7 +1,7 @@
 """The bell, as a worker hears it: LISTEN on a direct connection, and waiting for news or a signal."""
 
-import os
 import select
+import socket
 
 from pydantic import SecretStr
 
@@ -15,23 +15,29 @@ class Waker:
     """Interrupts a wait from another thread or from a signal handler."""
 
     def __init__(self) -> None:
-        self.read_end, self._write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._waiting, self._waking = socket.socketpair()
+        self._waiting.setblocking(False)
+        self._waking.setblocking(False)
+
+    def fileno(self) -> int:
+        """What becomes readable when it is time."""
+        return self._waiting.fileno()
 
     def wake(self) -> None:
         try:
-            os.write(self._write_end, b"!")
-        except BlockingIOError:
-            pass  # full: the wait is as good as over
+            self._waking.send(b"!")
+        except OSError:
+            pass  # full: the wait is as good as over; or closed: nobody waits any more
 
     def clear(self) -> None:
         try:
-            os.read(self.read_end, 4096)
+            self._waiting.recv(4096)
         except BlockingIOError:
             pass
 
     def close(self) -> None:
-        os.close(self.read_end)
-        os.close(self._write_end)
+        self._waiting.close()
+        self._waking.close()
 
 
 class Listener:
@@ -50,7 +56,10 @@ class Listener:
         with translated("listen on", "the database"):
             rang = self._drain()
             if not rang:
-                select.select([self.connection.fileno(), self._waker.read_end], [], [], timeout)
+                news = select.poll()  # not select(), which knows no descriptor beyond 1,023
+                for source in (self.connection.fileno(), self._waker.fileno()):
+                    news.register(source, select.POLLIN)
+                news.poll(timeout * 1000)
                 self._waker.clear()
                 rang = self._drain()
         return rang

@@ -112,6 +112,7 @@ class Worker:
             self.housekeep()
             for dispatcher in self.dispatchers.values():
                 dispatcher.stop(timeout=2.0)
+            self._waker.close()
 
     def stop(self) -> None:
         """Drain what is under way and return from `run`."""
