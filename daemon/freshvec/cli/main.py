@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 
 import typer
 from loguru import logger
@@ -36,7 +37,7 @@ def main() -> None:
         sys.exit(130)
     except FreshvecError as error:
         logger.error("{}", error)
-        sys.exit(error.exit_code)
+        _end(error.exit_code)
     except BrokenPipeError:
         sys.exit(0)
     except Exception as error:
@@ -45,3 +46,12 @@ def main() -> None:
             sys.exit(2)
         logger.exception("this should not have happened: {}", type(error).__name__)
         sys.exit(1)
+
+
+def _end(code: int) -> None:
+    """End with `code`, also while a thread is inside the model's runtime, which would abort a tidy end."""
+    if any(thread.name.startswith("encoder") for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
