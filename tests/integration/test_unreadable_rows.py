@@ -1,5 +1,8 @@
 """Rows whose text cannot be read, rows that `where` leaves out, and texts too long to be held together."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -200,3 +203,41 @@ def test_a_read_is_bounded_in_characters(version: str, request: pytest.FixtureRe
                 assert sum(len(row.text or "") for row in found if row) < rows.MOST_CHARACTERS + LONG + 2
                 answered += [row.key[0] if row else None for row in found]
     assert answered == ["60", None, *(str(key) for key in range(59, 0, -1))]
+
+
+MEMORY = """
+import resource, sys
+from freshvec.worker.worker import Worker
+from tests.support import NullEncoder, count, running, settings_for, sync_of, until, wait_fresh
+import psycopg
+url = sys.argv[1]
+settings = settings_for(url, sync_of("docs", target={"type": "real[]"}), page_rows=8192, sweep_seconds=600)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+with psycopg.connect(url, autocommit=True) as application:
+    with running(settings, NullEncoder(max_tokens=8192)) as worker:
+        before = peak()
+        wait_fresh(worker, 240)
+        walked = peak()
+        application.execute("UPDATE docs SET body = body || '.'")
+        until("queued", lambda: count(application, "freshvec.queue_docs") == 0, 240)
+        wait_fresh(worker, 240)
+        bulk = peak()
+        for first in range(1, 400, 40):
+            change = "UPDATE docs SET body = body || '!' WHERE id BETWEEN %s AND %s"
+            application.execute(change, (first, first + 39))
+        until("live", lambda: count(application, "freshvec.queue_docs") == 0, 240)
+        wait_fresh(worker, 240)
+        print(before, walked, bulk, peak())
+"""
+
+
+@pytest.mark.timeout(600)
+def test_megabytes_of_texts_do_not_fill_the_memory(url: str, docs: Connection) -> None:
+    """400 MB of texts by one page, one bulk change, and live changes: a few of them at a time are held."""
+    docs.execute("ALTER TABLE docs ALTER body SET STORAGE EXTERNAL")
+    docs.execute("INSERT INTO docs SELECT g, g || repeat(md5(g::text), 31250) FROM generate_series(1, 400) g")
+    done = subprocess.run([sys.executable, "-c", MEMORY, url], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    before, walked, bulk, live = json.loads(f"[{done.stdout.strip().replace(' ', ',')}]")
+    assert count(docs, "docs_embedded") == 400
+    assert max(walked, bulk, live) - before < 250, f"MiB at first, walked, bulk, live: {done.stdout}"

@@ -115,9 +115,8 @@ class Reader:
         if not changes:
             return False
         rows = self._rows.read([change.key for change in changes])
-        changes = changes[
-            : len(rows)
-        ]  # the others stay in the queue: their texts are too long to be held as well
+        # The others stay in the queue: their texts are too long to be held as well.
+        changes = changes[: len(rows)]
         entries: dict[Key, tuple[int, ...]] = {}
         for change, row in zip(changes, rows, strict=True):
             key = row.key if row else change.key  # the source's spelling, if there is a row

@@ -15,6 +15,7 @@ _OF_THE_ROW = ("0A", "21", "22", "23", "2F", "38", "39", "P0")
 # Characters of text that one read may bring, up to the row that goes beyond: what bounds the memory, since a
 # page of 8,192 rows for a model that reads 8,192 tokens could else hold gigabytes.
 MOST_CHARACTERS = 16 * 2**20
+_FEWEST_KEYS = 16  # per read, however long their texts
 
 
 class RowReader:
@@ -24,6 +25,7 @@ class RowReader:
         self._connection = connection
         self._bound = bound
         self._query = bound.compose(_SQL["read_rows"])
+        self._most_keys: int | None = None  # per read, where texts are long
 
     def read(self, keys: Sequence[Key], *, whole: bool = False) -> list[SourceRow | None]:
         """The source row of each key, None where there is none any more.
@@ -33,6 +35,20 @@ class RowReader:
         for. The text of a row whose vector in the target is of this very text stays where it is. A row whose
         text raises an error has that error; its neighbours are found by halving.
         """
+        keys = keys[: self._most_keys]
+        rows = self._halved(keys, whole)
+        self._adapt(rows, len(keys))
+        return rows
+
+    def _adapt(self, rows: list[SourceRow | None], asked: int) -> None:
+        """Ask for about as many as came where texts are long: the server renders the others for nothing."""
+        if not fits(rows, asked):
+            self._most_keys = max(_FEWEST_KEYS, 2 * len(rows))
+        elif self._most_keys is not None and asked == self._most_keys:
+            self._most_keys *= 2
+
+    def _halved(self, keys: Sequence[Key], whole: bool) -> list[SourceRow | None]:
+        """One read; where a row's text raises an error, one of each half."""
         try:
             found = self._read(keys, whole)
         except psycopg.Error as error:
@@ -41,8 +57,8 @@ class RowReader:
             if len(keys) == 1:
                 return [_failed(keys[0], error)]
             middle = len(keys) // 2
-            first = self.read(keys[:middle], whole=whole)
-            return first + self.read(keys[middle:], whole=whole) if fits(first, middle) else first
+            first = self._halved(keys[:middle], whole)
+            return first + self._halved(keys[middle:], whole) if fits(first, middle) else first
         rows: list[SourceRow | None] = [None] * len(keys)
         for row in found:
             rows[row[-1] - 1] = source_row(row[:-1])
