@@ -189,6 +189,10 @@ NAMES += [
     "new_rows",
     "old_rows",
     "pair",
+    "embedded",
+    "failed",
+    "is_embedded",
+    "problem",
 ]
 
 

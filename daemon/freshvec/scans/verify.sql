@@ -17,14 +17,15 @@ SELECT {d_or_t_key_texts}, f.problem
                           FROM {source} {range} OFFSET 0) AS d
                 OFFSET 0) AS d
          OFFSET 0) AS d
-  FULL JOIN (SELECT {keys}, content_hash, fingerprint, encode_error, embedding IS NOT NULL AS is_embedded
+  FULL JOIN (SELECT {keys}, content_hash, fingerprint, encode_error,
+                    embedding IS NOT NULL AS freshvec_embedded
                FROM {target} {range} OFFSET 0) AS t ON {d_is_t}
  CROSS JOIN LATERAL (
    SELECT CASE WHEN d.freshvec_is_there IS NULL THEN 'orphaned'
-               WHEN d.freshvec_hash IS NULL THEN CASE WHEN t.is_embedded THEN 'different' END
-               WHEN t.is_embedded AND t.content_hash = d.freshvec_hash AND t.fingerprint = %(fingerprint)s
-                    AND t.encode_error IS NULL THEN NULL
-               WHEN t.is_embedded IS NULL THEN 'missing'
+               WHEN d.freshvec_hash IS NULL THEN CASE WHEN t.freshvec_embedded THEN 'different' END
+               WHEN t.freshvec_embedded AND t.content_hash = d.freshvec_hash
+                    AND t.fingerprint = %(fingerprint)s AND t.encode_error IS NULL THEN NULL
+               WHEN t.freshvec_embedded IS NULL THEN 'missing'
                WHEN t.encode_error IS NOT NULL THEN 'failed'
                WHEN t.fingerprint <> %(fingerprint)s THEN 'other model'
                WHEN t.content_hash IS DISTINCT FROM d.freshvec_hash THEN 'different'
