@@ -63,10 +63,18 @@ CREATE TABLE freshvec.activity (
   device_memory_total_bytes bigint
 );
 
--- The bell that wakes the worker.
+-- The bell: notify, where the sync's keeper wants to be rung, which it shows by an exclusive lock. Who gets
+-- the lock shared keeps it until its transaction has ended, so that the keeper knows of it. Where the
+-- notification queue is filling, because some session does not read its own, a sweep has to find the change:
+-- with a full queue the commit would fail.
 CREATE FUNCTION freshvec.ring(sync text) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$ SELECT pg_notify('freshvec', sync) $$;
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF NOT pg_try_advisory_xact_lock_shared(1719035237, hashtext(sync)) AND pg_notification_queue_usage() < 0.5
+  THEN
+    PERFORM pg_notify('freshvec', sync);
+  END IF;
+END $$;
 REVOKE ALL ON FUNCTION freshvec.ring(text) FROM PUBLIC;
 
 -- What a trigger calls when it cannot note a change: the whole table will be compared. It never fails nor
@@ -98,8 +106,8 @@ REVOKE ALL ON FUNCTION freshvec.ask_for_walk(text, text) FROM PUBLIC;
 CREATE FUNCTION freshvec.notice_ddl() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF current_setting('max_prepared_transactions') <> '0' THEN
-    RETURN;  -- a transaction that has notified cannot be prepared
+  IF current_setting('max_prepared_transactions') <> '0' OR pg_notification_queue_usage() >= 0.5 THEN
+    RETURN;  -- a transaction that has notified cannot be prepared, and with a full queue it fails
   ELSIF TG_EVENT = 'sql_drop' THEN
     PERFORM pg_notify('freshvec', '') FROM pg_event_trigger_dropped_objects() AS c
        JOIN freshvec.sync AS s ON c.objid = s.source_oid

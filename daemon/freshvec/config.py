@@ -105,6 +105,8 @@ class Daemon(_Frozen):
     """Hours after which every row is compared again, slowly, whether or not anything was noted."""
     prove_vectors: int = Field(default=1000, ge=0)
     """Rows, chosen at random, whose texts are encoded again then, to compare the vectors themselves."""
+    wake: Literal["bell", "poll"] = "bell"
+    """How changes are heard of: `bell` (writers notify while it is quiet), or `poll` (they never do)."""
     sweep_seconds: float = Field(default=30.0, gt=0)
     """Seconds between looks at every queue without a notification: it finds what no bell announced."""
     shutdown_seconds: float = Field(default=10.0, gt=0)

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from importlib.resources import files
-from typing import Any, LiteralString
+from typing import Any, LiteralString, Protocol
 
 import psycopg
 from psycopg import sql
+from psycopg.abc import Params, QueryNoTemplate
 from pydantic import SecretStr
 
 from freshvec import logs
@@ -16,10 +17,27 @@ from freshvec.errors import DatabaseError
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
+
+class Session(Protocol):
+    """What queries need: a connection, or what stands for one (pipeline/pool.py)."""
+
+    def execute(
+        self,
+        query: QueryNoTemplate,
+        params: Params | None = None,
+        *,
+        prepare: bool | None = None,
+        binary: bool = False,
+    ) -> psycopg.Cursor[tuple[Any, ...]]: ...
+
+    def transaction(self) -> AbstractContextManager[object]: ...
+
+
 # Advisory locks of freshvec: the class is fixed (the letters "fvec"), the object says what is locked.
 LOCK_CLASS = 0x66766563
 MIGRATE_LOCK = 0
 WRITE_LOCK_CLASS = LOCK_CLASS + 1  # shared by whoever writes a sync's target, exclusive for who must be alone
+BELL_LOCK_CLASS = LOCK_CLASS + 2  # exclusive while a sync's keeper wants to be rung (capture/bell.py)
 
 # Whatever shapes a row's text, or may end a session of ours early, is pinned: rendering must not depend on
 # whose session it is, or the same row would have two hashes. With row security off Postgres refuses to leave

@@ -33,12 +33,13 @@ def test_a_reloaded_file_is_taken_up_and_the_other_syncs_go_on(
     def declare(syncs: str) -> None:
         write_config(path, config_toml(url, models_dir, syncs))
 
-    def readers() -> set[tuple[int, str]]:
+    def owned() -> dict[str, int]:
+        """How often each sync that is owned has been taken up."""
         found = docs.execute(
-            "SELECT pid, application_name FROM pg_stat_activity"
-            " WHERE application_name LIKE 'freshvec reader%'"
-        ).fetchall()
-        return {(pid, name.rsplit(" ", 1)[1]) for pid, name in found}
+            "SELECT s.name, s.epoch FROM freshvec.sync s JOIN freshvec.status ON sync = name"
+            " WHERE owner_pid IS NOT NULL"
+        )
+        return dict(found.fetchall())
 
     def reload(syncs: str) -> None:
         declare(syncs)
@@ -50,7 +51,7 @@ def test_a_reloaded_file_is_taken_up_and_the_other_syncs_go_on(
     declare(DOCS_SYNC)
     worker = workers(path)
     until("docs is embedded", lambda: embedded("docs_embedding"))
-    (kept,) = readers()
+    kept = owned()
 
     reload(DOCS_SYNC + NOTES)
     until("an added sync is taken up", lambda: embedded("notes_embedding"))
@@ -64,10 +65,10 @@ def test_a_reloaded_file_is_taken_up_and_the_other_syncs_go_on(
 
     reload(DOCS_SYNC + 'this is "no TOML')
     until("a faulty file is said", lambda: "the old one stays" in worker.output)
-    assert {name for _, name in readers()} == {"docs", "notes"}
+    assert owned().keys() == {"docs", "notes"}
 
     reload(DOCS_SYNC)
-    until("a removed one ends", lambda: readers() == {kept})  # and docs was never interrupted
+    until("a removed one ends", lambda: owned() == kept)  # and docs was never interrupted
     docs.execute("UPDATE docs SET body = 'two'")
     until("docs is kept", lambda: count(docs, "freshvec.queue_docs") == 0)
     owner = "SELECT owner_pid FROM freshvec.status WHERE sync = 'notes'"

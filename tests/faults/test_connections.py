@@ -75,7 +75,7 @@ def cut(docs: Connection, who: str) -> int:
     return int(ended)
 
 
-@pytest.mark.parametrize("who", ["reader", "writer", "listener", "%"])
+@pytest.mark.parametrize("who", ["worker", "listener", "%"])
 def test_cut_connections_leave_nothing_stale(url: str, docs: Connection, who: str) -> None:
     docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(0, 99) g")
     encoder = NullEncoder()
@@ -88,7 +88,7 @@ def test_cut_connections_leave_nothing_stale(url: str, docs: Connection, who: st
         settle(url, worker, encoder)
 
 
-@pytest.mark.parametrize("who", ["reader", "writer", "%"])
+@pytest.mark.parametrize("who", ["worker", "%"])
 def test_connections_cut_as_soon_as_they_are_made_do_not_end_the_worker(
     url: str, docs: Connection, who: str
 ) -> None:

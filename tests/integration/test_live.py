@@ -225,7 +225,7 @@ def test_two_workers_share_nothing_and_the_second_takes_over(url: str, docs: Con
     with running(settings, NullEncoder()) as first:
         wait_fresh(first)
         with running(settings, NullEncoder()) as second:
-            until("the second stands by", lambda: second.keepers[0].seconds_until_due() > 0)
+            until("the second stands by", lambda: second.keepers[0].stands_by)
             assert second.keepers[0].pipeline is None
             threading.Thread(target=first.stop).start()
             wait_fresh(second)

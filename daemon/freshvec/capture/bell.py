@@ -1,13 +1,16 @@
-"""The bell, as a worker hears it: LISTEN on a direct connection, and waiting for news or a signal."""
+"""The bell, as a worker hears it: LISTEN, waiting for news or a signal, and whether writers ring at all."""
 
 import select
 import socket
+import time
+from collections import Counter, deque
 
 from pydantic import SecretStr
 
-from freshvec.db import Connection, connect, queries, translated
+from freshvec.db import BELL_LOCK_CLASS, Connection, connect, queries, translated
 
 _SQL = queries("capture/bell")
+_LOUD_SECONDS, _LOUD_TIMES = 0.1, 10
 DDL = ""  # rings in place of a sync's name after DDL on a table that is kept
 
 
@@ -40,6 +43,50 @@ class Waker:
         self._waking.close()
 
 
+class Bell:
+    """Whether one sync's writers ring, proved in bell.pml. Used on the main thread, with the listener's
+    connection.
+
+    Whoever keeps a sync takes its bell: an advisory lock, exclusive. A writer that gets the same lock shared
+    knows that nobody wants to be rung, and holds it until its transaction has ended; one that does not get it
+    notifies. So the bell can be taken only when no such writer is under way, and what the keeper reads after
+    that is all that was not rung. A notification takes a lock of the whole cluster, so a keeper that is rung
+    too often lets the bell go, and polls.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.is_taken = False
+        self._lock = {"class": BELL_LOCK_CLASS, "name": name}
+        self._recent: deque[tuple[float, int]] = deque()  # when it rang, how many times
+
+    def take(self, connection: Connection) -> bool:
+        """Be rung from now on, unless a writer is under way who will not. What is there must be read after
+        this."""
+        with translated("take the bell of", f"sync {self._lock['name']!r}"):
+            row = connection.execute(_SQL["take"], self._lock).fetchone()
+        self.is_taken = bool(row and row[0])
+        return self.is_taken
+
+    def release(self, connection: Connection) -> None:
+        """Be rung no more."""
+        if self.is_taken:
+            self.is_taken = False
+            with translated("release the bell of", f"sync {self._lock['name']!r}"):
+                connection.execute(_SQL["release"], self._lock)
+
+    def lose(self) -> None:
+        """The connection is gone, and the lock with it."""
+        self.is_taken = False
+
+    def is_too_loud(self, times: int) -> bool:
+        """It rang so many times: whether polling would cost the writers less."""
+        now = time.monotonic()
+        self._recent.append((now, times))
+        while self._recent[0][0] < now - _LOUD_SECONDS:
+            self._recent.popleft()
+        return self.is_taken and sum(count for _, count in self._recent) > _LOUD_TIMES
+
+
 class Listener:
     """Listens on one connection of its own. When that connection is lost, so are its locks: the owner steps
     back."""
@@ -50,9 +97,11 @@ class Listener:
         with translated("listen on", "the database"):
             self.connection.execute(_SQL["stay"])
             self.connection.execute(_SQL["listen"])
+            row = self.connection.execute(_SQL["may_ring"]).fetchone()
+        self.may_ring = bool(row and row[0])
 
-    def wait(self, timeout: float) -> set[str]:
-        """Names of the syncs that rang; empty after `timeout` seconds or when woken."""
+    def wait(self, timeout: float) -> Counter[str]:
+        """How many times each sync rang; empty after `timeout` seconds or when woken."""
         with translated("listen on", "the database"):
             rang = self._drain()
             if not rang:
@@ -64,8 +113,14 @@ class Listener:
                 rang = self._drain()
         return rang
 
-    def _drain(self) -> set[str]:
-        return {note.payload for note in self.connection.notifies(timeout=0)}
+    def _drain(self) -> Counter[str]:
+        return Counter(note.payload for note in self.connection.notifies(timeout=0))
+
+    def is_queue_filling(self) -> bool:
+        """Whether some session has not read its notifications for so long that writers soon ring no more."""
+        with translated("look at", "the notification queue"):
+            row = self.connection.execute(_SQL["is_queue_filling"]).fetchone()
+        return bool(row and row[0])
 
     def close(self) -> None:
         self.connection.close()

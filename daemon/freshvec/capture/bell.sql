@@ -3,3 +3,16 @@ LISTEN freshvec
 
 -- stay: the listener must not be cut off for being quiet
 SET idle_session_timeout = 0
+
+-- may_ring: a transaction that has notified cannot be prepared, so where one may be, nobody may ring
+SELECT current_setting('max_prepared_transactions') = '0'
+
+-- take: from now on writers ring, unless one is under way who will not
+SELECT CASE WHEN pg_notification_queue_usage() < 0.25
+            THEN pg_try_advisory_lock(%(class)s, hashtext(%(name)s)) ELSE false END
+
+-- release: writers ring no more
+SELECT pg_advisory_unlock(%(class)s, hashtext(%(name)s))
+
+-- is_queue_filling: past half of it nobody rings (freshvec.ring)
+SELECT pg_notification_queue_usage() >= 0.25

@@ -2,7 +2,7 @@
 
 from psycopg import sql
 
-from freshvec.db import Connection, queries, quoted
+from freshvec.db import Session, queries, quoted
 from freshvec.records import Change, Key
 from freshvec.source.bound import BoundSync
 
@@ -31,7 +31,7 @@ class QueueReader:
     vacuumed.
     """
 
-    def __init__(self, connection: Connection, bound: BoundSync) -> None:
+    def __init__(self, connection: Session, bound: BoundSync) -> None:
         self._connection = connection
         self._live = bound.compose(_SQL["read_live"])
         self._bulk = bound.compose(_SQL["read_bulk"])
@@ -96,16 +96,16 @@ class QueueReader:
         return bool(row and row[0])
 
 
-def append(connection: Connection, bound: BoundSync, keys: list[Key], *, bulk: bool = True) -> None:
+def append(connection: Session, bound: BoundSync, keys: list[Key], *, bulk: bool = True) -> None:
     """Ask for rows to be read again."""
     connection.execute(bound.compose(_SQL["append"]), bound.key_arrays(keys) | {"bulk": bulk})
 
 
-def delete(connection: Connection, bound: BoundSync, entries: list[int]) -> list[float]:
+def delete(connection: Session, bound: BoundSync, entries: list[int]) -> list[float]:
     """Delete exactly these entries, in the caller's transaction; returns each one's lag in seconds."""
     return [row[0] for row in connection.execute(bound.compose(_SQL["delete"]), {"seqs": entries})]
 
 
-def discard(connection: Connection, bound: BoundSync) -> None:
+def discard(connection: Session, bound: BoundSync) -> None:
     """Delete every entry that is visible: in the transaction that begins a walk of the whole table."""
     connection.execute(bound.compose(_SQL["discard"]))

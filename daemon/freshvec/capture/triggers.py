@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg import sql
 
-from freshvec.db import Connection, queries, quoted
+from freshvec.db import BELL_LOCK_CLASS, Connection, queries, quoted
 from freshvec.source.bound import BoundSync
 
 _SQL = queries("capture/triggers")
@@ -156,6 +156,7 @@ def _parts(bound: BoundSync) -> dict[str, sql.Composable]:
             queue_columns=sql.Literal(3 + len(bound.key)),
         ),
         "name": sql.SQL(bound.name),
+        "bell_class": sql.Literal(BELL_LOCK_CLASS),
         "queue_bytes": sql.Literal(bound.sync.queue_bytes),
         "noted": sql.Literal(f"freshvec.noted_{bound.name}"),
     }

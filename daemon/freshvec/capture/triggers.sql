@@ -42,7 +42,8 @@ BEGIN
     PERFORM freshvec.ask_for_walk({sync_name}, 'truncate');
     RETURN NULL;
   END IF;
-  IF FOUND THEN
+  -- Whoever gets this lock is not to ring. The same is looked for in ring; a call costs more than this.
+  IF FOUND AND NOT pg_try_advisory_xact_lock_shared({bell_class}, hashtext({sync_name})) THEN
     PERFORM freshvec.ring({sync_name});
   END IF;
   RETURN NULL;

@@ -1,7 +1,7 @@
 """The next page of a walk, read while this one is tokenised."""
 
 import math
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 
 from freshvec.pipeline.ledger import Ledger
 from freshvec.records import SourceRow
@@ -9,17 +9,17 @@ from freshvec.scans.backfill import Backfill
 
 
 class PageAhead:
-    """One page at most, read by a thread that shares the reader's connection.
+    """One page at most, read by one of the threads for pages.
 
     The ledger knows the page's fence before it is read: a change that is read and written meanwhile must not
     be overtaken by what the page held before.
     """
 
-    def __init__(self, backfill: Backfill, ledger: Ledger) -> None:
+    def __init__(self, backfill: Backfill, ledger: Ledger, threads: Executor) -> None:
         self._backfill = backfill
         self._ledger = ledger
         self._page: tuple[int, Future[list[SourceRow]]] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pages")
+        self._threads = threads
 
     @property
     def is_under_way(self) -> bool:
@@ -40,7 +40,8 @@ class PageAhead:
             return
         fence = self._backfill.draw_fence()
         self._ledger.expect(fence)
-        self._page = fence, self._thread.submit(self._backfill.read_page, limit)
+        self._page = fence, self._threads.submit(self._backfill.read_page, limit)
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._page is not None:
+            self._page[1].cancel()

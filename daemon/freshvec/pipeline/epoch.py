@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from freshvec.db import WRITE_LOCK_CLASS, Connection, queries, translated
+from freshvec.db import WRITE_LOCK_CLASS, Session, queries, translated
 from freshvec.errors import SupersededError
 
 _SQL = queries("pipeline/epoch")
@@ -24,14 +24,14 @@ class Epoch:
     generation: int
     number: int
 
-    def check(self, connection: Connection) -> None:
+    def check(self, connection: Session) -> None:
         """In a transaction that holds the sync's lock: raise SupersededError when another has taken over."""
         row = connection.execute(_SQL["current"], {"name": self.name}).fetchone()
         if row != (self.generation, self.number):
             raise SupersededError(self.name)
 
     @contextmanager
-    def transaction(self, connection: Connection, *, alone: bool = False) -> Iterator[None]:
+    def transaction(self, connection: Session, *, alone: bool = False) -> Iterator[None]:
         """A transaction that may write: under the lock, and only if it is still this owner's time."""
         with connection.transaction():
             lock = {"class": WRITE_LOCK_CLASS, "name": self.name}
@@ -40,7 +40,7 @@ class Epoch:
             yield
 
 
-def take(connection: Connection, name: str, generation: int) -> Epoch:
+def take(connection: Session, name: str, generation: int) -> Epoch:
     """Begin a new epoch. Raises SupersededError when another generation has been applied."""
     with translated("own", f"sync {name!r}"), connection.transaction():
         connection.execute(_SQL["lock_alone"], {"class": WRITE_LOCK_CLASS, "name": name})

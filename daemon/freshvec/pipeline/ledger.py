@@ -6,10 +6,9 @@ Its methods are called on the reader's thread, the writer's and the encoder's; o
 
 import itertools
 import math
-import queue
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from freshvec.records import Key, Outcome, Urgency
@@ -56,15 +55,16 @@ class Ledger:
     """Every row read is opened here in its portion, becomes ready in one outcome, and is settled once
     committed."""
 
-    def __init__(self) -> None:
-        self.failure: Exception | None = None  # of the encoder, on every text: only a new pipeline can go on
+    def __init__(self, on_ready: Callable[[Urgency], None] = lambda urgency: None) -> None:
+        self.failure: Exception | None = None
         self._lock = threading.Lock()
         self._unwritten: dict[Portion, int] = {}  # rows, by portion in the order of reading
         self._pages: deque[Portion] = deque()  # of the backfill, in key order
         self._ahead = math.inf  # fence of the page that is being read ahead, before it is opened
         self._in_flight = dict.fromkeys(Urgency, 0)  # rows
         self._entries: dict[Urgency, set[int]] = {urgency: set() for urgency in Urgency}
-        self._ready: queue.SimpleQueue[Ready | None] = queue.SimpleQueue()
+        self._on_ready = on_ready
+        self._ready: deque[Ready] = deque()
 
     def expect(self, fence: float) -> None:
         """A page is about to be read ahead under this fence; infinity: none is."""
@@ -84,22 +84,20 @@ class Ledger:
     def put(self, portion: Portion, outcomes: list[Outcome]) -> None:
         """These rows are ready to be written. Never blocks: the reader's read-ahead bounds what is put."""
         if outcomes:
-            self._ready.put(Ready(portion, outcomes))
+            self._ready.append(Ready(portion, outcomes))
+            self._on_ready(portion.urgency)
 
-    def wake(self) -> None:
-        """Let a waiting `take` return now."""
-        self._ready.put(None)
+    def fail(self, error: Exception) -> None:
+        """The encoder fails on every text: only a new pipeline can go on."""
+        self.failure = error
+        self._on_ready(Urgency.LIVE)
 
-    def take(self, timeout: float) -> Ready | None:
-        """What became ready first; None after `timeout` seconds, or when woken."""
-        try:
-            return self._ready.get(timeout=max(0.0, timeout))
-        except queue.Empty:
-            return None
-
-    @property
-    def has_ready(self) -> bool:
-        return not self._ready.empty()
+    def take(self) -> list[Ready]:
+        """What has become ready since the last time."""
+        taken = []
+        while self._ready:
+            taken.append(self._ready.popleft())
+        return taken
 
     def reached(self, written: Iterable[Ready]) -> Checkpoint | None:
         """How far the backfill is once these are written too: to the end of the unbroken run of whole

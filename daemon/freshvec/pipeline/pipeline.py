@@ -8,29 +8,35 @@ import threading
 import time
 from collections.abc import Callable
 
-from freshvec.config import Settings
-from freshvec.db import Connection, connect
+from freshvec.config import Daemon
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.pipeline.epoch import take
 from freshvec.pipeline.ledger import Ledger
+from freshvec.pipeline.polling import Polling
 from freshvec.pipeline.progress import Progress
 from freshvec.pipeline.reader import Reader
+from freshvec.pipeline.resources import Resources
 from freshvec.pipeline.writer import Writer
 from freshvec.records import Urgency
 from freshvec.source.bound import BoundSync
 
-_IDLE_SECONDS = 10.0  # a waiting thread looks up this often, which is also its sign of life
+_IDLE_SECONDS = 60.0  # a reader looks up this often, whatever it heard
 
 
 class Pipeline:
-    """Keeps one sync fresh from `start` until `stop` or a failure."""
+    """Keeps one sync fresh from `start` until `stop` or a failure.
+
+    `on_event` is called, on any thread, when there is a failure or the bell is wanted.
+    """
 
     def __init__(
         self,
         bound: BoundSync,
         dispatcher: Dispatcher,
-        settings: Settings,
+        settings: Daemon,
         progress: Progress,
+        resources: Resources,
+        on_event: Callable[[], None],
         *,
         walk_again: bool = False,
     ) -> None:
@@ -38,39 +44,30 @@ class Pipeline:
         self.progress = progress
         self.failure: Exception | None = None
         self.fresh = threading.Event()  # set while nothing is left to do
-        self._wake = threading.Event()
-        self._draining = threading.Event()  # read nothing more
-        self._stopping = threading.Event()  # write what there is and end
-        self._beats = {"reader": time.monotonic(), "writer": time.monotonic()}
-        self._connections: list[Connection] = []
-        try:
-            reading, writing = (
-                self._connect(settings, f"{role} {bound.name}") for role in ("reader", "writer")
-            )
-            self.ledger = Ledger()
-            epoch = take(writing, bound.name, bound.generation)
-            self.writer = Writer(writing, bound, settings.daemon, progress, self.ledger, epoch)
-            self.reader = Reader(reading, bound, dispatcher, settings.daemon, progress, self.ledger, epoch)
-            if walk_again:
-                self.reader.restart_backfill()
-            else:
-                self.reader.prove_soon(settings.daemon.prove_every_hours * 3600)
-        except BaseException:
-            self._close()
-            raise
-        self._threads = [
-            threading.Thread(target=self._guarded, args=(run,), name=f"{name} {bound.name}", daemon=True)
-            for name, run in (("reader", self._read), ("writer", self._write))
-        ]
+        self.polling = Polling(on_event)
+        self._on_event = on_event
+        self._is_woken = False  # since the step under way began
+        self._is_draining = False  # read nothing more
+        self._reading = resources.readers.task(self._read)
+        self._writing = resources.writers.task(self._write)
+        self.ledger = Ledger(self._on_ready)
+        epoch = take(resources.pool, bound.name, bound.generation)
+        shared = (settings, progress, self.ledger, epoch)
+        self.writer = Writer(resources.pool, bound, *shared)
+        self.reader = Reader(resources.pool, bound, dispatcher, *shared, resources.pages)
+        if walk_again:
+            self.reader.restart_backfill()
+        else:
+            self.reader.prove_soon(settings.prove_every_hours * 3600)
 
     def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+        self._reading.wake()
 
     def wake(self) -> None:
-        """Something may have changed: look now."""
-        self._wake.set()
+        """Something has changed: look now."""
+        self._is_woken = True
         self.fresh.clear()
+        self._reading.wake(urgent=True)
 
     @property
     def is_walking(self) -> bool:
@@ -78,65 +75,68 @@ class Pipeline:
         return self.reader.is_walking
 
     def beat(self) -> float:
-        """Seconds since the slower of the two threads gave a sign of life."""
-        return time.monotonic() - min(self._beats.values())
+        """Seconds that the slower of the two steps under way has taken."""
+        return max(self._reading.seconds_in_step(), self._writing.seconds_in_step())
 
     def stop(self, drain_seconds: float) -> None:
         """Read nothing more, let live changes that were read be written, and end within the bound.
 
         What is not written by then is still in the queue, or beyond the backfill's checkpoint.
         """
-        self._draining.set()
-        self._wake.set()
+        self._is_draining = True
         deadline = time.monotonic() + drain_seconds
         while self.failure is None and self.ledger.in_flight(Urgency.LIVE) and time.monotonic() < deadline:
             time.sleep(0.01)
-        self._stopping.set()
+        self._reading.close(max(0.1, deadline - time.monotonic()))
         self.reader.close()
-        self.ledger.wake()
-        for thread in self._threads:
-            thread.join(max(0.1, deadline - time.monotonic()))
-        self._close()
+        if self._writing.close(max(0.1, deadline - time.monotonic())) and self.failure is None:
+            self._write_rest(deadline)
 
-    def _connect(self, settings: Settings, purpose: str) -> Connection:
-        self._connections.append(connect(settings.database.url, purpose))
-        return self._connections[-1]
-
-    def _close(self) -> None:
-        for connection in self._connections:
-            connection.close()
-
-    def _guarded(self, run: Callable[[], None]) -> None:
+    def _write_rest(self, deadline: float) -> None:
+        """Write what is ready, while there is time."""
         try:
-            run()
-        except Exception as error:  # kept for the service, which starts another pipeline
-            if not self._stopping.is_set():
-                self.failure = self.failure or error
-            self._stopping.set()
-            self._wake.set()
-            self.ledger.wake()
+            while time.monotonic() < deadline and not self.writer.step(hurry=True):
+                pass
+        except Exception as error:
+            self._failed(error)
 
-    def _read(self) -> None:
-        while not self._draining.is_set() and not self._stopping.is_set():
-            self._beats["reader"] = time.monotonic()
-            self._wake.clear()
-            while not self._draining.is_set() and self.reader.cycle():
-                self._beats["reader"] = time.monotonic()
+    def _read(self) -> float:
+        if self._is_draining or self.failure is not None:
+            return _IDLE_SECONDS
+        try:
+            self._is_woken = False
+            if self.ledger.failure is not None:
+                raise self.ledger.failure
+            if self.reader.cycle():
+                self.polling.found()
                 self.fresh.clear()  # it may have been set just after a wake-up
-                self._check_encoder()
-            self._check_encoder()
-            if not self._draining.is_set() and self.reader.is_fresh():
+                return 0.0
+            if self.reader.is_fresh():
                 self.fresh.set()
-                if self._wake.is_set():  # woken since that look began
+                if self._is_woken:  # since that look began
                     self.fresh.clear()
-            self._wake.wait(min(_IDLE_SECONDS, self.reader.patience()))
+            return min(_IDLE_SECONDS, max(self.reader.patience(), 0.001), self.polling.pause())
+        except Exception as error:
+            return self._failed(error)
 
-    def _write(self) -> None:
-        self.writer.run(self._stopping, beat=lambda: self._beat("writer"), written=self._wake.set)
+    def _write(self) -> float:
+        if self.failure is not None:
+            return _IDLE_SECONDS
+        try:
+            delay = self.writer.step()
+        except Exception as error:
+            return self._failed(error)
+        if not delay:
+            self._reading.wake()
+        return delay
 
-    def _beat(self, thread: str) -> None:
-        self._beats[thread] = time.monotonic()
-
-    def _check_encoder(self) -> None:
+    def _on_ready(self, urgency: Urgency) -> None:
+        self._writing.wake(urgent=urgency is Urgency.LIVE)
         if self.ledger.failure is not None:
-            raise self.ledger.failure
+            self._reading.wake()
+
+    def _failed(self, error: Exception) -> float:
+        """Kept for the keeper, which starts another pipeline."""
+        self.failure = self.failure or error
+        self._on_event()
+        return _IDLE_SECONDS

@@ -54,7 +54,7 @@ class Proof:
         outcomes = []
         for row, again in zip(stored, results, strict=True):
             if isinstance(again, EncodingError) and again.retryable:
-                self._ledger.failure = again
+                self._ledger.fail(again)
                 return
             if isinstance(again, Exception) or row.agrees(again, self._precision):
                 self.same += not isinstance(again, Exception)

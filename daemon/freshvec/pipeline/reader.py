@@ -2,10 +2,11 @@
 
 import math
 import time
+from concurrent.futures import Executor
 
 from freshvec.capture.queue import ORPHANS, QUEUE_FULL, QueueReader
 from freshvec.config import Daemon
-from freshvec.db import Connection, translated
+from freshvec.db import Session, translated
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.pipeline.ahead import PageAhead
 from freshvec.pipeline.epoch import Epoch
@@ -29,17 +30,18 @@ _LONGEST_REST = 5.0  # seconds
 
 
 class Reader:
-    """One thread and one connection per sync. Small live changes come first, then bulk, then the backfill."""
+    """Reads for one sync, a portion at a step: small live changes first, then bulk, then the backfill."""
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Session,
         bound: BoundSync,
         dispatcher: Dispatcher,
         settings: Daemon,
         progress: Progress,
         ledger: Ledger,
         epoch: Epoch,
+        threads: Executor,
     ) -> None:
         self._connection = connection
         self._bound = bound
@@ -59,7 +61,7 @@ class Reader:
         self._proof: Proof | None = None
         self._proof_due = self._proof_every = math.inf
         self._page_due = 0.0  # of a walk that only proves: it leaves the database most of the time
-        self._ahead = PageAhead(self._backfill, ledger)
+        self._ahead = PageAhead(self._backfill, ledger, threads)
 
     def cycle(self) -> bool:
         """Read one portion of the most urgent work there is; False when there is none or no room for it."""

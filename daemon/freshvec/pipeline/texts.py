@@ -133,7 +133,7 @@ class Texts:
         outcomes = []
         for group, result in zip(groups, results, strict=True):
             if isinstance(result, EncodingError) and result.retryable:
-                self._ledger.failure = result
+                self._ledger.fail(result)
                 return
             error = str(result)[:500] if isinstance(result, Exception) else None
             vector = None if isinstance(result, Exception) else result

@@ -1,31 +1,33 @@
 """The writer: collects encoded rows and writes them in few transactions, none of them open while encoding."""
 
-import threading
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from freshvec.capture import queue
 from freshvec.config import Daemon
-from freshvec.db import Connection, translated
+from freshvec.db import Session, translated
 from freshvec.pipeline.epoch import Epoch
 from freshvec.pipeline.ledger import Ledger, Ready
+from freshvec.pipeline.pace import MOST_ROWS, Pace
 from freshvec.pipeline.progress import Progress
 from freshvec.records import Fate, Outcome, Urgency
 from freshvec.scans import backfill
 from freshvec.source.bound import BoundSync
 from freshvec.target.upsert import TargetWriter, removes
 
-_MAX_ROWS = 4000  # per transaction: longer ones would keep urgent rows waiting
 _IDLE_SECONDS = 5.0
+_FAIR_TURN = 8  # transactions of live rows after which others get one, however many more wait
 
 
 class Writer:
-    """One thread and one connection per sync."""
+    """Writes what is ready of one sync, a transaction at a step: live rows first, and never for long."""
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Session,
         bound: BoundSync,
         settings: Daemon,
         progress: Progress,
@@ -38,36 +40,77 @@ class Writer:
         self._progress = progress
         self._ledger = ledger
         self._epoch = epoch
+        self._pace = Pace()
+        self._live: deque[Ready] = deque()
+        self._others: deque[Ready] = deque()
+        self._since = 0.0  # when the oldest of the others became ready
+        self._turn = 0
         self.target = TargetWriter(connection, bound)
         self._tombstones: list[Outcome] = []  # written, and needed while an older reading is under way
 
-    def run(self, stopping: threading.Event, beat: Callable[[], None], written: Callable[[], None]) -> None:
-        """Write until `stopping` is set and nothing is left. `beat` is a sign of life, `written` follows a
-        commit."""
-        batches: list[Ready] = []
-        since = 0.0
-        while True:
-            beat()
-            due = since + self._settings.commit_every_seconds - time.monotonic() if batches else _IDLE_SECONDS
-            ready = self._ledger.take(due)
-            if ready is not None:
-                since = since if batches else time.monotonic()
-                batches.append(ready)
-                batches += self._more(self._settings.commit_every_batches - len(batches))
-            elif not batches:
-                self._clear_tombstones()  # the page that was read ahead may have been empty
-            if batches and (stopping.is_set() or self._is_due(batches, since)):
-                self.flush(batches)
-                batches = []
-                written()
-            if stopping.is_set() and not batches and not self._ledger.has_ready:
-                return
+    def step(self, *, hurry: bool = False) -> float:
+        """Write what is due, as much as fits one transaction; gives the seconds until more is due.
+
+        With `hurry` everything is.
+        """
+        self._collect()
+        chosen = self._choose(hurry)
+        if chosen is not None:
+            self.flush(self._portioned(chosen))
+            return 0.0
+        if self._others:
+            return max(0.001, self._since + self._settings.commit_every_seconds - time.monotonic())
+        self._clear_tombstones()  # the page that was read ahead may have been empty
+        return _IDLE_SECONDS if self._tombstones else math.inf
+
+    def _collect(self) -> None:
+        for ready in self._ledger.take():
+            if ready.portion.urgency is Urgency.LIVE:
+                self._live.append(ready)
+            else:
+                self._since = self._since if self._others else time.monotonic()
+                self._others.append(ready)
+
+    def _choose(self, hurry: bool) -> deque[Ready] | None:
+        """Whose turn it is; None when nothing is due."""
+        if self._live and not (self._others and self._turn >= _FAIR_TURN):
+            self._turn += 1
+            return self._live
+        if self._others and (hurry or self._turn >= _FAIR_TURN or self._is_due()):
+            self._turn = 0
+            return self._others
+        return None
+
+    def _is_due(self) -> bool:
+        rows = sum(len(ready.outcomes) for ready in self._others)
+        return (
+            len(self._others) >= self._settings.commit_every_batches
+            or rows >= self._pace.rows
+            or time.monotonic() - self._since >= self._settings.commit_every_seconds
+            or rows == self._ledger.in_flight()
+        )
+
+    def _portioned(self, waiting: deque[Ready]) -> list[Ready]:
+        """The oldest rows that wait, as many as one transaction should write; the others go on waiting."""
+        rows, vectors = MOST_ROWS, self._pace.rows
+        portioned = []
+        while waiting and rows > 0 and vectors > 0:
+            ready = waiting.popleft()
+            fitting = _fitting(ready.outcomes, rows, vectors)
+            if fitting < len(ready.outcomes):
+                waiting.appendleft(Ready(ready.portion, ready.outcomes[fitting:]))
+                ready = Ready(ready.portion, ready.outcomes[:fitting])
+            portioned.append(ready)
+            rows -= fitting
+            vectors -= _vectors(ready.outcomes)
+        return portioned
 
     def flush(self, batches: list[Ready]) -> None:
         """One transaction: vectors, exactly the queue entries they answer, and the backfill's checkpoint."""
         outcomes = [outcome for ready in batches for outcome in ready.outcomes]
         entries = [entry for ready in batches for entry in ready.entries()]
         lags: list[float] = []
+        began = time.monotonic()
         writes = [outcome for outcome in outcomes if outcome.fate is not Fate.KEEP]
         with self.transaction(alone=removes(writes)):
             again = self.target.write(writes) if writes else []
@@ -80,6 +123,7 @@ class Writer:
                 backfill.checkpoint(
                     self._connection, self._bound, reached.key, reached.rows, reached.not_fresh
                 )
+        self._pace.took(_vectors(outcomes), time.monotonic() - began)
         self._tombstones += [outcome for outcome in writes if outcome.is_tombstone]
         self._progress.wrote(outcomes, lags if _has_live(batches) else [])
         self._ledger.settle(batches)
@@ -100,23 +144,20 @@ class Writer:
         with operation, self._epoch.transaction(self._connection, alone=alone):
             yield
 
-    def _more(self, most: int) -> list[Ready]:
-        """What is ready beside, without waiting for it."""
-        found: list[Ready] = []
-        while len(found) < most and (ready := self._ledger.take(0.0)) is not None:
-            found.append(ready)
-        return found
-
-    def _is_due(self, batches: list[Ready], since: float) -> bool:
-        rows = sum(len(ready.outcomes) for ready in batches)
-        return (
-            len(batches) >= self._settings.commit_every_batches
-            or rows >= _MAX_ROWS
-            or _has_live(batches)
-            or time.monotonic() - since >= self._settings.commit_every_seconds
-            or rows == self._ledger.in_flight()
-        )
-
 
 def _has_live(batches: list[Ready]) -> bool:
     return any(ready.portion.urgency is Urgency.LIVE for ready in batches)
+
+
+def _vectors(outcomes: list[Outcome]) -> int:
+    """What makes a transaction long: an index of the target is searched for each."""
+    return sum(outcome.embedding is not None for outcome in outcomes)
+
+
+def _fitting(outcomes: list[Outcome], rows: int, vectors: int) -> int:
+    """How many of the first outcomes hold at most so many rows and vectors."""
+    for place, outcome in enumerate(outcomes[:rows]):
+        vectors -= outcome.embedding is not None
+        if vectors < 0:
+            return place
+    return min(len(outcomes), rows)

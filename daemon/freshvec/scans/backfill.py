@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import psycopg
 
 from freshvec.capture import queue
-from freshvec.db import Connection, queries
+from freshvec.db import Session, queries
 from freshvec.records import Key, SourceRow
 from freshvec.scans.keyset import KeysetPages
 from freshvec.source.bound import BoundSync
@@ -25,7 +25,7 @@ class Backfill:
     Writes of its own state belong into a transaction of the owner's (pipeline/epoch.py).
     """
 
-    def __init__(self, connection: Connection, bound: BoundSync) -> None:
+    def __init__(self, connection: Session, bound: BoundSync) -> None:
         self._connection = connection
         self._bound = bound
         self._rows = RowReader(connection, bound)
@@ -119,7 +119,7 @@ class Backfill:
         return KeysetPages(self._connection, self._bound, _SQL["page"], after=key)
 
 
-def checkpoint(connection: Connection, bound: BoundSync, key: Key, rows: int, found: int) -> None:
+def checkpoint(connection: Session, bound: BoundSync, key: Key, rows: int, found: int) -> None:
     """Note, in the caller's transaction, that every row up to `key` is written.
 
     `rows` more have been passed, `found` of them were not fresh though nothing had told of them.

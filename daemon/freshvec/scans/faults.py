@@ -4,7 +4,7 @@ from typing import LiteralString
 
 import psycopg
 
-from freshvec.db import Connection, queries
+from freshvec.db import Session, queries
 from freshvec.records import Key
 from freshvec.source.bound import BoundSync
 from freshvec.source.rows import is_of_the_row
@@ -12,7 +12,7 @@ from freshvec.source.rows import is_of_the_row
 _SQL = queries("scans/faults")
 
 
-def faults(connection: Connection, bound: BoundSync, keys: list[Key], *, failed: bool = False) -> list[Key]:
+def faults(connection: Session, bound: BoundSync, keys: list[Key], *, failed: bool = False) -> list[Key]:
     """Those of the keys whose row is at fault now; with `failed`, those too whose text could not be
     encoded."""
     if not keys:
@@ -30,7 +30,7 @@ def faults(connection: Connection, bound: BoundSync, keys: list[Key], *, failed:
 
 
 def _ask(
-    connection: Connection, bound: BoundSync, query: LiteralString, keys: list[Key], failed: bool
+    connection: Session, bound: BoundSync, query: LiteralString, keys: list[Key], failed: bool
 ) -> list[Key]:
     given = bound.key_arrays(keys) | {"fingerprint": bound.model.fingerprint, "failed": failed}
     with connection.transaction():

@@ -4,7 +4,7 @@ from typing import Any, Literal, LiteralString
 
 from psycopg import sql
 
-from freshvec.db import Connection
+from freshvec.db import Session
 from freshvec.records import Key
 from freshvec.source.bound import BoundSync
 
@@ -17,7 +17,7 @@ class KeysetPages:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Session,
         bound: BoundSync,
         template: LiteralString,
         alias: Literal["", "t_"] = "",

@@ -1,7 +1,7 @@
 """Orphans: target rows whose source row is gone. The same walk counts what the target holds."""
 
 from freshvec.capture import queue
-from freshvec.db import Connection, queries
+from freshvec.db import Session, queries
 from freshvec.records import Key
 from freshvec.scans.faults import faults
 from freshvec.scans.keyset import KeysetPages
@@ -14,7 +14,7 @@ class OrphanScan:
     """A walk over the keys of one sync's target. `embedded` and `failed` count its rows as they are
     passed."""
 
-    def __init__(self, connection: Connection, bound: BoundSync) -> None:
+    def __init__(self, connection: Session, bound: BoundSync) -> None:
         self._connection = connection
         self._bound = bound
         self._pages = KeysetPages(connection, bound, _SQL["orphans"], "t_")

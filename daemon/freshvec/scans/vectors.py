@@ -10,7 +10,7 @@ import numpy as np
 import psycopg
 from psycopg import sql
 
-from freshvec.db import Connection, queries
+from freshvec.db import Session, queries
 from freshvec.records import Encoder, Key, Tokens, Vector
 from freshvec.source.bound import BoundSync
 from freshvec.source.rows import is_of_the_row, without_last_word
@@ -41,7 +41,7 @@ class Stored:
 class VectorSample:
     """Random rows of one sync's target, some at a time; no more than their keys is kept."""
 
-    def __init__(self, connection: Connection, bound: BoundSync, rows: int) -> None:
+    def __init__(self, connection: Session, bound: BoundSync, rows: int) -> None:
         self._connection = connection
         self._bound = bound
         self._model = {"fingerprint": bound.model.fingerprint}

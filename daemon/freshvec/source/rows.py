@@ -5,7 +5,7 @@ from typing import Any
 
 import psycopg
 
-from freshvec.db import Connection, queries
+from freshvec.db import Session, queries
 from freshvec.records import Key, SourceRow
 from freshvec.source.bound import BoundSync
 
@@ -21,7 +21,7 @@ _FEWEST_KEYS = 16  # per read, however long their texts
 class RowReader:
     """Reads rows of one sync's source on one connection."""
 
-    def __init__(self, connection: Connection, bound: BoundSync) -> None:
+    def __init__(self, connection: Session, bound: BoundSync) -> None:
         self._connection = connection
         self._bound = bound
         self._query = bound.compose(_SQL["read_rows"])

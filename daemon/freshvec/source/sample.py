@@ -1,19 +1,19 @@
 """Some texts of a table, and how many there may be, without reading all of it."""
 
-from freshvec.db import Connection, queries, translated
+from freshvec.db import Session, queries, translated
 from freshvec.source.bound import BoundSync
 
 _SQL = queries("source/sample")
 _SAMPLED = 20  # times as many rows are looked at as a sample takes
 
 
-def estimated_rows(connection: Connection, bound: BoundSync) -> int:
+def estimated_rows(connection: Session, bound: BoundSync) -> int:
     """The statistics' row count of the source, -1 where it was never analysed."""
     row = connection.execute(_SQL["estimated_rows"], {"oid": bound.source_oid}).fetchone()
     return int(row[0]) if row else -1
 
 
-def sample(connection: Connection, bound: BoundSync, rows: int) -> list[str]:
+def sample(connection: Session, bound: BoundSync, rows: int) -> list[str]:
     """At most `rows` texts of the sync, spread evenly over the table; fewer where there are fewer.
 
     Raises DatabaseError.

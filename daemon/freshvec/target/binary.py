@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import psycopg
 from numpy.typing import NDArray
 from psycopg.adapt import Buffer, Dumper
 from psycopg.pq import Format
-
-from freshvec.db import Connection
 
 # Of numpy's types: the oids of Postgres's type and of its array, and the form of a number.
 _TYPES = {
@@ -74,7 +73,6 @@ class _NumberArrayDumper(Dumper):
         return array_bytes(obj.values)
 
 
-def register(connection: Connection) -> None:
-    """Let queries of this connection take both kinds of array. Each must be cast to its type there."""
-    connection.adapters.register_dumper(VectorArray, _VectorArrayDumper)
-    connection.adapters.register_dumper(NumberArray, _NumberArrayDumper)
+# The types are ours, so every connection may know them.
+psycopg.adapters.register_dumper(VectorArray, _VectorArrayDumper)
+psycopg.adapters.register_dumper(NumberArray, _NumberArrayDumper)

@@ -8,10 +8,10 @@ from loguru import logger
 from numpy.typing import NDArray
 from psycopg import sql
 
-from freshvec.db import Connection, queries, quoted
+from freshvec.db import Session, queries, quoted
 from freshvec.records import Fate, Key, Outcome
 from freshvec.source.bound import BoundSync
-from freshvec.target.binary import NumberArray, VectorArray, register
+from freshvec.target.binary import NumberArray, VectorArray
 
 _STATEMENTS = (
     "superseded",
@@ -32,7 +32,7 @@ class TargetWriter:
 
     statements = queries("target/upsert")
 
-    def __init__(self, connection: Connection, bound: BoundSync) -> None:
+    def __init__(self, connection: Session, bound: BoundSync) -> None:
         self.connection = connection
         self._bound = bound
         self._model = {"fingerprint": bound.model.fingerprint}
@@ -40,7 +40,6 @@ class TargetWriter:
         parts = self._vector_parts()
         self.queries = {name: bound.compose(self.statements[name], **parts) for name in _STATEMENTS}
         self._highest = 0  # of the fences that refused a write
-        register(connection)
 
     def write(self, outcomes: Sequence[Outcome]) -> list[Key]:
         """Store, touch, clear and remove rows. Of several outcomes of one key the one with the highest fence

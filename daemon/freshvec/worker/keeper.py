@@ -1,18 +1,20 @@
 """The life of one sync in a worker: own it, apply it, run its pipeline, and begin again after a failure."""
 
 import time
+from collections.abc import Callable
 from typing import NoReturn
 
 from loguru import logger
 
 from freshvec.backoff import Backoff
-from freshvec.capture.bell import Listener
+from freshvec.capture.bell import Bell, Listener
 from freshvec.config import Settings, Sync
 from freshvec.db import Connection, translated
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.errors import DatabaseError, FreshvecError, NotOwnedError, SchemaError
 from freshvec.pipeline.pipeline import Pipeline
 from freshvec.pipeline.progress import Progress
+from freshvec.pipeline.resources import Resources
 from freshvec.records import Model
 from freshvec.schema import identity, migrations
 from freshvec.schema.apply import ask_for_walk, carry_out
@@ -20,7 +22,6 @@ from freshvec.schema.plan import Plan, plan
 from freshvec.source.bound import BoundSync
 from freshvec.worker import ownership
 
-_STANDBY_SECONDS = 1.0
 RECOVERED_SECONDS = 5.0  # a pipeline that has run this long has recovered
 _REPEAT_SECONDS = 60.0  # the same error is logged again after this long
 _REST_BETWEEN_WALKS = 10.0  # times as long as one takes, where changes can only be found by walking
@@ -31,7 +32,15 @@ class Keeper:
     """Brings one sync from declared to fresh. `advance` never raises for what a later attempt may cure."""
 
     def __init__(
-        self, sync: Sync, model: Model, dispatcher: Dispatcher, settings: Settings, *, once: bool
+        self,
+        sync: Sync,
+        model: Model,
+        dispatcher: Dispatcher,
+        settings: Settings,
+        resources: Resources,
+        on_event: Callable[[], None],
+        *,
+        once: bool,
     ) -> None:
         self.sync = sync
         self.progress = Progress()
@@ -41,7 +50,10 @@ class Keeper:
         self.dispatcher = dispatcher
         self._model = model
         self._settings = settings
+        self._resources = resources
+        self._on_event = on_event  # of the pipeline: let the main loop advance
         self._once = once
+        self._bell = Bell(sync.name)
         self._identity = ""  # of the binding that the pipeline works by
         self._seen: int | None = (
             None  # the generation when this declaration was first compared with what is applied
@@ -51,6 +63,7 @@ class Keeper:
         self._walk_due = self._walk_began = 0.0
         self._check_due = False
         self._owned = False
+        self.stands_by = False  # another worker owns the sync
         self._backoff = Backoff()
         self._due = 0.0
         self._logged_at = 0.0
@@ -80,14 +93,15 @@ class Keeper:
             failure = self.pipeline.failure
             self._end_pipeline(0.5)
             self._failed(failure, listener.connection)
-        if time.monotonic() < self._due:
+        if not self._owned or time.monotonic() < self._due:
             return
         try:
             with translated("keep", f"sync {self.sync.name!r}"):
                 if self.pipeline is None:
                     self._begin(listener)
                 else:
-                    self._look(listener.connection)
+                    self._look(listener)
+                    self._tend_bell(listener)
                     self._settle()
         except Exception as error:  # of one sync: the others go on
             helpless = not (isinstance(error, FreshvecError) and error.retryable)
@@ -96,20 +110,25 @@ class Keeper:
             self._end_pipeline(0.5)
             self._failed(error, listener.connection)
 
-    def wake(self) -> None:
-        """Something may have changed: let the pipeline look now."""
-        if self.pipeline is not None:
-            self.pipeline.wake()
+    def rang(self, times: int, listener: Listener) -> None:
+        """Something has changed: let the pipeline look now."""
+        if self.pipeline is None:
+            return
+        if self._bell.is_too_loud(times):
+            self._silence(listener.connection)
+        self.pipeline.wake()
 
     def sweep(self) -> None:
         """Look at everything once, whatever was or was not heard: queue, table, triggers, grants."""
         self._check_due = True
-        self.wake()
+        if self.pipeline is not None:
+            self.pipeline.wake()
 
     def lose(self) -> None:
         """The listener's connection is gone and with it the ownership."""
         self._end_pipeline(0.5)
-        self._owned = False
+        self._bell.lose()
+        self._owned = self.stands_by = False
         self._due = 0.0
 
     def stop(self, drain_seconds: float) -> None:
@@ -118,6 +137,7 @@ class Keeper:
     def leave(self, listener: Listener, drain_seconds: float) -> None:
         """End, and let another worker have the sync: it is declared no more, or otherwise."""
         self._end_pipeline(drain_seconds)
+        self._bell.release(listener.connection)
         if self._owned:
             ownership.disown(listener.connection, self.sync.name)
             self._owned = False
@@ -125,21 +145,22 @@ class Keeper:
     def _begin(self, listener: Listener) -> None:
         """Own first, apply second: whoever stands by must not put an older definition over a newer one."""
         connection = listener.connection
-        if self._seen is None:
-            self._seen = self._generation(connection)
-        if not self._owned:
-            self._owned = ownership.own(connection, self.sync.name)
-            if not self._owned:
-                self._stand_by(listener)
-                return
-            logger.info("sync {}: owned by this worker", self.sync.name)
+        self._bell.release(connection)  # of a pipeline that has ended
         if migrations.pending(connection):
             migrations.migrate(connection)
         planned = plan(connection, self.sync, self._model, self._settings.database.worker_role)
         if planned.is_redefined and planned.bound.generation != self._seen and planned.applied is not None:
             self._give_way(listener)
         bound = self._bind(connection, planned)
-        self.pipeline = Pipeline(bound, self.dispatcher, self._settings, self.progress, walk_again=self._once)
+        self.pipeline = Pipeline(
+            bound,
+            self.dispatcher,
+            self._settings.daemon,
+            self.progress,
+            self._resources,
+            self._on_event,
+            walk_again=self._once,
+        )
         self._seen = bound.generation
         self._identity = identity.applied(connection, self.sync.name)
         self._running_since = time.monotonic()
@@ -193,12 +214,15 @@ class Keeper:
         )
         return row or 0
 
-    def _look(self, connection: Connection) -> None:
+    def _look(self, listener: Listener) -> None:
         """At a sweep: whether the table, its triggers, its grants and the applied generation are still the
         same."""
         if not self._check_due or self.pipeline is None:
             return
         self._check_due = False
+        connection = listener.connection
+        if self._bell.is_taken and listener.is_queue_filling():
+            self._silence(connection)
         now, generation = identity.read(connection, self.pipeline.bound)
         if not identity.is_same(now, self._identity) or generation != self.pipeline.bound.generation:
             logger.info(
@@ -216,21 +240,53 @@ class Keeper:
             self._walk_due = now + _REST_BETWEEN_WALKS * (now - self._walk_began)
         elif now >= self._walk_due:
             ask_for_walk(connection, self.sync.name, "changes may be missed")
-            self.wake()
+            pipeline.wake()
             self._walk_began, self._walk_due = now, now + self._settings.daemon.sweep_seconds
 
-    def _stand_by(self, listener: Listener) -> None:
-        owner = ownership.owner(listener.connection, self.sync.name)
+    def _tend_bell(self, listener: Listener) -> None:
+        """Take the bell once it has become quiet, unless nobody may ring."""
+        pipeline = self.pipeline
+        is_wanted = pipeline is not None and pipeline.polling.wants_bell and not self._bell.is_taken
+        if pipeline is None or not is_wanted or self._settings.daemon.wake == "poll" or not listener.may_ring:
+            return
+        pipeline.polling.wants_bell = False
+        if self._bell.take(listener.connection):
+            pipeline.polling.is_rung = True
+            pipeline.wake()  # what was written before the bell was taken did not ring
+
+    def _silence(self, connection: Connection) -> None:
+        """Let the pipeline poll: ringing would cost the writers more."""
+        self._bell.release(connection)
+        if self.pipeline is not None:
+            self.pipeline.polling.is_rung = False
+            self.pipeline.polling.found()
+
+    @property
+    def wants_ownership(self) -> bool:
+        return not self._owned and time.monotonic() >= self._due
+
+    def own(self, connection: Connection) -> None:
+        """This worker is the owner now."""
+        if self._seen is None:
+            self._seen = self._generation(connection)
+        self._owned, self.stands_by, self._due = True, False, 0.0
+        logger.info("sync {}: owned by this worker", self.sync.name)
+
+    def stand_by(self, connection: Connection) -> None:
+        """Another worker owns the sync. Raises NotOwnedError where this one is to work once."""
+        if self._seen is None:
+            self._seen = self._generation(connection)
         if self._once:
+            owner = ownership.owner(connection, self.sync.name)
             raise NotOwnedError(
                 "backfill",
                 f"sync {self.sync.name!r}",
                 f"a running worker keeps it fresh (backend {owner and owner[0]})",
                 "See `freshvec status`; stop that worker first if you mean to do it by hand.",
             )
-        if self._due == 0.0:
+        if not self.stands_by:
             logger.info("sync {}: another worker owns it; standing by", self.sync.name)
-        self._due = time.monotonic() + _STANDBY_SECONDS
+        self.stands_by = True
 
     def _end_pipeline(self, drain_seconds: float) -> None:
         if self.pipeline is not None:

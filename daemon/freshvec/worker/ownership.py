@@ -5,11 +5,12 @@ from freshvec.db import LOCK_CLASS, Connection, queries, translated
 _SQL = queries("worker/ownership")
 
 
-def own(connection: Connection, name: str) -> bool:
-    """Try to become the owner of a sync, as long as this connection lives."""
-    with translated("own", f"sync {name!r}"):
-        row = connection.execute(_SQL["own"], {"class": LOCK_CLASS, "name": name}).fetchone()
-    return bool(row and row[0])
+def own(connection: Connection, names: list[str]) -> set[str]:
+    """Become the owner of those syncs that nobody owns, as long as this connection lives; gives their
+    names."""
+    with translated("own", "the syncs"):
+        found = connection.execute(_SQL["own"], {"class": LOCK_CLASS, "names": names})
+        return {name for (name,) in found}
 
 
 def disown(connection: Connection, name: str) -> None:

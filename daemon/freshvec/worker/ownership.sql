@@ -1,5 +1,5 @@
--- own: try to become the owner of a sync, as long as this connection lives
-SELECT pg_try_advisory_lock(%(class)s, hashtext(%(name)s))
+-- own: those of the syncs that nobody owns: from now on we do, as long as this connection lives
+SELECT name FROM unnest(%(names)s::text[]) AS name WHERE pg_try_advisory_lock(%(class)s, hashtext(name))
 
 -- disown: let another worker have it
 SELECT pg_advisory_unlock(%(class)s, hashtext(%(name)s))

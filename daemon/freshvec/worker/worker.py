@@ -19,13 +19,16 @@ from freshvec.config import Settings, Sync
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.encoding.loading import Models
 from freshvec.errors import DatabaseError, FreshvecError, ModelError
+from freshvec.pipeline.resources import Resources
 from freshvec.records import Encoder, Model
 from freshvec.schema import migrations
+from freshvec.worker import ownership
 from freshvec.worker.activity import Activity
 from freshvec.worker.keeper import Keeper
 from freshvec.worker.sdnotify import notify, watchdog_seconds
 
 _ACTIVITY_SECONDS = 5.0
+_STANDBY_SECONDS = 1.0  # between looks whether a sync has lost its owner
 _STUCK_SECONDS = 120.0  # a thread without a sign of life for this long: let the supervisor restart us
 
 
@@ -64,6 +67,8 @@ class Worker:
         self._on_tick = on_tick
         self._tick_seconds = tick_seconds
         self._waker = Waker()
+        self._resources = Resources(settings.database.url)
+        self._own_due = 0.0
         self._stopping = threading.Event()
         self._reload = reload
         self._reloading = threading.Event()
@@ -112,6 +117,7 @@ class Worker:
             self.housekeep()
             for dispatcher in self.dispatchers.values():
                 dispatcher.stop(timeout=2.0)
+            self._resources.close()
             self._waker.close()
 
     def stop(self) -> None:
@@ -172,11 +178,14 @@ class Worker:
         dispatcher = self.dispatchers[sync.model]
         encoder = dispatcher.encoder
         described = Model(sync.model, encoder.dimension, encoder.max_tokens, encoder.fingerprint)
-        self.keepers.append(Keeper(sync, described, dispatcher, self._settings, once=self._once))
+        settings, resources = self._settings, self._resources
+        keeper = Keeper(sync, described, dispatcher, settings, resources, self._waker.wake, once=self._once)
+        self.keepers.append(keeper)
 
     def _listen_once(self, backoff: Backoff) -> None:
         """One life of the listener's connection: LISTEN first, then look at everything."""
         listener = Listener(self._settings.database.direct, self._waker)
+        self._own_due = 0.0
         try:
             applied = migrations.migrate(listener.connection)
             if applied:
@@ -199,6 +208,7 @@ class Worker:
             if self._reloading.is_set():
                 self._take_up(listener)
             by_name = {keeper.sync.name: keeper for keeper in self.keepers}
+            self._own(listener)
             for keeper in self.keepers:
                 keeper.advance(listener)
             if not is_ready:
@@ -211,11 +221,24 @@ class Worker:
             if self._once and all(keeper.is_fresh for keeper in self.keepers):
                 self.stop()
                 return
-            for name in listener.wait(self._patience()):
+            for name, times in listener.wait(self._patience()).items():
                 if name == DDL:
                     self.sweep()
                 elif name in by_name:
-                    by_name[name].wake()
+                    by_name[name].rang(times, listener)
+
+    def _own(self, listener: Listener) -> None:
+        """Become the owner of what nobody owns: one query, however many syncs stand by."""
+        wanting = [keeper for keeper in self.keepers if keeper.wants_ownership]
+        if not wanting or time.monotonic() < self._own_due:
+            return
+        owned = ownership.own(listener.connection, [keeper.sync.name for keeper in wanting])
+        for keeper in wanting:
+            if keeper.sync.name in owned:
+                keeper.own(listener.connection)
+            else:
+                keeper.stand_by(listener.connection)
+        self._own_due = time.monotonic() + _STANDBY_SECONDS
 
     def _check_devices(self) -> None:
         """End for the supervisor to start another process, where this one cannot encode any more.
@@ -230,6 +253,8 @@ class Worker:
     def _patience(self) -> float:
         """Seconds until something is due without news."""
         due = [keeper.seconds_until_due() for keeper in self.keepers if keeper.seconds_until_due() > 0]
+        if any(keeper.wants_ownership for keeper in self.keepers):
+            due.append(self._own_due - time.monotonic())
         watchdog = [self._watchdog / 3] if self._watchdog else []
         return max(0.01, min([self._tick_seconds, *due, *watchdog]))
 

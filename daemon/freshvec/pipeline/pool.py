@@ -1,0 +1,96 @@
+"""The connections that all syncs of a worker share."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg.abc import Params, QueryNoTemplate
+from pydantic import SecretStr
+
+from freshvec.db import Connection, connect
+
+Cursor = psycopg.Cursor[tuple[Any, ...]]
+
+
+class Pool:
+    """At most `size` connections, opened when they are needed; it stands where a connection is expected.
+
+    A statement borrows one until its result is here, a transaction until it ends, for its thread. Nothing of
+    a sync stays on a session. Whoever finds none waits, first come, first served. Raises DatabaseError where
+    none can be opened.
+    """
+
+    def __init__(self, url: SecretStr, purpose: str, size: int) -> None:
+        self._url = url
+        self._purpose = purpose
+        self._changed = threading.Condition()
+        self._left = size  # that may still be borrowed
+        self._idle: list[Connection] = []  # the last one used goes first, so that few are used
+        self._own = threading.local()  # the connection of the thread's transaction
+        self._is_closed = False
+
+    def execute(
+        self,
+        query: QueryNoTemplate,
+        params: Params | None = None,
+        *,
+        prepare: bool | None = None,
+        binary: bool = False,
+    ) -> Cursor:
+        """As a connection's: within this thread's transaction, or by itself."""
+        own: Connection | None = getattr(self._own, "connection", None)
+        if own is not None:
+            return own.execute(query, params, prepare=prepare, binary=binary)
+        with self._borrowed() as connection:
+            return connection.execute(query, params, prepare=prepare, binary=binary)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """As a connection's: what this thread executes inside is one transaction."""
+        with self._borrowed() as connection:
+            self._own.connection = connection
+            try:
+                with connection.transaction():
+                    yield
+            finally:
+                self._own.connection = None
+
+    def drop(self) -> None:
+        """Close what is idle: the server has ended, and with it all sessions."""
+        with self._changed:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def close(self) -> None:
+        """Close every connection, each once it is given back."""
+        self._is_closed = True
+        self.drop()
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[Connection]:
+        with self._changed:
+            while not self._left:
+                self._changed.wait()
+            self._left -= 1
+            connection = self._idle.pop() if self._idle else None
+        try:
+            if connection is None:
+                connection = connect(self._url, self._purpose)
+            yield connection
+        finally:
+            self._give_back(connection)
+
+    def _give_back(self, connection: Connection | None) -> None:
+        is_lost = connection is not None and connection.closed
+        if is_lost:
+            self.drop()
+        elif connection is not None and self._is_closed:
+            connection.close()
+        with self._changed:
+            self._left += 1
+            if connection is not None and not connection.closed:
+                self._idle.append(connection)
+            self._changed.notify()

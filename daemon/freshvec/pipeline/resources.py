@@ -1,0 +1,30 @@
+"""What the pipelines of a worker share: connections and threads, as many for fifty syncs as for one."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from pydantic import SecretStr
+
+from freshvec.pipeline.crew import Crew
+from freshvec.pipeline.pool import Pool
+
+_CONNECTIONS = 6
+_READERS = 4
+_WRITERS = 3
+_PAGES = 2
+
+
+class Resources:
+    """Connections and threads of one worker."""
+
+    def __init__(self, url: SecretStr) -> None:
+        self.pool = Pool(url, "worker", _CONNECTIONS)
+        self.readers = Crew("reader", _READERS)
+        self.writers = Crew("writer", _WRITERS)
+        self.pages = ThreadPoolExecutor(_PAGES, thread_name_prefix="pages")
+
+    def close(self) -> None:
+        """End the threads and close the connections; what is under way may end first."""
+        self.readers.close()
+        self.writers.close()
+        self.pages.shutdown(wait=False, cancel_futures=True)
+        self.pool.close()

@@ -1,0 +1,278 @@
+"""The bell on a real server: nothing is missed, nobody rings for nothing, and no commit fails for it."""
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from freshvec.capture.bell import Bell, Listener, Waker
+from freshvec.embedded import EmbeddedPostgres
+from freshvec.worker.worker import Worker
+from tests.support import (
+    Connection,
+    NullEncoder,
+    backfill,
+    count,
+    running,
+    settings_for,
+    stale,
+    sync_of,
+    until,
+    wait_fresh,
+)
+
+PROGRAMS, STEPS = 150, 16
+WRITERS = 3
+
+
+class Keeper:
+    """A sync's keeper as bell.pml has it: it polls, takes the bell, is rung, and may die."""
+
+    def __init__(self, url: str, docs: Connection) -> None:
+        self._url = url
+        self._docs = docs
+        self._waker = Waker()
+        self.live()
+
+    def live(self) -> None:
+        self.listener = Listener(SecretStr(self._url), self._waker)
+        self.bell = Bell("docs")
+        self.read()
+
+    def die(self) -> None:
+        self.listener.close()
+        self.live()
+
+    def read(self) -> None:
+        """Everything there is."""
+        self._docs.execute("DELETE FROM freshvec.queue_docs")
+
+    def step(self, choice: int) -> None:
+        if choice == 0:
+            self.die()
+        elif not self.bell.is_taken:
+            self.read()
+            if choice > 2 and self.bell.take(self.listener.connection):
+                self.read()
+        elif self.hears():
+            self.read()
+            if choice == 1:
+                self.bell.release(self.listener.connection)
+
+    def hears(self) -> bool:
+        return bool(self.listener.wait(0))
+
+    def close(self) -> None:
+        self.listener.close()
+        self._waker.close()
+
+
+class Application:
+    """A session that changes rows in transactions with savepoints, one step at a time."""
+
+    def __init__(self, url: str, stack: ExitStack) -> None:
+        self._session = stack.enter_context(psycopg.connect(url))
+        self._row = random.randrange(10**9)
+
+    def step(self, choice: int) -> None:
+        if choice < 3:
+            self._row += 1
+            self._session.execute(
+                "INSERT INTO docs VALUES (%s, 'a') ON CONFLICT (id) DO UPDATE SET body = docs.body || 'a'",
+                (self._row,),
+            )
+        elif choice == 3:
+            self._session.execute("SAVEPOINT s")
+        elif choice == 4 and self._session.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS:
+            with_savepoint = "SAVEPOINT s; INSERT INTO docs VALUES (%s, 'b'); ROLLBACK TO s"
+            self._row += 1
+            self._session.execute(with_savepoint.replace("%s", str(self._row)))
+        elif choice == 5:
+            self._session.rollback()
+        else:
+            self._session.commit()
+
+    def end(self) -> None:
+        self._session.commit()
+
+
+@pytest.fixture
+def applied(url: str, docs: Connection) -> str:
+    backfill(settings_for(url, sync_of("docs")), NullEncoder())
+    return url
+
+
+def test_random_interleavings_miss_nothing(applied: str, docs: Connection) -> None:
+    """Writers, savepoints, rollbacks and deaths of the keeper, in any order: at rest it has read all."""
+    seed = random.randrange(10**9)
+    chance = random.Random(seed)
+    rung = 0
+    with ExitStack() as stack:
+        writers = [Application(applied, stack) for _ in range(WRITERS)]
+        keeper = Keeper(applied, docs)
+        stack.callback(keeper.close)
+        for program in range(PROGRAMS):
+            for _ in range(STEPS):
+                who = chance.randrange(WRITERS + 2)
+                if who < WRITERS:
+                    writers[who].step(chance.randrange(8))
+                else:
+                    keeper.step(chance.randrange(8))
+            for writer in writers:
+                writer.end()
+            rung += keeper.bell.is_taken
+            if keeper.bell.is_taken and count(docs, "freshvec.queue_docs"):
+                assert keeper.listener.wait(10), f"seed {seed}: missed in program {program}"
+            keeper.read()
+    assert rung > PROGRAMS / 10
+
+
+def heard(docs: Connection, change: str) -> list[str]:
+    """The syncs that a change rings for."""
+    with psycopg.connect(docs.info.dsn, autocommit=True) as listening:
+        listening.execute("LISTEN freshvec")
+        docs.execute(change)
+        docs.execute("SELECT pg_notify('freshvec', 'end')")
+        return _until_end(listening)
+
+
+def _until_end(listening: Connection) -> list[str]:
+    """What is heard before `end`."""
+    heard: list[str] = []
+    while "end" not in heard:
+        heard += [note.payload for note in listening.notifies(timeout=30, stop_after=1)]
+    return heard[: heard.index("end")]
+
+
+def is_taken(docs: Connection) -> bool:
+    """Whether the sync's keeper wants to be rung."""
+    taken = "pg_locks WHERE locktype = 'advisory' AND classid::bigint = 1719035237 AND mode = 'ExclusiveLock'"
+    return bool(
+        count(
+            docs, taken + " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+    )
+
+
+@contextmanager
+def kept(docs: Connection, **daemon: object) -> Iterator[Worker]:
+    """The table kept by a worker that never sweeps."""
+    settings = settings_for(docs.info.dsn, sync_of("docs"), **{"sweep_seconds": 3600.0, **daemon})
+    with running(settings, NullEncoder()) as worker:
+        wait_fresh(worker)
+        yield worker
+
+
+def await_embedded(docs: Connection) -> None:
+    until("every row is embedded", lambda: stale(docs, NullEncoder()) == [])
+
+
+def test_nobody_rings_while_no_worker_is_there(applied: str, docs: Connection) -> None:
+    assert heard(docs, "INSERT INTO docs VALUES (1, 'a')") == []
+
+
+def test_a_quiet_worker_is_rung(docs: Connection) -> None:
+    with kept(docs):
+        until("it wants to be rung", lambda: is_taken(docs))
+        assert heard(docs, "INSERT INTO docs VALUES (1, 'a')") == ["docs"]
+        await_embedded(docs)
+        assert is_taken(docs), "few changes are no reason to poll"
+    assert heard(docs, "INSERT INTO docs VALUES (2, 'a')") == []
+
+
+def test_a_worker_that_is_rung_too_often_polls_until_it_is_quiet(docs: Connection) -> None:
+    with kept(docs) as worker:
+        until("it wants to be rung", lambda: is_taken(docs))
+        polling = worker.keepers[0].pipeline.polling  # type: ignore[union-attr]
+        changes = 0
+        while polling.is_rung:
+            docs.execute("INSERT INTO docs VALUES (%s, 'a')", (changes,))
+            changes += 1
+            assert changes < 100_000
+        until("nobody rings", lambda: not is_taken(docs))
+        await_embedded(docs)
+        until("it is quiet, and wants to be rung again", lambda: is_taken(docs))
+        docs.execute("INSERT INTO docs VALUES (-1, 'a')")
+        await_embedded(docs)
+
+
+def test_a_writer_that_was_not_to_ring_is_waited_for(docs: Connection) -> None:
+    """A transaction that began while the worker polled holds it off until its end, and is found."""
+    with psycopg.connect(docs.info.dsn) as session:
+        backfill(settings_for(docs.info.dsn, sync_of("docs")), NullEncoder())
+        session.execute("INSERT INTO docs VALUES (1, 'a')")
+        with kept(docs) as worker:
+            docs.execute("INSERT INTO docs VALUES (2, 'b')")
+            until("the other is embedded", lambda: count(docs, "docs_embedding") == 1)
+            polling = worker.keepers[0].pipeline.polling  # type: ignore[union-attr]
+            until("it has become quiet", lambda: polling.pause() > 0.03)
+            assert not is_taken(docs)
+            session.commit()
+            await_embedded(docs)
+            until("it wants to be rung", lambda: is_taken(docs))
+
+
+def test_a_worker_that_polls_is_never_rung(docs: Connection) -> None:
+    with kept(docs, wake="poll"):
+        assert heard(docs, "INSERT INTO docs VALUES (1, 'a')") == []
+        await_embedded(docs)
+        docs.execute("UPDATE docs SET body = 'b'")
+        await_embedded(docs)
+        assert not is_taken(docs)
+
+
+@contextmanager
+def server_with(setting: str) -> Iterator[Connection]:
+    """The table on a server of its own, with a setting that needs a start."""
+    with EmbeddedPostgres(18) as server:
+        with psycopg.connect(server.url(), autocommit=True) as connection:
+            connection.execute(f"ALTER SYSTEM SET {setting}".encode())
+        server.run("pg_ctl", "-D", str(server.data), "-m", "immediate", "-w", "stop")
+        server.start()
+        with psycopg.connect(server.url(), autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION vector")
+            connection.execute("CREATE TABLE docs (id bigint PRIMARY KEY, body text)")
+            yield connection
+
+
+def test_a_transaction_can_be_prepared() -> None:
+    with server_with("max_prepared_transactions = 4") as strict, kept(strict) as worker:
+        polling = worker.keepers[0].pipeline.polling  # type: ignore[union-attr]
+        until("it has become quiet", lambda: polling.pause() > 0.03)
+        strict.execute("BEGIN; INSERT INTO docs VALUES (1, 'a'); PREPARE TRANSACTION 'one'")
+        strict.execute("COMMIT PREPARED 'one'")
+        await_embedded(strict)
+        strict.execute("BEGIN; ALTER TABLE docs ADD x int; PREPARE TRANSACTION 'two'")
+        strict.execute("COMMIT PREPARED 'two'")
+
+
+def fill_queue(connection: Connection) -> None:
+    while True:
+        connection.execute("SELECT pg_notify('other', repeat('x', 7000) || g) FROM generate_series(1, 20) g")
+
+
+def test_a_full_notification_queue_costs_freshness_and_fails_no_write() -> None:
+    """Somebody listens, and does not read: their transaction goes on."""
+    with (
+        server_with("max_notify_queue_pages = 64") as strict,
+        psycopg.connect(strict.info.dsn) as careless,
+        kept(strict, sweep_seconds=1.0),
+    ):
+        until("it wants to be rung", lambda: is_taken(strict))
+        careless.execute("LISTEN other")
+        careless.commit()
+        careless.execute("SELECT 1")
+        with pytest.raises(psycopg.errors.ProgramLimitExceeded):
+            fill_queue(strict)
+        strict.execute("INSERT INTO docs VALUES (1, 'a')")
+        strict.execute("ALTER TABLE docs ADD x int")
+        strict.execute("TRUNCATE docs")
+        strict.execute("INSERT INTO docs VALUES (2, 'a')")
+        await_embedded(strict)
+        until("it polls", lambda: not is_taken(strict))
+        careless.rollback()
+        strict.execute("SELECT pg_notification_queue_usage()")
+        until("it wants to be rung again", lambda: is_taken(strict))

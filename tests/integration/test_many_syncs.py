@@ -1,0 +1,92 @@
+"""Many syncs in one worker: few connections and threads, each its turn, and a bad one stops no other."""
+
+import threading
+from contextlib import ExitStack
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from freshvec.errors import DatabaseError
+from freshvec.pipeline.pool import Pool
+from tests.support import Connection, NullEncoder, count, running, settings_for, sync_of, until, wait_fresh
+
+SYNCS = 50
+OURS = "pg_stat_activity WHERE application_name LIKE 'freshvec%' AND datname = current_database()"
+
+
+def make_tables(application: Connection, rows: int) -> None:
+    for place in range(SYNCS):
+        application.execute(f"CREATE TABLE t{place} (id int PRIMARY KEY, body text)".encode())
+        application.execute(
+            f"INSERT INTO t{place} SELECT g, 'text ' || g FROM generate_series(1, {rows}) g".encode()
+        )
+
+
+def test_fifty_syncs_share_few_connections_and_threads(url: str, application: Connection) -> None:
+    make_tables(application, 50)
+    syncs = [sync_of(f"t{place}", f"s{place}") for place in range(SYNCS)]
+    before = threading.active_count()
+    with running(settings_for(url, *syncs), NullEncoder()) as worker:
+        wait_fresh(worker)
+        for place in range(SYNCS):
+            application.execute(f"UPDATE t{place} SET body = body || ' new'".encode())
+        wait_fresh(worker)
+        assert 1 < count(application, OURS) <= 8
+        assert threading.active_count() - before <= 20
+        # One table is locked for as long as the others change.
+        with psycopg.connect(url) as holder, ExitStack() as stack:
+            stack.callback(holder.rollback)
+            holder.execute("LOCK TABLE t0")
+            for place in range(1, SYNCS):
+                application.execute(f"INSERT INTO t{place} VALUES (0, 'late')".encode())
+            done = " + ".join(
+                f"(SELECT count(*) FROM t{place}_embedding WHERE id = 0)" for place in range(1, SYNCS)
+            )
+            until(
+                "all others are fresh",
+                lambda: application.execute(f"SELECT {done}".encode()).fetchone() == (SYNCS - 1,),
+            )
+
+
+def test_a_pool_lends_each_connection_to_one_thread(url: str) -> None:
+    pool = Pool(SecretStr(url), "test", 2)
+    pids: set[int] = set()
+    wrong: list[str] = []
+
+    def work() -> None:
+        for _ in range(30):
+            with pool.transaction():
+                first = pool.execute("SELECT pg_backend_pid(), txid_current()").fetchone()
+                second = pool.execute("SELECT pg_backend_pid(), txid_current()").fetchone()
+                if first is None or first != second:
+                    wrong.append(f"{first} is not {second}")
+                else:
+                    pids.add(first[0])
+
+    threads = [threading.Thread(target=work) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert wrong == []
+    assert len(pids) == 2
+    pool.close()
+
+
+def test_a_pool_whose_sessions_were_ended_opens_others(url: str, application: Connection) -> None:
+    pool = Pool(SecretStr(url), "test", 3)
+    with ExitStack() as stack:
+        stack.callback(pool.close)
+        pool.execute("SELECT 1")
+        application.execute(f"SELECT pg_terminate_backend(pid) FROM {OURS}".encode())
+        with pytest.raises(psycopg.OperationalError):
+            pool.execute("SELECT 1")
+        assert pool.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_pool_that_cannot_connect_says_why_and_is_not_used_up() -> None:
+    pool = Pool(SecretStr("postgresql://localhost:1/nowhere"), "test", 1)
+    for _ in range(3):
+        with pytest.raises(DatabaseError):
+            pool.execute("SELECT 1")
