@@ -28,11 +28,9 @@ def server16() -> Iterator[EmbeddedPostgres]:
 
 def _server(version: int) -> Iterator[EmbeddedPostgres]:
     """A server whose new databases have pgvector. It waits for no disk, so a database is quickly made."""
-    with EmbeddedPostgres(version) as server:
+    with EmbeddedPostgres(version, fsync="off") as server:
         with psycopg.connect(server.url("template1"), autocommit=True) as connection:
             connection.execute("CREATE EXTENSION vector")
-            connection.execute("ALTER SYSTEM SET fsync = off")
-            connection.execute("SELECT pg_reload_conf()")
         yield server
 
 
@@ -51,7 +49,7 @@ def server15() -> Iterator[EmbeddedPostgres]:
     binaries = Path("/usr/lib/postgresql/15/bin")
     if not Path("/usr/share/postgresql/15/extension/citext.control").exists() or not binaries.exists():
         pytest.skip("ICU and contrib need Debian's Postgres 15: `apt-get install postgresql-15`")
-    with EmbeddedPostgres(15, binaries) as server:
+    with EmbeddedPostgres(15, binaries, fsync="off") as server:
         yield server
 
 

@@ -107,7 +107,7 @@ def test_connections_cut_as_soon_as_they_are_made_do_not_end_the_worker(
 
 
 def test_a_crashed_server_leaves_nothing_stale() -> None:
-    with EmbeddedPostgres(18) as server:
+    with EmbeddedPostgres(18, fsync="off") as server:
         with psycopg.connect(server.url(), autocommit=True) as connection:
             connection.execute("CREATE EXTENSION vector")
             connection.execute("CREATE TABLE docs (id bigint PRIMARY KEY, body text)")

@@ -65,7 +65,7 @@ class Standby:
 
 @contextmanager
 def server_with_docs() -> Iterator[EmbeddedPostgres]:
-    with EmbeddedPostgres(18) as server:
+    with EmbeddedPostgres(18, fsync="off") as server:
         with psycopg.connect(server.url(), autocommit=True) as connection:
             connection.execute("CREATE EXTENSION vector")
             connection.execute("CREATE TABLE docs (id bigint PRIMARY KEY, body text)")

@@ -120,7 +120,7 @@ def test_an_unreachable_database(models_dir: Path, tmp_path: Path) -> None:
 
 
 def test_a_wrong_password(models_dir: Path, tmp_path: Path) -> None:
-    with EmbeddedPostgres(18) as server:
+    with EmbeddedPostgres(18, fsync="off") as server:
         with psycopg.connect(server.url(), autocommit=True) as connection:
             connection.execute("CREATE ROLE app LOGIN PASSWORD 'right'")
             rules = server.data / "pg_hba.conf"

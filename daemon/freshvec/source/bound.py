@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from psycopg import sql
 
 from freshvec.config import Sync
-from freshvec.db import quoted, verbatim
+from freshvec.db import finished, quoted, verbatim
 from freshvec.records import Key, Model
 from freshvec.source import blank
 from freshvec.source.key import KeyColumn, beyond, up_to
@@ -101,9 +102,13 @@ class BoundSync:
 
         In all templates `d` is a row of the source, `t` of the target, and `k` a key that was given.
         """
-        return sql.SQL(template).format(
-            **(self._names() | self._text_parts() | self._key_lists() | self._key_conditions() | more)
-        )
+        return sql.SQL(template).format(**(self._fragments | more))
+
+    @cached_property
+    def _fragments(self) -> dict[str, sql.Composable]:
+        """All that a template may name, as finished text: a binding composes dozens of queries of it."""
+        parts = self._names() | self._text_parts() | self._key_lists() | self._key_conditions()
+        return {name: finished(part) for name, part in parts.items()}
 
     def _names(self) -> dict[str, sql.Composable]:
         """What the sync's objects are called."""
