@@ -1,5 +1,6 @@
 """Connections, named queries, and the one seam where driver errors become ours."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -64,7 +65,7 @@ SELECT set_config(name, value, false) FROM (VALUES
   ('statement_timeout', '0'), ('lock_timeout', '10s'), ('idle_in_transaction_session_timeout', '15s'),
   ('work_mem', '32MB'),
   ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('jit', 'off'),
-  ('synchronous_commit', 'off')
+  ('synchronous_commit', 'off'), ('exit_on_error', 'off')
 ) AS setting(name, value)
 UNION ALL
 SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings
@@ -73,7 +74,8 @@ UNION ALL
 SELECT set_config(name, 'view, foreign-table', false) FROM pg_catalog.pg_settings
  WHERE name = 'restrict_nonsystem_relation_kind'
 """
-_TRIES = 50
+# That may end a session before it is pinned, by the code of the error.
+_TIMEOUTS = {"57014": "statement_timeout", "25P04": "transaction_timeout", "57P05": "idle_session_timeout"}
 _KEEPALIVE: dict[str, Any] = {
     "connect_timeout": 10,
     "keepalives_idle": 5,
@@ -117,25 +119,33 @@ def connect(url: SecretStr, purpose: str) -> Connection:
         params = _parsed(url)
         if params.get("password"):
             logs.hide(str(params["password"]))
-        connection = psycopg.connect(
+        return _pinned(
             url.get_secret_value(),
-            autocommit=True,
             application_name=f"freshvec {purpose}",
             **(_KEEPALIVE | params | {"client_encoding": "UTF8"}),
         )
-        _unhurry(connection)
-        connection.execute(_SESSION)
-    return connection
 
 
-def _unhurry(connection: Connection) -> None:
-    """A timeout of the role's must not cut off the very statement that takes it away."""
-    for _ in range(_TRIES):
+def _pinned(url: str, **params: Any) -> Connection:
+    """A connection whose session is pinned.
+
+    A timeout of the role's must not cut off the very statements that take it away: where one does, the next
+    attempt brings it along from the start. Not the first, since a pooler would refuse that, and an older
+    server does not know each of them.
+    """
+    while True:
+        connection = psycopg.connect(url, autocommit=True, **params)
         try:
-            connection.execute("SET statement_timeout = 0")
-            return
-        except psycopg.errors.QueryCanceled:
-            continue
+            connection.execute(_SESSION)
+            return connection
+        except psycopg.Error as error:
+            connection.close()
+            timeout = _TIMEOUTS.get(error.sqlstate or "")
+            options = params.get("options") or os.environ.get("PGOPTIONS", "")
+            off = f"-c {timeout}=0"
+            if timeout is None or off in options:
+                raise
+            params["options"] = f"{options} {off}".strip()
 
 
 def _parsed(url: SecretStr) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext, suppress
 
 import psycopg
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 
 from freshvec.config import Settings
@@ -183,6 +184,7 @@ def of(kind: str, *steps: Step, is_partitioned: bool = False) -> Program:
     return Program(found, is_partitioned, steps)
 
 
+@pytest.mark.timeout(300 + 2 * _WANTED)
 @settings(
     max_examples=_WANTED or 100,
     derandomize=not _WANTED,

@@ -124,3 +124,30 @@ def test_a_sync_on_one_member_follows_what_its_parent_does_to_it(
         assert count(app, "docs_low") != member
         app.execute("TRUNCATE docs")
         kept.comes_to_rest(worker)
+
+
+LARGE = """CREATE TABLE docs_new (id int PRIMARY KEY, body text);
+INSERT INTO docs_new SELECT g, 'attached ' || g FROM generate_series(3000, 4999) g;
+"""
+ATTACHED = {
+    "partition": (PARTITIONED, "ALTER TABLE docs ATTACH PARTITION docs_new FOR VALUES FROM (3000) TO (5000)"),
+    "child": (INHERITED, "ALTER TABLE docs_new INHERIT docs"),
+}
+
+
+@pytest.mark.parametrize(("tables", "attach"), ATTACHED.values(), ids=ATTACHED.keys())
+@pytest.mark.parametrize(("queue_bytes", "is_walked"), [(2**16, True), (2**18, False)])
+def test_rows_of_a_member_for_which_the_queue_has_no_room_are_walked(
+    either_url: str, app: Connection, tables: str, attach: str, queue_bytes: int, is_walked: bool
+) -> None:
+    """2,000 entries of a bigint or int take 130 kB."""
+    happen(app, tables)
+    kept = Kept(either_url, app, sync_of("docs", queue_bytes=queue_bytes))
+    with kept.running() as worker:
+        before = walks(app)
+        happen(app, LARGE + attach)
+        kept.comes_to_rest(worker)
+        assert (walks(app) != before) == is_walked
+        size = "SELECT pg_relation_size('freshvec.queue_docs')"
+        (queue,) = app.execute(size).fetchone() or (0,)
+        assert queue < queue_bytes

@@ -133,6 +133,31 @@ def test_every_change_is_noted_once(pair: Pair) -> None:
     pair.settle()
 
 
+LARGE = """
+BEGIN;
+UPDATE docs SET body = 'edited' WHERE id <= 40;
+SAVEPOINT kept; UPDATE docs SET body = 'edited' WHERE id BETWEEN 41 AND 70; RELEASE kept;
+UPDATE docs SET body = 'edited' WHERE id > 70;
+COMMIT
+"""
+
+
+@pytest.mark.parametrize("streaming", ["off", "on", "parallel"])
+def test_a_large_transaction_counts_as_bulk_from_its_65th_row_on(pair: Pair, streaming: str) -> None:
+    """As one with partitions does; also where it is applied while it runs, by a worker of its own."""
+    pair.follow()
+    (name,) = pair.subscriber.execute("SELECT current_database()").fetchone() or ("",)
+    pair.publisher.execute(f"ALTER DATABASE {name} SET debug_logical_replication_streaming = immediate")
+    pair.subscriber.execute(f"ALTER SUBSCRIPTION {name} SET (streaming = {streaming})")
+    pair.settle()
+    for statement in (LARGE, "UPDATE docs SET body = 'and then one' WHERE id = 1"):
+        pair.publisher.execute(statement)
+    pair.follow()
+    bulk = pair.subscriber.execute("SELECT bulk, count(*) FROM freshvec.queue_docs GROUP BY 1 ORDER BY 1")
+    assert bulk.fetchall() == [(False, 64 + 1), (True, 36)]
+    pair.settle()
+
+
 def test_a_key_that_the_replica_identity_names_is_followed(pair: Pair) -> None:
     pair.follow()
     pair.settle()

@@ -132,6 +132,7 @@ def _parts(bound: BoundSync) -> dict[str, sql.Composable]:
     columns = {*bound.key_columns, *bound.watched}
     comma = sql.SQL(", ")
     both = [sql.SQL("coalesce({}, {})").format(*pair) for pair in zip(n, o, strict=True)]
+    queue_name = sql.Literal(quoted("freshvec", f"queue_{bound.name}").as_string(None))
     intact = sql.SQL(_SQL["intact"]).format(
         column_count=sql.Literal(len(columns)),
         column_names=_names(sorted(columns)),
@@ -152,9 +153,10 @@ def _parts(bound: BoundSync) -> dict[str, sql.Composable]:
         "changed": _changed(bound, "n", "o"),
         "new_changed": _changed(bound, "NEW", "OLD"),
         "queue_oid": sql.SQL(_SQL["queue_oid"]).format(
-            queue_name=sql.Literal(quoted("freshvec", f"queue_{bound.name}").as_string(None)),
+            queue_name=queue_name,
             queue_columns=sql.Literal(3 + len(bound.key)),
         ),
+        "queue_name": queue_name,
         "name": sql.SQL(bound.name),
         "bell_class": sql.Literal(BELL_LOCK_CLASS),
         "queue_bytes": sql.Literal(bound.sync.queue_bytes),

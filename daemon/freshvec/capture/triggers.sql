@@ -75,6 +75,15 @@ BEGIN
   END IF;
   -- Rows noted by this transaction: from the 65th on it counts as bulk, and only the first one rings.
   noted := coalesce(nullif(current_setting({noted}, true), ''), '0')::int + 1;
+  -- An apply worker that acts as the table's owner takes back, after each row, what was set. There the number
+  -- that was drawn 64 ago tells, if it is this transaction's own; age() is less for what began later.
+  IF noted = 1 AND current_setting('session_replication_role') = 'replica'
+     AND EXISTS (SELECT FROM {queue}
+                  WHERE seq = pg_sequence_last_value(pg_get_serial_sequence({queue_name}, 'seq')::regclass)
+                              - 63
+                    AND age(xmin) <= age(pg_current_xact_id()::xid)) THEN
+    noted := 65;
+  END IF;
   PERFORM set_config({noted}, noted::text, true);
   IF TG_OP <> 'INSERT' AND (TG_OP = 'DELETE' OR NOT ({new_is_old})) THEN
     INSERT INTO {queue} (bulk, {k}) VALUES (noted > 64, {old_keys});

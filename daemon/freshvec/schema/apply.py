@@ -14,7 +14,7 @@ from freshvec.db import LOCK_CLASS, WRITE_LOCK_CLASS, Connection, queries, quote
 from freshvec.errors import DatabaseError, FreshvecError
 from freshvec.records import Model
 from freshvec.schema import identity, migrations
-from freshvec.schema.plan import Plan, plan
+from freshvec.schema.plan import Plan, is_complete, plan
 from freshvec.source.bound import BoundSync
 from freshvec.target import table
 
@@ -27,11 +27,12 @@ def apply(
 ) -> tuple[BoundSync, bool]:
     """Make the sync's objects and grants as declared; returns it, and whether anything had to be changed."""
     with translated("apply", f"sync {sync.name!r}"), migrations.exclusive(connection):
-        planned = plan(connection, sync, model, worker_role)
-        changes = not planned.is_applied
+        changes = False
         backoff = Backoff(first=0.1, cap=2.0)
         while True:
             try:
+                planned = plan(connection, sync, model, worker_role)
+                changes = changes or not planned.is_applied
                 return carry_out(connection, planned), changes
             except DatabaseError as error:
                 # Whoever waits for a table's lock holds up all who come after: give way and try again.
@@ -66,6 +67,9 @@ def _define(connection: Connection, planned: Plan, trouble: str | None) -> Bound
     """Note the binding. The definition counts as applied only together with everything it says."""
     bound, difference = planned.bound, planned.difference
     now, _ = identity.read(connection, bound)
+    if planned.lacking and not is_complete(connection, bound):  # later changes are seen at the next look
+        problem = "its table or what was made for it changed while this was under way"
+        raise DatabaseError("apply", f"sync {bound.name!r}", problem, "Try it again.", retryable=True)
     given = {
         "name": bound.name,
         "source_schema": bound.source_name[0],
@@ -80,15 +84,13 @@ def _define(connection: Connection, planned: Plan, trouble: str | None) -> Bound
         "identity": identity.noted(planned.identity, now, has_made=bool(planned.lacking)),
         "granted": list(planned.readers),
         "trouble": trouble,
-        "walk": planned.is_redefined or difference.whole,
+        "walk": planned.is_redefined or difference.whole or not _queue_members(connection, planned),
         "is_new_binding": planned.is_redefined or difference.is_binding,
     }
     if planned.applied is None:
         connection.execute(_SQL["insert_sync"], given)
     if planned.is_redefined or difference.whole:
         connection.execute(bound.compose(_SQL["raise_fence"]))
-    for member in difference.added if not given["walk"] else ():
-        _queue_member(connection, bound, member)
     if difference.has_lost_members and not given["walk"]:
         ask_for_walk(connection, bound.name, ORPHANS)
     row = connection.execute(_SQL["define_sync"], given).fetchone()
@@ -96,11 +98,23 @@ def _define(connection: Connection, planned: Plan, trouble: str | None) -> Bound
     return replace(bound, id=row[0], generation=row[1])
 
 
-def _queue_member(connection: Connection, bound: BoundSync, oid: int) -> None:
-    """A partition or child that was attached may bring rows; a walk of the others would find nothing."""
-    row = connection.execute(_SQL["member"], {"oid": oid}).fetchone()
-    if row is not None:
-        connection.execute(bound.compose(_SQL["queue_member"], member=quoted(*row)))
+def _queue_members(connection: Connection, planned: Plan) -> bool:
+    """Queue the rows of partitions or children that came; False where the queue has no room for them.
+
+    A walk of the others would find nothing, so it is left to members that are too large for the queue.
+    """
+    bound = planned.bound
+    for oid in planned.difference.added:
+        row = connection.execute(_SQL["member"], {"oid": oid}).fetchone()
+        if row is None:
+            continue
+        member = quoted(*row)
+        room = {"queue_bytes": bound.sync.queue_bytes, "queue": f'freshvec."queue_{bound.name}"'}
+        fits = connection.execute(bound.compose(_SQL["has_room"], member=member), room).fetchone()
+        if not (fits and fits[0]):
+            return False
+        connection.execute(bound.compose(_SQL["queue_member"], member=member))
+    return True
 
 
 def ask_for_walk(connection: Connection, name: str, reason: str) -> None:

@@ -40,6 +40,12 @@ SELECT setval('freshvec.fence', t.highest)
 -- queue_member: every row of a table that has come into the family
 INSERT INTO {queue} (bulk, {k}) SELECT true, {keys} FROM ONLY {member} WHERE pg_current_xact_id() IS NOT NULL
 
+-- has_room: whether the queue has room for every row of a table: an entry takes 36 bytes beside its key. No
+-- more rows are looked at than would fill it.
+SELECT coalesce(sum(36 + pg_column_size(ROW ({keys}))), 0)
+       <= %(queue_bytes)s - pg_relation_size(to_regclass(%(queue)s))
+  FROM (SELECT {keys} FROM ONLY {member} LIMIT %(queue_bytes)s / 36 + 1) AS d
+
 -- member: the name of a table
 SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.oid = %(oid)s::oid AND c.relkind = 'r'

@@ -95,7 +95,7 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
     Raises SchemaError or DatabaseError for whatever would keep it from being applied.
     """
     knows = not migrations.pending(connection)
-    bound = _bind(connection, sync, model, knows=knows)
+    bound, now = _bind_as_it_is(connection, sync, model, knows=knows)
     existing = table.check_existing(connection, bound)
     shape = _text(
         connection, [*queue.statements(bound), *table.statements(bound), *triggers.statements(bound)]
@@ -115,7 +115,6 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
     is_renewed = any(statement.startswith("DROP VIEW") for statement in lacking)
     access = table.access(connection, bound, given, worker_role, is_renewed=is_renewed)
     rights = [] if _has_schema_rights(connection, worker_role) else _schema_rights(worker_role)
-    now, _ = identity.read(connection, bound)
     return replace(
         planned,
         lacking=lacking,
@@ -124,6 +123,21 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
         difference=identity.difference(applied.identity if applied else "", now),
         identity=now,
     )
+
+
+def _bind_as_it_is(connection: Connection, sync: Sync, model: Model, *, knows: bool) -> tuple[BoundSync, str]:
+    """The sync bound to its table, and the identity of the very table that it is bound to.
+
+    The application's DDL may commit between any two looks. So the identity is read between two bindings that
+    are the same, and before all else: what changes later is a difference at the next look.
+    """
+    bound = _bind(connection, sync, model, knows=knows)
+    while True:
+        now = identity.read(connection, bound)[0] if knows else ""
+        again = _bind(connection, sync, model, knows=knows)
+        if again == bound:
+            return bound, now
+        bound = again
 
 
 def _bind(connection: Connection, sync: Sync, model: Model, *, knows: bool) -> BoundSync:
@@ -156,6 +170,11 @@ def _lacking(connection: Connection, planned: Plan, existing: table.Existing | N
     if existing is None or ddl or existing.has_row_security != bound.has_row_security:
         lacking += _text(connection, table.row_security(bound, existing))
     return lacking
+
+
+def is_complete(connection: Connection, bound: BoundSync) -> bool:
+    """Whether all that the sync needs is there, and its triggers are as they should be."""
+    return _all_exist(connection, bound) and not triggers.mending(connection, bound)
 
 
 def _text(connection: Connection, statements: list[Any]) -> tuple[str, ...]:
