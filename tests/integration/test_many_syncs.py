@@ -58,7 +58,8 @@ def test_a_pool_lends_each_connection_to_one_thread(url: str) -> None:
         for _ in range(30):
             with pool.transaction():
                 first = pool.execute("SELECT pg_backend_pid(), txid_current()").fetchone()
-                second = pool.execute("SELECT pg_backend_pid(), txid_current()").fetchone()
+                with pool.transaction():
+                    second = pool.execute("SELECT pg_backend_pid(), txid_current()").fetchone()
                 if first is None or first != second:
                     wrong.append(f"{first} is not {second}")
                 else:

@@ -48,7 +48,12 @@ class Pool:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """As a connection's: what this thread executes inside is one transaction."""
+        """As a connection's: what this thread executes inside is one transaction, or part of one."""
+        own: Connection | None = getattr(self._own, "connection", None)
+        if own is not None:
+            with own.transaction():
+                yield
+            return
         with self._borrowed() as connection:
             self._own.connection = connection
             try:
