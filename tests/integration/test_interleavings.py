@@ -5,6 +5,7 @@ what they are about.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -364,6 +365,22 @@ def test_a_request_that_is_relied_on_is_answered_after_that_transaction(bench: B
             slow.commit()
             worker.sweep()
             until("nothing is stale", lambda: stale(bench.docs, encoder) == [], 20)
+            until("the request is gone", lambda: count(bench.docs, "freshvec.rescan") == 0)
+
+
+def test_a_request_that_an_open_transaction_relies_on_is_not_walked_for_over_and_over(bench: Bench) -> None:
+    encoder = NullEncoder()
+    ask = f"SELECT freshvec.ask_for_walk('docs', '{QUEUE_FULL}')"
+    bench.docs.execute(ask)
+    with bench.session() as slow:
+        slow.execute(ask)
+        with running(bench.settings, encoder):
+            walks = set()
+            watched_until = time.monotonic() + 2.5
+            while time.monotonic() < watched_until:
+                walks.add(bench.docs.execute("SELECT walk_started_at FROM freshvec.sync").fetchone())
+            assert 2 <= len(walks) <= 5, "the one before, the first, and one each second"
+            slow.commit()
             until("the request is gone", lambda: count(bench.docs, "freshvec.rescan") == 0)
 
 

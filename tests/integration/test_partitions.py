@@ -3,7 +3,7 @@
 import pytest
 
 from tests.integration.at_rest import Kept
-from tests.support import Connection, count, sync_of
+from tests.support import Connection, count, sync_of, until
 
 PARTITIONED = """
 CREATE TABLE docs (id int PRIMARY KEY, body text) PARTITION BY RANGE (id);
@@ -124,6 +124,22 @@ def test_a_sync_on_one_member_follows_what_its_parent_does_to_it(
         assert count(app, "docs_low") != member
         app.execute("TRUNCATE docs")
         kept.comes_to_rest(worker)
+
+
+def test_rows_of_a_lost_partition_are_no_faults_of_the_next_walk(either_url: str, app: Connection) -> None:
+    happen(app, PARTITIONED)
+    kept = Kept(either_url, app)
+    with kept.running() as worker:
+        app.execute("ALTER TABLE docs DETACH PARTITION docs_high")
+        kept.comes_to_rest(worker)
+        before = walks(app)
+        app.execute("INSERT INTO freshvec.rescan (sync, reason) VALUES ('docs', 'test')")
+        worker.sweep()
+        until(
+            "a walk is over", lambda: count(app, "freshvec.sync WHERE backfill_done") and walks(app) != before
+        )
+        kept.comes_to_rest(worker)
+        assert kept.status()["proven_found"] == 0
 
 
 LARGE = """CREATE TABLE docs_new (id int PRIMARY KEY, body text);

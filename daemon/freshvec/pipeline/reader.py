@@ -27,6 +27,7 @@ _PAGES_AHEAD = 2  # one being encoded, one waiting: the encoder never waits for 
 _ORPHANS_A_STEP = 10_000
 _REST = 9.0  # times as long as a page took to read, a walk that only proves waits before the next
 _LONGEST_REST = 5.0  # seconds
+_REST_OF_REPEATS = 1.0  # seconds at least before a walk for a request that the last one left
 
 
 class Reader:
@@ -57,6 +58,9 @@ class Reader:
         self._backfill = Backfill(connection, bound)
         self._orphans: OrphanScan | None = None
         self._orphans_asked: list[int] = []  # the requests that the scan under way answers
+        self._answered: list[int] = []  # the requests that the last walk was for
+        self._walk_began = time.monotonic()
+        self._repeat_due = 0.0
         self._lost = 0  # orphans that this walk has found
         self._proof: Proof | None = None
         self._proof_due = self._proof_every = math.inf
@@ -105,8 +109,11 @@ class Reader:
 
     def patience(self) -> float:
         """Seconds until the reader has something to do without any news."""
-        due = self._proof_due if self._backfill.done else self._page_due
-        return max(0.0, due - time.monotonic())
+        now = time.monotonic()
+        if not self._backfill.done:
+            return max(0.0, self._page_due - now)
+        repeat_due = self._repeat_due if self._repeat_due > now else math.inf
+        return max(0.0, min(self._proof_due, repeat_due) - now)
 
     def _has_room(self, urgency: Urgency, limit: int) -> bool:
         return self._ledger.in_flight(urgency) < limit
@@ -159,8 +166,10 @@ class Reader:
         if not self._proof.step():
             with self._epoch.transaction(self._connection):
                 self._backfill.finish(self._lost + self._proof.wrong, self._proof.same)
-            self._proof, self._lost = None, 0
-            self._proof_due = time.monotonic() + self._proof_every
+            self._proof = None
+            now = time.monotonic()
+            self._proof_due = now + self._proof_every
+            self._repeat_due = now + max(_REST_OF_REPEATS, now - self._walk_began)
         return True
 
     def _scan_orphans(self) -> bool:
@@ -177,7 +186,7 @@ class Reader:
 
     def _begin_walk(self) -> bool:
         """Begin the walk that somebody asked for, or that is due; False when there is nothing to walk."""
-        rescans = self._queue.rescans()
+        rescans = self._due_requests()
         if rescans and all(reason == ORPHANS for _, reason in rescans):
             if self._orphans is None:
                 self._orphans_asked = [number for number, _ in rescans]
@@ -185,20 +194,31 @@ class Reader:
                 with self._epoch.transaction(self._connection):
                     self._backfill.answer(self._orphans_asked)
             return True
-        self._orphans = None  # a walk ends with a scan of its own, from the beginning
+        self._orphans, self._lost = None, 0  # a walk ends with a scan of its own, from the beginning
+        self._walk_began = time.monotonic()
         if rescans:
+            self._answered = [number for number, _ in rescans]
             full = any(reason == QUEUE_FULL for _, reason in rescans)
             with self._epoch.transaction(self._connection):
-                self._backfill.restart([number for number, _ in rescans], discards_queue=full)
+                self._backfill.restart(self._answered, discards_queue=full)
             return True
         if time.monotonic() >= self._proof_due:
             self._proof_due = math.inf
-            self._lost = 0
             with self._epoch.transaction(self._connection):
                 self._backfill.restart(proves=True)
             return True
         self._queue.settle()
         return False
+
+    def _due_requests(self) -> list[tuple[int, str]]:
+        """The requests to be answered now.
+
+        One that the last walk left, because an open transaction relies on it, rests as long as that walk
+        took: the transaction may go on for hours.
+        """
+        rescans = self._queue.rescans()
+        is_left = {number for number, _ in rescans} <= set(self._answered)
+        return [] if is_left and time.monotonic() < self._repeat_due else rescans
 
     def _handle(self, portion: Portion, rows: list[SourceRow]) -> None:
         """A live change waits for a slice of this portion's texts, not for all of them."""
