@@ -156,7 +156,7 @@ def test_who_stands_by_with_another_file_applies_only_once_it_owns(many: Kept) -
     with many.running() as worker:
         applied = state(many)
         with running(after.settings, after.encoder) as standby:
-            until("it stands by", lambda: standby.keepers[0].seconds_until_due() > 0)
+            until("it stands by", lambda: standby.keepers[0].stands_by)
             standby.sweep()
             many.comes_to_rest(worker)
             assert standby.keepers[0].pipeline is None
@@ -172,7 +172,7 @@ def test_who_stands_by_with_the_older_file_never_applies_it(many: Kept) -> None:
     """It read its file before the newer definition was applied, and comes to own the sync after."""
     after = newer(many, "columns")
     with many.running() as worker, running(many.settings, NullEncoder()) as standby:
-        until("it stands by", lambda: standby.keepers[0].seconds_until_due() > 0)
+        until("it stands by", lambda: standby.keepers[0].stands_by)
         apply_now(after)
         applied = state(many)
         threading.Thread(target=worker.stop).start()
