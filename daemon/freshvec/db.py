@@ -74,8 +74,10 @@ UNION ALL
 SELECT set_config(name, 'view, foreign-table', false) FROM pg_catalog.pg_settings
  WHERE name = 'restrict_nonsystem_relation_kind'
 """
-# That may end a session before it is pinned, by the code of the error.
-_TIMEOUTS = {"57014": "statement_timeout", "25P04": "transaction_timeout", "57P05": "idle_session_timeout"}
+# That may end a session before it is pinned, and the version that began to know it; and the errors of that,
+# which the client does not always hear.
+_TIMEOUTS = {"statement_timeout": 0, "idle_session_timeout": 140000, "transaction_timeout": 170000}
+_CUT_OFF = ("57014", "25P04", "57P05", None)
 _KEEPALIVE: dict[str, Any] = {
     "connect_timeout": 10,
     "keepalives_idle": 5,
@@ -129,23 +131,27 @@ def connect(url: SecretStr, purpose: str) -> Connection:
 def _pinned(url: str, **params: Any) -> Connection:
     """A connection whose session is pinned.
 
-    A timeout of the role's must not cut off the very statements that take it away: where one does, the next
-    attempt brings it along from the start. Not the first, since a pooler would refuse that, and an older
-    server does not know each of them.
+    A timeout of the role's must not cut off the very statements that take it away: where one may have, a
+    second attempt brings all of them along from the start. Not the first, since a pooler would refuse that.
     """
-    while True:
-        connection = psycopg.connect(url, autocommit=True, **params)
-        try:
-            connection.execute(_SESSION)
-            return connection
-        except psycopg.Error as error:
-            connection.close()
-            timeout = _TIMEOUTS.get(error.sqlstate or "")
-            options = params.get("options") or os.environ.get("PGOPTIONS", "")
-            off = f"-c {timeout}=0"
-            if timeout is None or off in options:
-                raise
-            params["options"] = f"{options} {off}".strip()
+    connection = psycopg.connect(url, autocommit=True, **params)
+    version = connection.info.server_version
+    try:
+        connection.execute(_SESSION)
+        return connection
+    except psycopg.Error as error:
+        connection.close()
+        if error.sqlstate not in _CUT_OFF:
+            raise
+    given = params.get("options") or os.environ.get("PGOPTIONS", "")
+    off = [f"-c {name}=0" for name, since in _TIMEOUTS.items() if version >= since]
+    connection = psycopg.connect(url, autocommit=True, **(params | {"options": " ".join([given, *off])}))
+    try:
+        connection.execute(_SESSION)
+        return connection
+    except psycopg.Error:
+        connection.close()
+        raise
 
 
 def _parsed(url: SecretStr) -> dict[str, Any]:
