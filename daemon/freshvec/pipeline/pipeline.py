@@ -13,6 +13,7 @@ from freshvec.db import Connection, connect
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.pipeline.epoch import take
 from freshvec.pipeline.ledger import Ledger
+from freshvec.pipeline.pressure import Pressure
 from freshvec.pipeline.progress import Progress
 from freshvec.pipeline.reader import Reader
 from freshvec.pipeline.writer import Writer
@@ -31,6 +32,7 @@ class Pipeline:
         dispatcher: Dispatcher,
         settings: Settings,
         progress: Progress,
+        pressure: Pressure,
         *,
         walk_again: bool = False,
     ) -> None:
@@ -50,7 +52,9 @@ class Pipeline:
             self.ledger = Ledger()
             epoch = take(writing, bound.name, bound.generation)
             self.writer = Writer(writing, bound, settings.daemon, progress, self.ledger, epoch)
-            self.reader = Reader(reading, bound, dispatcher, settings.daemon, progress, self.ledger, epoch)
+            self.reader = Reader(
+                reading, bound, dispatcher, settings.daemon, progress, self.ledger, epoch, pressure
+            )
             if walk_again:
                 self.reader.restart_backfill()
             else:
@@ -76,6 +80,11 @@ class Pipeline:
     def is_walking(self) -> bool:
         """Whether the whole table is being compared."""
         return self.reader.is_walking
+
+    @property
+    def phase(self) -> str:
+        """What is being done, in the words of `freshvec.progress`."""
+        return self.reader.phase
 
     def beat(self) -> float:
         """Seconds since the slower of the two threads gave a sign of life."""

@@ -12,6 +12,7 @@ from freshvec.db import Connection, translated
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.errors import DatabaseError, FreshvecError, NotOwnedError, SchemaError
 from freshvec.pipeline.pipeline import Pipeline
+from freshvec.pipeline.pressure import Pressure
 from freshvec.pipeline.progress import Progress
 from freshvec.records import Model
 from freshvec.schema import identity, migrations
@@ -31,7 +32,14 @@ class Keeper:
     """Brings one sync from declared to fresh. `advance` never raises for what a later attempt may cure."""
 
     def __init__(
-        self, sync: Sync, model: Model, dispatcher: Dispatcher, settings: Settings, *, once: bool
+        self,
+        sync: Sync,
+        model: Model,
+        dispatcher: Dispatcher,
+        settings: Settings,
+        pressure: Pressure,
+        *,
+        once: bool,
     ) -> None:
         self.sync = sync
         self.progress = Progress()
@@ -41,6 +49,7 @@ class Keeper:
         self.dispatcher = dispatcher
         self._model = model
         self._settings = settings
+        self._pressure = pressure
         self._once = once
         self._identity = ""  # of the binding that the pipeline works by
         self._seen: int | None = (
@@ -64,6 +73,12 @@ class Keeper:
     def is_owner(self) -> bool:
         """Whether this worker is the one that keeps the sync."""
         return self._owned
+
+    @property
+    def phase(self) -> str:
+        """What is being done, in the words of `freshvec.progress`."""
+        pipeline = self.pipeline
+        return "applying" if pipeline is None else pipeline.phase
 
     @property
     def trouble(self) -> str | None:
@@ -139,7 +154,14 @@ class Keeper:
         if planned.is_redefined and planned.bound.generation != self._seen and planned.applied is not None:
             self._give_way(listener)
         bound = self._bind(connection, planned)
-        self.pipeline = Pipeline(bound, self.dispatcher, self._settings, self.progress, walk_again=self._once)
+        self.pipeline = Pipeline(
+            bound,
+            self.dispatcher,
+            self._settings,
+            self.progress,
+            self._pressure,
+            walk_again=self._once,
+        )
         self._seen = bound.generation
         self._identity = identity.applied(connection, self.sync.name)
         self._running_since = time.monotonic()

@@ -19,6 +19,7 @@ from freshvec.config import Settings, Sync
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.encoding.loading import Models
 from freshvec.errors import DatabaseError, FreshvecError, ModelError
+from freshvec.pipeline.pressure import SECONDS_BETWEEN_LOOKS, Pressure
 from freshvec.records import Encoder, Model
 from freshvec.schema import migrations
 from freshvec.worker.activity import Activity
@@ -67,6 +68,7 @@ class Worker:
         self._stopping = threading.Event()
         self._reload = reload
         self._reloading = threading.Event()
+        self._pressure = Pressure(settings.daemon.pause_at_lag_seconds)
         self.dispatchers: dict[str, Dispatcher] = {}
         self.keepers: list[Keeper] = []
         for sync in syncs:
@@ -83,7 +85,7 @@ class Worker:
             )
         self._endpoint = endpoint(self.dispatchers) if endpoint else None
         self._watchdog = watchdog_seconds()
-        self._activity = Activity(settings)
+        self._activity = Activity(settings, self._pressure)
 
     def run(self) -> None:
         """Work until stopped. Raises FreshvecError for what needs somebody's help before anything can run."""
@@ -172,7 +174,9 @@ class Worker:
         dispatcher = self.dispatchers[sync.model]
         encoder = dispatcher.encoder
         described = Model(sync.model, encoder.dimension, encoder.max_tokens, encoder.fingerprint)
-        self.keepers.append(Keeper(sync, described, dispatcher, self._settings, once=self._once))
+        self.keepers.append(
+            Keeper(sync, described, dispatcher, self._settings, self._pressure, once=self._once)
+        )
 
     def _listen_once(self, backoff: Backoff) -> None:
         """One life of the listener's connection: LISTEN first, then look at everything."""
@@ -245,6 +249,10 @@ class Worker:
         sweep = self._settings.daemon.sweep_seconds
         scheduler.add_job(self.sweep, "interval", seconds=sweep, jitter=sweep / 10, id="sweep")
         scheduler.add_job(self.housekeep, "interval", seconds=_ACTIVITY_SECONDS, id="activity")
+        if self._pressure.is_asked_for:
+            scheduler.add_job(
+                self._activity.feel_pressure, "interval", seconds=SECONDS_BETWEEN_LOOKS, id="pressure"
+            )
 
         def on_error(event: JobExecutionEvent) -> None:
             logger.warning("housekeeping {}: {}", event.job_id, event.exception)
