@@ -25,6 +25,7 @@ CREATE TABLE freshvec.sync (
   walk_rows bigint NOT NULL DEFAULT 0,        -- source rows that the walk under way has passed
   walk_found bigint NOT NULL DEFAULT 0,       -- rows among them that were not fresh and not queued
   walk_started_at timestamptz,
+  walk_fence bigint NOT NULL DEFAULT 0,   -- the highest fence before it: a higher one was drawn since
   rows_walked bigint,                     -- source rows that the last whole walk passed
   proven_at timestamptz,                  -- when the last whole walk ended: all is fresh since its start
   proven_found bigint,                    -- what that walk had found and mended
@@ -52,11 +53,12 @@ CREATE TABLE freshvec.activity (
   worker text NOT NULL,
   device text NOT NULL,
   measured_at timestamptz NOT NULL DEFAULT now(),
+  phase text NOT NULL,               -- what it was at: see freshvec.progress
+  phase_since timestamptz NOT NULL DEFAULT now(),
+  paused text,                       -- why bulk work waits
   rows_per_second float8 NOT NULL,
   rows_written bigint NOT NULL,
   texts_truncated bigint NOT NULL,
-  lag_p50_ms float8,
-  lag_p99_ms float8,
   last_error text,
   batch_tokens bigint,               -- padded tokens per batch, where the search for the best size stands
   device_memory_used_bytes bigint,   -- of a GPU, by all its processes; NULL on a CPU
@@ -135,24 +137,30 @@ EXCEPTION WHEN insufficient_privilege THEN
   NULL;
 END $$;
 
--- Rows of a table: counted where that is quick and allowed, else estimated from the statistics.
-CREATE FUNCTION freshvec.count_rows(relation regclass) RETURNS bigint
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  estimate float8;
-  counted bigint;
-BEGIN
-  SELECT sum(greatest(c.reltuples, pg_stat_get_live_tuples(c.oid), 0)) INTO estimate
+-- Rows of a table, as the statistics say.
+CREATE FUNCTION freshvec.estimate_rows(relation regclass) RETURNS bigint
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT sum(greatest(c.reltuples, pg_stat_get_live_tuples(c.oid), 0))::bigint
     FROM pg_class c
    WHERE c.oid = relation AND c.relkind = 'r'
       OR c.oid IN (SELECT relid FROM pg_partition_tree(relation) WHERE isleaf)
-      OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = relation);
+      OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = relation)
+$$;
+REVOKE ALL ON FUNCTION freshvec.estimate_rows(regclass) FROM PUBLIC;
+
+-- Rows of a table: counted where that is quick and allowed, else estimated.
+CREATE FUNCTION freshvec.count_rows(relation regclass) RETURNS bigint
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  estimate bigint := freshvec.estimate_rows(relation);
+  counted bigint;
+BEGIN
   -- Nothing of the table's owner may run here with the rights of whom status belongs to: no policy, and no
   -- view that takes the table's place between this look and the count.
   IF coalesce(estimate, 0) > 50000 OR NOT has_table_privilege(relation, 'SELECT')
      OR NOT EXISTS (SELECT FROM pg_class WHERE oid = relation AND relkind IN ('r', 'p') AND NOT relrowsecurity
                        AND pg_has_role(relowner, current_user::regrole, 'USAGE')) THEN
-    RETURN estimate::bigint;
+    RETURN estimate;
   END IF;
   EXECUTE format('SELECT count(*) FROM (SELECT FROM %s LIMIT 200000) AS d', relation) INTO counted;
   RETURN counted;
@@ -174,6 +182,17 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION freshvec.backlog(text) FROM PUBLIC;
 
+-- The backend that owns a sync.
+CREATE FUNCTION freshvec.owner_of(sync text) RETURNS int
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT l.pid FROM pg_locks l
+   WHERE l.locktype = 'advisory' AND l.classid = 1719035235 AND l.objsubid = 2 AND l.granted
+     AND l.objid::bigint = hashtext(sync)::bigint & 4294967295
+     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   LIMIT 1
+$$;
+REVOKE ALL ON FUNCTION freshvec.owner_of(text) FROM PUBLIC;
+
 CREATE FUNCTION freshvec.sync_status() RETURNS TABLE (
   sync text, source text, target text, model text, rows_total bigint, rows_fresh bigint, rows_failed bigint,
   coverage float8, backlog bigint, oldest_unfresh_seconds float8,
@@ -181,7 +200,7 @@ CREATE FUNCTION freshvec.sync_status() RETURNS TABLE (
   owner_pid int, device text, rows_per_second float8, eta_seconds float8,
   lag_p50_ms float8, lag_p99_ms float8,
   texts_truncated bigint, last_error text, proven_at timestamptz, proven_found bigint, proven_vectors bigint,
-  refused bigint, trouble text
+  refused bigint, trouble text, paused text
 ) LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   s freshvec.sync;
@@ -216,16 +235,13 @@ BEGIN
     END IF;
     rescan_waiting := EXISTS (SELECT FROM freshvec.rescan r WHERE r.sync = s.name);
     backfill_done := s.backfill_done OR s.walk_proves;
-    owner_pid := (SELECT l.pid FROM pg_locks l
-                   WHERE l.locktype = 'advisory' AND l.classid = 1719035235 AND l.objsubid = 2 AND l.granted
-                     AND l.objid::bigint = hashtext(s.name)::bigint & 4294967295
-                     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                   LIMIT 1);
+    owner_pid := freshvec.owner_of(s.name);
+    paused := CASE WHEN owner_pid IS NOT NULL AND backlog > 0 THEN a.paused END;
     device := a.device;
     rows_per_second := CASE WHEN a.measured_at > now() - interval '30 seconds' THEN a.rows_per_second END;
     eta_seconds := CASE WHEN backlog = 0 THEN 0 WHEN rows_per_second > 0 THEN backlog / rows_per_second END;
-    lag_p50_ms := a.lag_p50_ms;
-    lag_p99_ms := a.lag_p99_ms;
+    SELECT l.p50_ms, l.p99_ms INTO lag_p50_ms, lag_p99_ms
+      FROM freshvec.lag AS l WHERE l.sync = s.name AND l.period = 'day';
     texts_truncated := a.texts_truncated;
     last_error := coalesce(s.trouble, a.last_error);
     proven_at := s.proven_at;

@@ -107,6 +107,9 @@ class Daemon(_Frozen):
     """Rows, chosen at random, whose texts are encoded again then, to compare the vectors themselves."""
     wake: Literal["bell", "poll"] = "bell"
     """How changes are heard of: `bell` (writers notify while it is quiet), or `poll` (they never do)."""
+    pause_at_lag_seconds: float | None = Field(default=None, gt=0)
+    """Walks and bulk changes pause while a replica replays later than this many seconds, or checkpoints fall
+    behind `max_wal_size`. Live changes never pause. Default: nothing does."""
     sweep_seconds: float = Field(default=30.0, gt=0)
     """Seconds between looks at every queue without a notification: it finds what no bell announced."""
     shutdown_seconds: float = Field(default=10.0, gt=0)

@@ -55,7 +55,9 @@ def run(console: Console, rows: int | None, models_dir: Path | None) -> None:
                 daemon=daemon,
                 sync=(Sync(name="docs", table="public.docs", columns=("name", "body"), model=MODEL),),
             )
-            with psycopg.connect(server.url(), autocommit=True) as connection:
+            with psycopg.connect(
+                server.url(), autocommit=True, application_name="freshvec demo"
+            ) as connection:
                 _fill(console, connection, rows)
                 _backfill(console, settings)
                 _live(console, settings, connection)

@@ -1,4 +1,4 @@
-"""Commands that look at what there is: status, search, verify, retry."""
+"""Commands that look at what there is: status, wait, search, verify, retry."""
 
 import json
 from typing import TYPE_CHECKING, Annotated
@@ -7,7 +7,8 @@ import typer
 from rich.table import Table
 
 from freshvec.cli.app import ConfigOption, JsonOption, SyncArgument, app, console, load_settings
-from freshvec.errors import FreshvecError
+from freshvec.config import Sync
+from freshvec.errors import FreshvecError, NotFreshError
 
 if TYPE_CHECKING:
     from freshvec.scans.verify import Report
@@ -41,12 +42,44 @@ def status(
         typer.echo(json.dumps(shown, indent=2, default=str))
     else:
         console.print(status_view.table(rows, lacking))
-        for line in (*status_view.proofs(rows), *status_view.failed(failed)):
+        for line in (*status_view.pauses(rows), *status_view.proofs(rows), *status_view.failed(failed)):
             typer.echo(line)
     for name, what in lacking.items():
         typer.echo(f"{name}: {what}", err=True)
     if check and (lacking or not all(is_fresh(row) for row in rows)):
         raise typer.Exit(3)
+
+
+@app.command(epilog="Examples: freshvec wait --key 42; freshvec wait --key 7 --key en --timeout 5")
+def wait(
+    sync: Annotated[
+        str | None, typer.Option("--sync", "-s", help="Which sync; needed where several are declared.")
+    ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option("--key", "-k", help="The row's key; once per column, in the order of the primary key."),
+    ] = None,
+    timeout: Annotated[float, typer.Option("--timeout", "-t", min=0, help="Seconds to wait at most.")] = 30.0,
+    config_path: ConfigOption = None,
+) -> None:
+    """Wait until what has been committed by now is fresh: a row, or the whole sync. Exit 3 if it is not in
+    time.
+
+    In SQL: SELECT freshvec.is_fresh('articles', '42').
+    """
+    from freshvec.db import connect
+    from freshvec.health import status as health
+    from freshvec.health.wait import wait_until_fresh
+
+    settings = load_settings(config_path)
+    name = _only(settings.find(sync), "wait for", "each has keys of its own").name
+    with connect(settings.database.url, "wait") as connection:
+        if wait_until_fresh(connection, name, key or (), timeout):
+            return
+        (row,) = [row for row in health.read(connection) if row["sync"] == name]
+    what = f"row {'/'.join(key)} of sync {name!r}" if key else f"sync {name!r}"
+    problem = f"it is not fresh after {timeout:g} s; {health.what_holds_up(row)}"
+    raise NotFreshError("wait for", what, problem, "See `freshvec status`.")
 
 
 @app.command(epilog='Example: freshvec search "how to open a compressed file" -n 3')
@@ -66,14 +99,11 @@ def search(
     from freshvec.target.search import search as nearest
 
     settings = load_settings(config_path)
-    declared = settings.find(sync)
-    if len(declared) > 1:
-        problem = "the text could belong to any"
-        raise FreshvecError("search", "several syncs at once", problem, "Name one with --sync.")
+    declared = _only(settings.find(sync), "search", "the text could belong to any")
     models = Models(settings)
-    encoder = models.encoder(declared[0].model)
+    encoder = models.encoder(declared.model)
     with connect(settings.database.url, "search") as connection:
-        bound = bind(connection, declared[0], models.describe(declared[0].model))
+        bound = bind(connection, declared, models.describe(declared.model))
         hits = nearest(connection, bound, encoder.encode_query(text), limit)
     if as_json:
         shown = [{"key": hit.key, "similarity": hit.similarity, "text": hit.text} for hit in hits]
@@ -83,6 +113,13 @@ def search(
     for hit in hits:
         table.add_row(f"{hit.similarity:.3f}", ", ".join(hit.key), " ".join(hit.text.split())[:120])
     console.print(table)
+
+
+def _only(declared: tuple[Sync, ...], operation: str, problem: str) -> Sync:
+    """The one sync that is meant. Raises FreshvecError where it could be several."""
+    if len(declared) > 1:
+        raise FreshvecError(operation, "several syncs at once", problem, "Name one with --sync.")
+    return declared[0]
 
 
 @app.command()

@@ -42,6 +42,13 @@ def table(rows: list[dict[str, Any]], unapplied: Container[str] = ()) -> Table:
     return shown
 
 
+def pauses(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Why bulk work waits, where it does."""
+    for row in rows:
+        if row["paused"]:
+            yield f"{row['sync']}: bulk work is paused: {row['paused']}"
+
+
 def proofs(rows: list[dict[str, Any]]) -> Iterator[str]:
     """When each sync was last proven fresh, and what was found; what keeps it from being kept as declared."""
     for row in rows:
@@ -98,6 +105,8 @@ def _state(row: dict[str, Any]) -> str:
         return "no worker"
     if row["last_error"] or row["trouble"]:
         return "trouble"
+    if row["paused"]:
+        return "paused"
     return "fresh" if status.is_fresh(row) else "backfilling" if not row["backfill_done"] else "catching up"
 
 

@@ -1,1 +1,1 @@
-"""How it is, as values: status."""
+"""How it is, as values: status, and waiting for it."""

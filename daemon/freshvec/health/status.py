@@ -42,6 +42,19 @@ def is_fresh(row: dict[str, Any]) -> bool:
     )
 
 
+def what_holds_up(row: dict[str, Any]) -> str:
+    """Why not everything is fresh, as far as the row of `freshvec.status` tells."""
+    if row["trouble"] or row["last_error"]:
+        return str(row["trouble"] or row["last_error"])
+    if row["owner_pid"] is None:
+        return "no worker runs"
+    if row["paused"]:
+        return f"bulk work is paused: {row['paused']}"
+    failed = f"the texts of {row['rows_failed']:,} could not be encoded" if row["rows_failed"] else ""
+    waiting = f"{row['backlog']:,} rows wait" if row["backlog"] or not failed else ""
+    return ", ".join(filter(None, (waiting, failed)))
+
+
 def unapplied(connection: Connection, declared: Sequence[Sync]) -> dict[str, str]:
     """Declared syncs that the database does not have as declared, each with what is to be done."""
     with translated("read", "freshvec.sync"):

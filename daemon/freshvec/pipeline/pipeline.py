@@ -54,7 +54,7 @@ class Pipeline:
         epoch = take(resources.pool, bound.name, bound.generation)
         shared = (settings, progress, self.ledger, epoch)
         self.writer = Writer(resources.pool, bound, *shared)
-        self.reader = Reader(resources.pool, bound, dispatcher, *shared, resources.pages)
+        self.reader = Reader(resources.pool, bound, dispatcher, *shared, resources.pages, resources.pressure)
         if walk_again:
             self.reader.restart_backfill()
         else:
@@ -73,6 +73,11 @@ class Pipeline:
     def is_walking(self) -> bool:
         """Whether the whole table is being compared."""
         return self.reader.is_walking
+
+    @property
+    def phase(self) -> str:
+        """What is being done, in the words of `freshvec.progress`."""
+        return self.reader.phase
 
     def beat(self) -> float:
         """Seconds that the slower of the two steps under way has taken."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from freshvec.pipeline.lags import Lags
 from freshvec.records import Fate, Outcome
 
 _WINDOW_SECONDS = 10.0
@@ -34,6 +35,7 @@ class Progress:
         self._lock = threading.Lock()
         self._done = self._encoded = self._failed = self._truncated = 0
         self._lags: deque[float] = deque(maxlen=_LAGS_KEPT)
+        self._unkept = Lags()  # not yet added to what the database keeps
         self._recent: deque[tuple[float, int]] = deque()
         self._started = time.monotonic()
 
@@ -47,6 +49,7 @@ class Progress:
                 outcome.fate is Fate.STORE and outcome.error is not None for outcome in outcomes
             )
             self._lags.extend(lags)
+            self._unkept.add(lags)
             self._recent.append((now, len(outcomes)))
             while self._recent and self._recent[0][0] < now - _WINDOW_SECONDS:
                 self._recent.popleft()
@@ -55,6 +58,16 @@ class Progress:
         """So many texts were longer than the model reads."""
         with self._lock:
             self._truncated += count
+
+    def take_lags(self) -> Lags:
+        """The lags that nobody has taken yet; whoever cannot keep them gives them back."""
+        with self._lock:
+            taken, self._unkept = self._unkept, Lags()
+            return taken
+
+    def give_back(self, lags: Lags) -> None:
+        with self._lock:
+            self._unkept.merge(lags)
 
     def snapshot(self) -> Snapshot:
         now = time.monotonic()

@@ -11,6 +11,7 @@ from freshvec.encoding.dispatch import Dispatcher
 from freshvec.pipeline.ahead import PageAhead
 from freshvec.pipeline.epoch import Epoch
 from freshvec.pipeline.ledger import Ledger, Portion
+from freshvec.pipeline.pressure import SECONDS_BETWEEN_LOOKS, Pressure
 from freshvec.pipeline.progress import Progress
 from freshvec.pipeline.proof import Proof
 from freshvec.pipeline.texts import Texts, removed
@@ -43,6 +44,7 @@ class Reader:
         ledger: Ledger,
         epoch: Epoch,
         threads: Executor,
+        pressure: Pressure,
     ) -> None:
         self._connection = connection
         self._bound = bound
@@ -51,6 +53,7 @@ class Reader:
         self._settings = settings
         self._ledger = ledger
         self._epoch = epoch
+        self._pressure = pressure
         self._queue = QueueReader(connection, bound)
         self._rows = RowReader(connection, bound)
         slice_size = max(1, self._page_rows // 4)
@@ -72,6 +75,8 @@ class Reader:
         with translated("read", f"sync {self._bound.name!r}"):
             if self._has_room(Urgency.LIVE, 10 * _LIVE_ROWS) and self._read_queue(Urgency.LIVE, _LIVE_ROWS):
                 return True
+            if self._pressure.is_felt:
+                return False
             ahead = _PAGES_AHEAD * self._page_rows
             if self._has_room(Urgency.BULK, ahead) and self._read_queue(Urgency.BULK, self._page_rows):
                 return True
@@ -96,6 +101,15 @@ class Reader:
         """Whether a walk is under way, whatever it is for."""
         return not self._backfill.done
 
+    @property
+    def phase(self) -> str:
+        """What is being done, in the words of `freshvec.progress`."""
+        if self._proof is not None:
+            return "comparing vectors"
+        if self._orphans is not None:
+            return "finding orphans"
+        return "live" if self._backfill.done else "proving" if self._backfill.proves else "walking"
+
     def restart_backfill(self) -> None:
         """Walk the whole table again, unless a walk is under way."""
         if self._backfill.done:
@@ -109,6 +123,8 @@ class Reader:
 
     def patience(self) -> float:
         """Seconds until the reader has something to do without any news."""
+        if self._pressure.is_felt:
+            return SECONDS_BETWEEN_LOOKS
         now = time.monotonic()
         if not self._backfill.done:
             return max(0.0, self._page_due - now)

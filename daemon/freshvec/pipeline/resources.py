@@ -1,4 +1,5 @@
-"""What the pipelines of a worker share: connections and threads, as many for fifty syncs as for one."""
+"""What the pipelines of a worker share: connections and threads, as many for fifty syncs as for one, and what
+is known of the database's load."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -6,6 +7,7 @@ from pydantic import SecretStr
 
 from freshvec.pipeline.crew import Crew
 from freshvec.pipeline.pool import Pool
+from freshvec.pipeline.pressure import Pressure
 
 _CONNECTIONS = 6
 _READERS = 4
@@ -16,7 +18,8 @@ _PAGES = 2
 class Resources:
     """Connections and threads of one worker."""
 
-    def __init__(self, url: SecretStr) -> None:
+    def __init__(self, url: SecretStr, pressure: Pressure) -> None:
+        self.pressure = pressure
         self.pool = Pool(url, "worker", _CONNECTIONS)
         self.readers = Crew("reader", _READERS)
         self.writers = Crew("writer", _WRITERS)

@@ -32,7 +32,7 @@ SELECT backfill_after, backfill_done, walk_proves, extract(epoch FROM now() - pr
 -- restart: walk the whole table again
 UPDATE freshvec.sync
    SET backfill_after = NULL, backfill_done = false, walk_proves = %(proves)s, walk_rows = 0, walk_found = 0,
-       walk_started_at = now()
+       walk_started_at = now(), walk_fence = (SELECT last_value FROM freshvec.fence)
  WHERE name = {sync_name}
 
 -- answer_rescans: these requests are answered by the walk that now begins; one that an open transaction

@@ -28,7 +28,8 @@ UPDATE freshvec.sync
        walk_proves = walk_proves AND NOT %(walk)s,
        walk_rows = CASE WHEN %(walk)s THEN 0 ELSE walk_rows END,
        walk_found = CASE WHEN %(walk)s THEN 0 ELSE walk_found END,
-       walk_started_at = CASE WHEN %(walk)s THEN now() ELSE walk_started_at END
+       walk_started_at = CASE WHEN %(walk)s THEN now() ELSE walk_started_at END,
+       walk_fence = CASE WHEN %(walk)s THEN (SELECT last_value FROM freshvec.fence) ELSE walk_fence END
  WHERE name = %(name)s
 RETURNING id, generation
 

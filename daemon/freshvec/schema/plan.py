@@ -19,6 +19,7 @@ from freshvec.source.bound import BoundSync
 from freshvec.target import table
 
 _SQL = queries("schema/plan")
+_FUNCTIONS = ("capture", "capture_row", "embedded", "visible", "answered")
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
     planned = replace(planned, bound=bound, applied=applied)
     lacking = _lacking(connection, planned, existing)
     given = list(applied.granted) if applied else []
-    is_renewed = any(statement.startswith("DROP VIEW") for statement in lacking)
+    is_renewed = planned.shape[0] in lacking  # all of it is made
     access = table.access(connection, bound, given, worker_role, is_renewed=is_renewed)
     rights = [] if _has_schema_rights(connection, worker_role) else _schema_rights(worker_role)
     return replace(
@@ -194,7 +195,7 @@ def _all_exist(connection: Connection, bound: BoundSync) -> bool:
     names = [("freshvec", f"queue_{bound.name}"), bound.target_name, bound.view_name]
     given = {
         "names": [sql.Identifier(*name).as_string() for name in names],
-        "functions": [f"{kind}_{bound.name}" for kind in ("capture", "capture_row", "embedded")],
+        "functions": [f"{kind}_{bound.name}" for kind in _FUNCTIONS],
     }
     row = connection.execute(_SQL["all_exist"], given).fetchone()
     return bool(row and row[0])

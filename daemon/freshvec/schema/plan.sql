@@ -8,7 +8,7 @@ SELECT source_oid::regclass::text FROM freshvec.sync
 
 -- all_exist: whether these tables, views and functions are there
 SELECT bool_and(to_regclass(name) IS NOT NULL) AND (
-         SELECT count(*) = 3 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+         SELECT count(*) = 5 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
           WHERE n.nspname = 'freshvec' AND p.proname = ANY (%(functions)s::text[]))
   FROM unnest(%(names)s::text[]) AS name
 
@@ -20,14 +20,15 @@ SELECT name FROM freshvec.sync
 SELECT has_schema_privilege(%(role)s, 'freshvec', 'USAGE')
    AND has_table_privilege(%(role)s, 'freshvec.sync', 'UPDATE')
    AND has_table_privilege(%(role)s, 'freshvec.activity', 'INSERT')
+   AND has_table_privilege(%(role)s, 'freshvec.lag_hour', 'INSERT')
    AND has_function_privilege(%(role)s, 'freshvec.ring(text)', 'EXECUTE')
 
 -- grant_schema: what the worker's role needs of the schema
 GRANT USAGE ON SCHEMA freshvec TO {role};
 GRANT SELECT ON ALL TABLES IN SCHEMA freshvec TO {role};
 GRANT UPDATE ON freshvec.sync TO {role};
-GRANT SELECT, INSERT, UPDATE, DELETE ON freshvec.rescan TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON freshvec.rescan, freshvec.lag_hour TO {role};
 GRANT SELECT, INSERT, UPDATE ON freshvec.activity TO {role};
 GRANT SELECT, UPDATE, USAGE ON SEQUENCE freshvec.fence TO {role};
 GRANT EXECUTE ON FUNCTION freshvec.ring(text), freshvec.ask_for_walk(text, text),
-      freshvec.sync_status(), freshvec.failures(int) TO {role}
+      freshvec.sync_status(), freshvec.sync_progress(), freshvec.failures(int) TO {role}

@@ -122,6 +122,7 @@ class BoundSync:
             "capture_row": quoted("freshvec", f"capture_row_{self.name}"),
             "embedded": quoted("freshvec", f"embedded_{self.name}"),
             "visible": quoted("freshvec", f"visible_{self.name}"),
+            "answered": quoted("freshvec", f"answered_{self.name}"),
         }
 
     def _text_parts(self) -> dict[str, sql.Composable]:
@@ -195,6 +196,8 @@ class BoundSync:
             "d_is_g": self.same(d, self._given("g")),
             "q_is_g": self.same(self._given("q"), self._given("g")),
             "d_is_argument": self.same(d, arguments),
+            "t_is_argument": self.same(t, arguments),
+            "q_is_argument": self.same(self._given("q"), arguments),
             "beyond_after": beyond(self.key, self.keys(), after),
             "t_beyond_after": beyond(self.key, t, after),
             "up_to_last": up_to(self.key, self.keys(), last),

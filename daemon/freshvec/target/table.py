@@ -24,8 +24,10 @@ class Existing:
 
 
 def statements(bound: BoundSync) -> list[sql.Composed]:
-    """The DDL of the target table and its view."""
-    return [bound.compose(_SQL[name]) for name in ("create", "create_function", "create_view")]
+    """The DDL of the target table, its view, and the functions that look at a row of it."""
+    names = ("create", "create_function", "create_view", "create_visible", "create_answered")
+    source = sql.Literal(_text(*bound.source_name))
+    return [bound.compose(_SQL[name], source_text=source) for name in names]
 
 
 def describe(connection: Connection, name: tuple[str, str]) -> Existing | None:
@@ -60,7 +62,7 @@ def following(
 def row_security(bound: BoundSync, existing: Existing | None) -> list[sql.Composed]:
     """The DDL that hides the embeddings of rows that the source hides."""
     if bound.has_row_security:
-        return [bound.compose(_SQL["create_visible"]), bound.compose(_SQL["enable_row_security"])]
+        return [bound.compose(_SQL["enable_row_security"])]
     if existing is not None and existing.has_row_security:
         return [bound.compose(_SQL["disable_row_security"])]
     return []
@@ -84,8 +86,8 @@ def access(
 ) -> Access:
     """Who may read the source may read its embeddings, and only as long; the worker's role may do its work.
 
-    `granted` are the roles that were given it before, "" for everybody. `is_renewed`: view or target are made
-    anew first, and what was granted goes with the old ones.
+    `granted` are the roles that were given it before, "" for everybody. `is_renewed`: target, view
+    and functions are made first, and what was granted on old ones may go with them.
     """
     names = {"oid": bound.source_oid, "target": _text(*bound.target_name), "view": _text(*bound.view_name)}
     readers: dict[str | None, bool] = dict(connection.execute(_SQL["readers"], names).fetchall())
@@ -136,6 +138,8 @@ def removal(sync_name: str, target: tuple[str, str]) -> sql.Composed:
         target=quoted(*target),
         queue=quoted("freshvec", f"queue_{sync_name}"),
         embedded=quoted("freshvec", f"embedded_{sync_name}"),
+        visible=quoted("freshvec", f"visible_{sync_name}"),
+        answered=quoted("freshvec", f"answered_{sync_name}"),
     )
 
 

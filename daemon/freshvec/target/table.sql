@@ -23,14 +23,33 @@ $freshvec$
 -- create_view: what applications search; rights and policies are those of who asks
 CREATE OR REPLACE VIEW {view} WITH (security_invoker = true) AS SELECT * FROM {embedded}()
 
--- drop_view: for a view of other columns
+-- drop_view: for a view of other columns, with what else has a key's types
 DROP VIEW IF EXISTS {view};
-DROP FUNCTION IF EXISTS {embedded}()
+DROP FUNCTION IF EXISTS {embedded}();
+DROP POLICY IF EXISTS freshvec_visible ON {target};
+DROP FUNCTION IF EXISTS {visible}, {answered}
 
 -- create_visible: whether the caller may see a row of the source; a function's text does not pin the table
 CREATE OR REPLACE FUNCTION {visible}({key_arguments}) RETURNS boolean LANGUAGE sql STABLE AS $freshvec$
 SELECT EXISTS (SELECT FROM {source} AS d WHERE {d_is_argument})
 $freshvec$
+
+-- create_answered: whether all that was noted of a row, in entries up to a number, is answered; without a
+-- key, of any row. It looks at what is ours alone, and keys come as values: nothing of the user's runs with
+-- its owner's rights. While the table is walked, a row counts once it was read since the walk began.
+CREATE OR REPLACE FUNCTION {answered}({key_arguments}, number bigint) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $freshvec$
+SELECT s.trouble IS NULL AND s.source_oid = to_regclass({source_text})::oid
+   AND NOT EXISTS (SELECT FROM freshvec.rescan AS r WHERE r.sync = s.name)
+   AND NOT EXISTS (SELECT FROM {queue} AS q WHERE q.seq <= number AND ($1 IS NULL OR {q_is_argument}))
+   AND CASE WHEN $1 IS NULL THEN w.is_over AND s.rows_failed = 0
+            ELSE coalesce((SELECT (w.is_over OR t.fence > s.walk_fence) AND t.encode_error IS NULL
+                              AND (t.embedding IS NULL OR t.fingerprint = s.fingerprint)
+                             FROM {target} AS t WHERE {t_is_argument}), w.is_over) END
+  FROM freshvec.sync AS s CROSS JOIN LATERAL (SELECT s.backfill_done OR s.walk_proves AS is_over) AS w
+ WHERE s.name = {sync_name}
+$freshvec$;
+REVOKE ALL ON FUNCTION {answered} FROM PUBLIC
 
 -- enable_row_security: an embedding is seen by who may see its row
 ALTER TABLE {target} ENABLE ROW LEVEL SECURITY;
@@ -82,15 +101,18 @@ SELECT CASE WHEN acl.grantee = 0 THEN NULL ELSE pg_get_userbyid(acl.grantee)::te
 SELECT rolname::text FROM pg_roles WHERE rolname = ANY (%(roles)s::text[])
 
 -- grant: who may read the source may read its embeddings
-GRANT SELECT ON {target}, {view} TO {role}
+GRANT SELECT ON {target}, {view} TO {role};
+GRANT EXECUTE ON FUNCTION {answered} TO {role}
 
 -- revoke: who may read the source no more may not read its embeddings
-REVOKE SELECT ON {target}, {view} FROM {role}
+REVOKE SELECT ON {target}, {view} FROM {role};
+REVOKE EXECUTE ON FUNCTION {answered} FROM {role}
 
 -- grant_worker: what the worker's role needs, and no more
 GRANT SELECT ON {source} TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {target} TO {role};
 GRANT SELECT ON {view} TO {role};
+GRANT EXECUTE ON FUNCTION {answered} TO {role};
 GRANT SELECT, INSERT, DELETE ON {queue} TO {role}
 
 -- worker_rights: whether the worker's role has all of that
@@ -107,4 +129,5 @@ SELECT has_table_privilege(%(role)s, %(source)s, 'SELECT')
 DROP VIEW IF EXISTS {view};
 DROP FUNCTION IF EXISTS {embedded}();
 DROP TABLE IF EXISTS {target};
-DROP TABLE IF EXISTS {queue}
+DROP TABLE IF EXISTS {queue};
+DROP FUNCTION IF EXISTS {visible}, {answered}

@@ -1,59 +1,89 @@
-"""Activity: what a worker measured, kept in the database for `status` to show."""
+"""Activity: what a worker is at and what it measured, kept in the database for others to see."""
 
 import os
 import socket
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import LiteralString
 
 from loguru import logger
 
 from freshvec.config import Settings
 from freshvec.db import Connection, connect, queries, translated
 from freshvec.errors import DatabaseError
-from freshvec.pipeline.progress import Snapshot
+from freshvec.pipeline.pressure import Pressure
 from freshvec.worker.keeper import Keeper
 
 _SQL = queries("worker/activity")
 
 
 class Activity:
-    """Writes on a connection of its own, which is opened again whenever it is lost."""
+    """Works on a connection of its own, which is opened again whenever it is lost."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, pressure: Pressure) -> None:
         self._settings = settings
+        self._pressure = pressure
+        self._lock = threading.Lock()  # the connection's
         self._connection: Connection | None = None
-        self._kept: dict[str, Snapshot] = {}
+        self._kept: dict[str, object] = {}
 
     def keep(self, keepers: list[Keeper]) -> None:
-        """Write what was measured of each sync, if anything moved since the last time."""
+        """Write what is new of each sync since the last time."""
         for keeper in keepers:
+            self._keep_lags(keeper)
             if not keeper.is_owner:
                 continue  # another worker measures
-            measured = keeper.progress.snapshot()
-            if not measured.done or measured == self._kept.get(keeper.sync.name):
+            snapshot = (keeper.progress.snapshot(), keeper.phase, self._pressure.reason, keeper.last_error)
+            if snapshot == self._kept.get(keeper.sync.name):
                 continue
-            self._kept[keeper.sync.name] = measured
             keeper.dispatcher.measure()
-            try:
+            if self._execute(_SQL["measured"], self._columns(keeper)):
+                self._kept[keeper.sync.name] = snapshot
+
+    def feel_pressure(self) -> None:
+        """Look how busy the database is."""
+        self._try(self._pressure.look)
+
+    def _keep_lags(self, keeper: Keeper) -> None:
+        """Add what was taken since the last time; what could not be written is added the next time."""
+        lags = keeper.progress.take_lags()
+        if not lags:
+            return
+        if self._execute(_SQL["add_lags"], {"sync": keeper.sync.name, **asdict(lags)}):
+            self._execute(_SQL["fold_old_lags"], {"sync": keeper.sync.name})
+        else:
+            keeper.progress.give_back(lags)
+
+    def _execute(self, query: LiteralString, given: dict[str, object]) -> bool:
+        """Whether that was done."""
+        return self._try(lambda connection: connection.execute(query, given))
+
+    def _try(self, work: Callable[[Connection], object]) -> bool:
+        """Do this on the connection; False where it failed, to be tried again the next time."""
+        try:
+            with self._lock, translated("write", "the activity"):
                 if self._connection is None or self._connection.closed:
                     self._connection = connect(self._settings.database.url, "activity")
-                with translated("write", "the activity"):
-                    self._connection.execute(_SQL["measured"], _columns(keeper, measured))
-            except DatabaseError as error:
-                logger.debug("{}", error)
+                work(self._connection)
+        except DatabaseError as error:
+            logger.debug("{}", error)
+            return False
+        return True
 
-
-def _columns(keeper: Keeper, measured: Snapshot) -> dict[str, object]:
-    memory = keeper.dispatcher.memory
-    return {
-        "sync": keeper.sync.name,
-        "worker": f"{socket.gethostname()}:{os.getpid()}",
-        "device": keeper.dispatcher.encoder.device,
-        "rows_per_second": measured.rows_per_second,
-        "rows_written": measured.done,
-        "texts_truncated": measured.truncated,
-        "lag_p50_ms": measured.lag_p50_ms,
-        "lag_p99_ms": measured.lag_p99_ms,
-        "last_error": keeper.last_error,
-        "batch_tokens": keeper.dispatcher.budget.settled,
-        "device_memory_used_bytes": memory and int(memory.used * 1e9),
-        "device_memory_total_bytes": memory and int(memory.total * 1e9),
-    }
+    def _columns(self, keeper: Keeper) -> dict[str, object]:
+        memory, measured = keeper.dispatcher.memory, keeper.progress.snapshot()
+        return {
+            "sync": keeper.sync.name,
+            "worker": f"{socket.gethostname()}:{os.getpid()}",
+            "device": keeper.dispatcher.encoder.device,
+            "phase": keeper.phase,
+            "paused": self._pressure.reason,
+            "rows_per_second": measured.rows_per_second,
+            "rows_written": measured.done,
+            "texts_truncated": measured.truncated,
+            "last_error": keeper.last_error,
+            "batch_tokens": keeper.dispatcher.budget.settled,
+            "device_memory_used_bytes": memory and int(memory.used * 1e9),
+            "device_memory_total_bytes": memory and int(memory.total * 1e9),
+        }

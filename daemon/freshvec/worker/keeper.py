@@ -79,6 +79,12 @@ class Keeper:
         return self._owned
 
     @property
+    def phase(self) -> str:
+        """What is being done, in the words of `freshvec.progress`."""
+        pipeline = self.pipeline
+        return "applying" if pipeline is None else pipeline.phase
+
+    @property
     def trouble(self) -> str | None:
         """What keeps the sync from being kept as declared."""
         return self._trouble or self.last_error

@@ -19,6 +19,7 @@ from freshvec.config import Settings, Sync
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.encoding.loading import Models
 from freshvec.errors import DatabaseError, FreshvecError, ModelError
+from freshvec.pipeline.pressure import SECONDS_BETWEEN_LOOKS, Pressure
 from freshvec.pipeline.resources import Resources
 from freshvec.records import Encoder, Model
 from freshvec.schema import migrations
@@ -67,7 +68,8 @@ class Worker:
         self._on_tick = on_tick
         self._tick_seconds = tick_seconds
         self._waker = Waker()
-        self._resources = Resources(settings.database.url)
+        self._pressure = Pressure(settings.daemon.pause_at_lag_seconds)
+        self._resources = Resources(settings.database.url, self._pressure)
         self._own_due = 0.0
         self._stopping = threading.Event()
         self._reload = reload
@@ -88,7 +90,7 @@ class Worker:
             )
         self._endpoint = endpoint(self.dispatchers) if endpoint else None
         self._watchdog = watchdog_seconds()
-        self._activity = Activity(settings)
+        self._activity = Activity(settings, self._pressure)
 
     def run(self) -> None:
         """Work until stopped. Raises FreshvecError for what needs somebody's help before anything can run."""
@@ -270,6 +272,10 @@ class Worker:
         sweep = self._settings.daemon.sweep_seconds
         scheduler.add_job(self.sweep, "interval", seconds=sweep, jitter=sweep / 10, id="sweep")
         scheduler.add_job(self.housekeep, "interval", seconds=_ACTIVITY_SECONDS, id="activity")
+        if self._pressure.is_asked_for:
+            scheduler.add_job(
+                self._activity.feel_pressure, "interval", seconds=SECONDS_BETWEEN_LOOKS, id="pressure"
+            )
 
         def on_error(event: JobExecutionEvent) -> None:
             logger.warning("housekeeping {}: {}", event.job_id, event.exception)

@@ -1,0 +1,46 @@
+"""Waiting until what has changed is fresh: one row, or a whole sync."""
+
+import time
+from collections.abc import Sequence
+
+from psycopg import sql
+
+from freshvec.db import Connection, queries, quoted, translated
+from freshvec.errors import SchemaError
+
+_SQL = queries("health/wait")
+_FIRST_PAUSE = 0.005  # seconds; it doubles up to the longest
+_LONGEST_PAUSE = 0.25
+
+
+def wait_until_fresh(connection: Connection, name: str, key: Sequence[str], seconds: float) -> bool:
+    """Whether all that was committed before this call has its vectors, within `seconds`.
+
+    Of the row of that key, or without one of the whole sync. What is changed later is not waited for. Raises
+    SchemaError where the sync is not applied, DatabaseError for a key that is none.
+    """
+    deadline = time.monotonic() + seconds
+    with translated("wait for", f"sync {name!r}"):
+        number = _highest_entry(connection, name)
+        given = {"number": number, "name": name, "key": list(key)}
+        pause = _FIRST_PAUSE
+        while True:
+            asked = time.monotonic()
+            (is_fresh,) = connection.execute(_SQL["is_fresh"], given).fetchone() or (False,)
+            now = time.monotonic()
+            if is_fresh or now >= deadline:
+                return bool(is_fresh)
+            # A long queue is looked through each time: the server shall rest longer than it works.
+            time.sleep(min(max(pause, 2 * (now - asked)), deadline - now))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _highest_entry(connection: Connection, name: str) -> int:
+    """The number up to which entries are waited for: later ones are of later changes."""
+    queue = quoted("freshvec", f"queue_{name}")
+    (is_there,) = connection.execute(_SQL["exists"], {"queue": queue.as_string(None)}).fetchone() or (False,)
+    if not is_there:
+        problem, remedy = "it was never applied", f"Run `freshvec apply {name}`, or a worker."
+        raise SchemaError("wait for", f"sync {name!r}", problem, remedy)
+    (number,) = connection.execute(sql.SQL(_SQL["highest"]).format(queue=queue)).fetchone() or (0,)
+    return int(number)
