@@ -24,6 +24,7 @@ from freshvec.models.artefact import Precision
 from freshvec.records import Encoder, Model, Tokens, Vector
 from freshvec.schema.plan import plan
 from freshvec.source.bound import BoundSync
+from freshvec.worker.keeper import Keeper
 from freshvec.worker.worker import Worker
 
 REPOSITORY = Path(__file__).parents[1]
@@ -153,8 +154,13 @@ def running(settings: Settings, encoder: Encoder, *, once: bool = False) -> Iter
 
 
 def wait_fresh(worker: Worker, seconds: float = 90.0) -> None:
-    """Until every sync of the worker has nothing left to do."""
-    until("every row is fresh", lambda: all(keeper.is_fresh for keeper in worker.keepers), seconds)
+    """Until every sync of the worker has nothing left to do, changes that it has not heard of included."""
+
+    def is_fresh(keeper: Keeper) -> bool:
+        pipeline = keeper.pipeline
+        return pipeline is not None and keeper.is_fresh and pipeline.reader.is_fresh()
+
+    until("every row is fresh", lambda: all(is_fresh(keeper) for keeper in worker.keepers), seconds)
 
 
 def backfill(settings: Settings, encoder: Encoder) -> Worker:

@@ -121,20 +121,16 @@ def connect(url: SecretStr, purpose: str) -> Connection:
         params = _parsed(url)
         if params.get("password"):
             logs.hide(str(params["password"]))
-        return _pinned(
-            url.get_secret_value(),
-            application_name=f"freshvec {purpose}",
-            **(_KEEPALIVE | params | {"client_encoding": "UTF8"}),
-        )
+        return _pinned(url.get_secret_value(), purpose, _KEEPALIVE | params | {"client_encoding": "UTF8"})
 
 
-def _pinned(url: str, **params: Any) -> Connection:
+def _pinned(url: str, purpose: str, params: dict[str, Any]) -> Connection:
     """A connection whose session is pinned.
 
     A timeout of the role's must not cut off the very statements that take it away: where one may have, a
     second attempt brings all of them along from the start. Not the first, since a pooler would refuse that.
     """
-    connection = psycopg.connect(url, autocommit=True, **params)
+    connection = _open(url, purpose, params)
     version = connection.info.server_version
     try:
         connection.execute(_SESSION)
@@ -145,13 +141,17 @@ def _pinned(url: str, **params: Any) -> Connection:
             raise
     given = params.get("options") or os.environ.get("PGOPTIONS", "")
     off = [f"-c {name}=0" for name, since in _TIMEOUTS.items() if version >= since]
-    connection = psycopg.connect(url, autocommit=True, **(params | {"options": " ".join([given, *off])}))
+    connection = _open(url, purpose, params | {"options": " ".join([given, *off])})
     try:
         connection.execute(_SESSION)
         return connection
     except psycopg.Error:
         connection.close()
         raise
+
+
+def _open(url: str, purpose: str, params: dict[str, Any]) -> Connection:
+    return psycopg.connect(url, autocommit=True, application_name=f"freshvec {purpose}", **params)
 
 
 def _parsed(url: SecretStr) -> dict[str, Any]:
