@@ -4,6 +4,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -102,9 +103,9 @@ def workers(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
     """Starts processes of `freshvec`; whatever still runs at the end is killed, and nothing else."""
     started: list[WorkerProcess] = []
 
-    def start(config: Path, *arguments: str, env: dict[str, str] | None = None) -> WorkerProcess:
+    def start(config: Path, *arguments: str, **more: Any) -> WorkerProcess:
         log = tmp_path / f"worker-{len(started)}.log"
-        started.append(WorkerProcess(config, *arguments, log=log, env=env))
+        started.append(WorkerProcess(config, *arguments, log=log, **more))
         return started[-1]
 
     yield start

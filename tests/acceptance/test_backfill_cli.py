@@ -15,7 +15,7 @@ from tests.support import (
     write_config,
 )
 
-ROWS, LONG = 1500, 300
+ROWS, LONG = 600, 5
 CHECKPOINT = "SELECT backfill_after[1]::bigint FROM freshvec.sync WHERE name = 'docs'"
 LINE = re.compile(
     rf"docs: ([\d,]+) of {ROWS:,} rows, (\d+) rows/s, ETA (\S+ \S+|–), ([\d,]+) truncated, \d+ MiB"
@@ -25,6 +25,16 @@ SUMMARY = re.compile(
 )
 
 
+# The real program, so slow on any machine that it can be killed or stopped in the middle.
+SLOW = """
+import time
+import onnxruntime
+from freshvec.cli.main import main
+
+run = onnxruntime.InferenceSession.run
+onnxruntime.InferenceSession.run = lambda *given, **named: time.sleep(0.3) or run(*given, **named)
+main()
+"""
 FILL = """
 INSERT INTO docs SELECT g, g || repeat(' words', CASE WHEN g > %s THEN 1 ELSE 300 END)
   FROM generate_series(1, %s) g
@@ -40,9 +50,9 @@ def test_plain_lines_then_killed_then_on_from_the_checkpoint(
     url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., WorkerProcess]
 ) -> None:
     docs.execute(FILL, (LONG, ROWS))
-    # One thread, so that the first rows take longer than the time between two lines on any machine.
-    slow = config_toml(url, models_dir, DOCS_SYNC, 'page_rows = 100\nthreads = 1\ndevice = "cpu"')
-    process = workers(write_config(tmp_path / "slow.toml", slow), "backfill")
+    toml = config_toml(url, models_dir, DOCS_SYNC, "page_rows = 50\nbatch_tokens = 128")
+    config = write_config(tmp_path / "freshvec.toml", toml)
+    process = workers(config, "backfill", python=("-c", SLOW))
     until("a line says how far it is", lambda: LINE.search(process.output))
     until("the checkpoint has moved", lambda: docs.execute(CHECKPOINT).fetchone() not in (None, (None,)))
     assert process.is_running, "it is still in the middle"
@@ -59,8 +69,6 @@ def test_plain_lines_then_killed_then_on_from_the_checkpoint(
     assert 0 < reached[0] < ROWS
     assert docs.execute(WRITTEN, reached).fetchone() == reached, "every row up to the checkpoint is written"
 
-    quick = config_toml(url, models_dir, DOCS_SYNC, "page_rows = 100")
-    config = write_config(tmp_path / "freshvec.toml", quick)
     again = freshvec("backfill", "--config", str(config))
     assert again.returncode == 0, again.stderr
     summary = SUMMARY.search(again.stderr)
@@ -77,16 +85,14 @@ def test_plain_lines_then_killed_then_on_from_the_checkpoint(
 def test_stopped_by_a_signal_it_says_so_and_the_next_goes_on(
     url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., WorkerProcess]
 ) -> None:
-    # One thread, so that it is stopped before it is done; then short texts, so that the rest is quick.
     docs.execute(FILL, (LONG, ROWS))
-    slow = config_toml(url, models_dir, DOCS_SYNC, 'page_rows = 100\nthreads = 1\ndevice = "cpu"')
-    config = write_config(tmp_path / "freshvec.toml", slow)
-    process = workers(config, "backfill")
+    toml = config_toml(url, models_dir, DOCS_SYNC, "page_rows = 50\nbatch_tokens = 128")
+    config = write_config(tmp_path / "freshvec.toml", toml)
+    process = workers(config, "backfill", python=("-c", SLOW))
     until("it has begun", lambda: "owned by this worker" in process.output)
     assert process.stop() == 1, "not every row is fresh"
     assert "stopped before the end; run it again to go on" in process.output
     assert "Traceback" not in process.output
-    docs.execute("UPDATE docs SET body = id::text WHERE id <= %s", (LONG,))
     assert freshvec("backfill", "--config", str(config)).returncode == 0
 
 

@@ -17,6 +17,7 @@ import pytest
 from tests.support import REPOSITORY, until
 
 PREFIX = "/tmp/freshvec-pg-"
+ROWS = 100
 
 
 class Demo:
@@ -24,7 +25,7 @@ class Demo:
 
     def __init__(self, models_dir: Path, log: Path, python: str = sys.executable, **options: Any) -> None:
         self._log = log
-        command = [python, "-m", "freshvec", "demo", "--rows", "300", "--models-dir", str(models_dir)]
+        command = [python, "-m", "freshvec", "demo", "--rows", str(ROWS), "--models-dir", str(models_dir)]
         with log.open("wb") as file:
             self.process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, **options)
         until(
@@ -98,8 +99,8 @@ def test_it_shows_the_whole_job_and_cleans_up(models_dir: Path, tmp_path: Path, 
     demo = Demo(models_dir, tmp_path / "log")
     demos.append(demo)
     assert demo.process.wait(120) == 0, demo.output
-    assert "300 docstrings" in demo.output
-    assert "every row is fresh; 300 rows" in demo.output
+    assert f"{ROWS} docstrings" in demo.output
+    assert f"every row is fresh; {ROWS} rows" in demo.output
     assert demo.output.count(" ms ") == 7, (
         "three inserts, three edits and a delete, each with its milliseconds"
     )
@@ -166,7 +167,7 @@ def test_an_ordinary_user_can_run_it_as_well(models_dir: Path, tmp_path: Path, d
         )
         demos.append(demo)
         assert demo.process.wait(120) == 0, demo.output
-        assert "every row is fresh; 300 rows" in demo.output
+        assert f"every row is fresh; {ROWS} rows" in demo.output
         assert demo.leftovers() == []
     finally:
         shutil.rmtree(home)

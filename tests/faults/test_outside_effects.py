@@ -1,11 +1,9 @@
 """One outside effect broken at a time: the error is said once, the work recovers, nothing is lost."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
-from loguru import logger
 
 from freshvec.capture import queue
 from freshvec.source.rows import RowReader
@@ -33,14 +31,6 @@ SELECT bool_and(t.content_hash IS NOT DISTINCT FROM d.hash)
 
 def is_fresh(docs: Connection) -> bool:
     return docs.execute(FRESH).fetchone() == (True,)
-
-
-@pytest.fixture
-def log() -> Iterator[list[str]]:
-    lines: list[str] = []
-    sink = logger.add(lambda message: lines.append(str(message)), level="INFO", format="{level} {message}")
-    yield lines
-    logger.remove(sink)
 
 
 def failing(real: Any, error: Exception, times: int) -> Any:
@@ -81,7 +71,7 @@ def test_it_recovers(
     encoder = NullEncoder()
     with running(settings_for(url, sync_of("docs")), encoder) as worker:
         wait_fresh(worker)
-        monkeypatch.setattr(keeper, "RECOVERED_SECONDS", 2.0)
+        monkeypatch.setattr(keeper, "RECOVERED_SECONDS", 0.5)
         monkeypatch.setattr(owner, name, failing(getattr(owner, name), error, 3))
         docs.execute("UPDATE docs SET body = body || ' edited'")
         docs.execute("INSERT INTO docs VALUES (100, 'new')")
@@ -100,7 +90,7 @@ def test_a_broken_encoder_is_waited_for(
     encoder = NullEncoder()
     with running(settings_for(url, sync_of("docs")), encoder) as worker:
         wait_fresh(worker)
-        monkeypatch.setattr(keeper, "RECOVERED_SECONDS", 2.0)
+        monkeypatch.setattr(keeper, "RECOVERED_SECONDS", 0.5)
         error = RuntimeError("the device fell off the bus")
         monkeypatch.setattr(encoder, "encode", failing(encoder.encode, error, 500))
         docs.execute("UPDATE docs SET body = body || ' edited'")

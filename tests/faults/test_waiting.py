@@ -14,7 +14,9 @@ from typing import Self
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
+from freshvec.db import connect
 from freshvec.embedded import EmbeddedPostgres
 from tests.standby import Standby, server_with_docs
 from tests.support import (
@@ -42,7 +44,7 @@ def ends_fresh(url: str, encoder: NullEncoder, what: str, began: float) -> None:
     print(f"{what}: fresh after {time.monotonic() - began:.1f} s")
 
 
-def test_a_standby_is_waited_for_until_it_is_promoted() -> None:
+def test_a_standby_is_waited_for_until_it_is_promoted(log: list[str]) -> None:
     encoder = NullEncoder()
     with (
         server_with_docs() as primary,
@@ -51,7 +53,7 @@ def test_a_standby_is_waited_for_until_it_is_promoted() -> None:
     ):
         with psycopg.connect(primary.url(), autocommit=True) as watching:
             watching.execute("INSERT INTO docs VALUES (1000, 'written before the promotion')")
-        time.sleep(3)  # long enough for several attempts
+        until("it has tried three times", lambda: sum("next attempt in" in line for line in log) >= 3)
         assert any(thread.name == "worker" for thread in threading.enumerate())
         began = time.monotonic()
         standby.promote()
@@ -128,6 +130,7 @@ class Proxy:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
         self.swallows = threading.Event()
+        self.waiting = 0  # connections whose bytes are swallowed
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="proxy")
 
@@ -141,14 +144,18 @@ class Proxy:
 
     def _run(self) -> None:
         others: dict[socket.socket, socket.socket] = {}
+        given: list[socket.socket] = []  # those of the worker
         while not self._stopping.is_set():
             watched = [self._listening] if self.swallows.is_set() else [self._listening, *others]
+            if self.swallows.is_set():
+                self.waiting = len(select.select([one for one in given if one in others], [], [], 0)[0])
             for ready in select.select(watched, [], [], 0.05)[0]:
                 if ready is self._listening:
                     inner, _ = self._listening.accept()
                     outer = socket.socket(socket.AF_UNIX)
                     outer.connect(self._target)
                     others |= {inner: outer, outer: inner}
+                    given.append(inner)
                     continue
                 if ready not in others:
                     continue
@@ -166,17 +173,25 @@ class Proxy:
             left.close()
 
 
+def test_a_silent_network_is_given_up_after_15_seconds(url: str) -> None:
+    with connect(SecretStr(url), "test") as connection:
+        found = connection.info.get_parameters()
+    assert found["tcp_user_timeout"] == "15000"
+
+
 def test_a_network_that_swallows_everything_is_left_behind(url: str, docs: Connection) -> None:
+    """The worker's queries go unanswered until its sessions are ended."""
     docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 300) g")
     folder, database = url.split("host=")[1], url.split("/")[3].split("?")[0]
     encoder = NullEncoder()
     with Proxy(f"{folder}/.s.PGSQL.5432") as proxy:
         through = f"postgresql://postgres:@127.0.0.1:{proxy.port}/{database}?connect_timeout=3"
-        with running(settings_for(through, sync_of("docs"), shutdown_seconds=2), encoder) as worker:
+        settings = settings_for(through, sync_of("docs"), shutdown_seconds=2, sweep_seconds=1)
+        with running(settings, encoder) as worker:
             wait_fresh(worker)
             proxy.swallows.set()
             docs.execute("UPDATE docs SET body = body || ' edited'")
-            time.sleep(20)
+            until("several sessions ask in vain", lambda: proxy.waiting >= 2)
             began = time.monotonic()
             docs.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

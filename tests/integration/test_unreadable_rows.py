@@ -222,9 +222,9 @@ with psycopg.connect(url, autocommit=True) as application:
         until("queued", lambda: count(application, "freshvec.queue_docs") == 0, 240)
         wait_fresh(worker, 240)
         bulk = peak()
-        for first in range(1, 400, 40):
+        for first in range(1, 120, 12):
             change = "UPDATE docs SET body = body || '!' WHERE id BETWEEN %s AND %s"
-            application.execute(change, (first, first + 39))
+            application.execute(change, (first, first + 11))
         until("live", lambda: count(application, "freshvec.queue_docs") == 0, 240)
         wait_fresh(worker, 240)
         print(before, walked, bulk, peak())
@@ -233,11 +233,11 @@ with psycopg.connect(url, autocommit=True) as application:
 
 @pytest.mark.timeout(600)
 def test_megabytes_of_texts_do_not_fill_the_memory(url: str, docs: Connection) -> None:
-    """400 MB of texts by one page, one bulk change, and live changes: a few of them at a time are held."""
+    """120 MB of texts by one page, one bulk change, and live changes: a few of them at a time are held."""
     docs.execute("ALTER TABLE docs ALTER body SET STORAGE EXTERNAL")
-    docs.execute("INSERT INTO docs SELECT g, g || repeat(md5(g::text), 31250) FROM generate_series(1, 400) g")
+    docs.execute("INSERT INTO docs SELECT g, g || repeat(md5(g::text), 31250) FROM generate_series(1, 120) g")
     done = subprocess.run([sys.executable, "-c", MEMORY, url], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     before, walked, bulk, live = json.loads(f"[{done.stdout.strip().replace(' ', ',')}]")
-    assert count(docs, "docs_embedded") == 400
-    assert max(walked, bulk, live) - before < 250, f"MiB at first, walked, bulk, live: {done.stdout}"
+    assert count(docs, "docs_embedded") == 120
+    assert max(walked, bulk, live) - before < 90, f"MiB at first, walked, bulk, live: {done.stdout}"

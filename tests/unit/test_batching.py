@@ -1,6 +1,6 @@
 """Batches by padded tokens: nothing lost, nothing twice, within the budget, little padding."""
 
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +67,7 @@ def test_a_well_filled_batch_ends_before_shorter_texts() -> None:
 @pytest.mark.parametrize("size", [512, 1024])
 def test_real_texts_waste_at_most_three_per_cent(models_dir: Path, size: int) -> None:
     tokenizer = Tokenizer(models_dir / MODEL / "tokenizer.json", 256)
-    bodies = [body for _, body in docstrings()][::4]
+    bodies = [body for _, body in islice(docstrings(), 4000)][::4]
     for texts in (bodies[:1000], [body.strip().split("\n", 1)[0] for body in bodies][:1000]):
         lengths = [len(text) for text in tokenizer.encode(texts)]
         assert padding_waste(lengths, plan_batches(lengths, lambda: size)) <= 0.03

@@ -174,6 +174,17 @@ def test_a_single_text_without_room_begins_the_runtime_anew_once(
     assert encoder.rebuilt == 2
 
 
+def test_a_batch_of_which_no_text_has_room_loads_the_model_once(
+    encoder: Recorder, dispatcher: Dispatcher
+) -> None:
+    encoder.gate.set()
+    encoder.room = encoder.after_rebuild = 3
+    errors = encoded(dispatcher, list(range(16)))
+    assert all(isinstance(error, EncodingError) and error.retryable for error in errors)
+    assert len(errors) == 16
+    assert encoder.rebuilt == 1
+
+
 def test_when_new_sessions_do_not_help_the_process_gives_up(
     encoder: Recorder, dispatcher: Dispatcher
 ) -> None:

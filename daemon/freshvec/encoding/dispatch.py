@@ -126,7 +126,7 @@ class Dispatcher:
         """A lane: one of the dispatcher's threads."""
         while (job := self._next()) is not None:
             started = time.perf_counter()
-            results = self._encode(job.tokens)
+            results = self._encode(job.tokens, [])
             # Each of two batches under way takes about twice its own time.
             seconds = (time.perf_counter() - started) / len(self._threads)
             real = sum(map(len, job.tokens))
@@ -137,8 +137,12 @@ class Dispatcher:
                 self.budget.observe(job.size, _padded(job.tokens), real, seconds)
             job.done(results)
 
-    def _encode(self, tokens: list[Tokens]) -> list[Vector | Exception]:
-        """One vector or error per text, in order. Halving finds a bad text, so that the others get theirs."""
+    def _encode(self, tokens: list[Tokens], in_vain: list[Exception]) -> list[Vector | Exception]:
+        """One vector or error per text, in order. Halving finds a bad text, so that the others get theirs.
+
+        `in_vain` holds the error of a text of this batch that found no room in a new session either. Such a
+        session takes seconds to load, and further texts that do not fit would find no more room in another.
+        """
         try:
             return list(self.encoder.encode(tokens))
         except OutOfMemoryError as error:
@@ -151,12 +155,12 @@ class Dispatcher:
                     self.budget.ceiling,
                 )
             if len(tokens) == 1:
-                return [self._rebuilt(tokens, error)]
+                return [in_vain[0] if in_vain else self._rebuilt(tokens, error, in_vain)]
         except Exception as error:  # whatever the runtime raises, the other texts are encoded
             if len(tokens) == 1:
                 return [self._blame(error)]
         middle = len(tokens) // 2
-        return self._encode(tokens[:middle]) + self._encode(tokens[middle:])
+        return self._encode(tokens[:middle], in_vain) + self._encode(tokens[middle:], in_vain)
 
     def _judge(self, results: list[Vector | Exception]) -> None:
         """Set `lost` when new sessions have not helped, so that the process ends.
@@ -175,7 +179,9 @@ class Dispatcher:
                 "It ends, so that its supervisor starts another; nothing is lost.",
             )
 
-    def _rebuilt(self, tokens: list[Tokens], error: Exception) -> Vector | Exception:
+    def _rebuilt(
+        self, tokens: list[Tokens], error: Exception, in_vain: list[Exception]
+    ) -> Vector | Exception:
         """Encode a text that did not fit alone, in a new session: the old one itself holds the memory."""
         try:
             self.encoder.rebuild()
@@ -184,13 +190,16 @@ class Dispatcher:
             return vector
         except Exception as again:
             self._is_full = True
-            return EncodingError(
-                "encode",
-                "a single text",
-                f"{error}; and after loading the model again: {again}",
-                "Free memory on the device, or choose another one.",
-                retryable=True,
+            in_vain.append(
+                EncodingError(
+                    "encode",
+                    "a single text",
+                    f"{error}; and after loading the model again: {again}",
+                    "Free memory on the device, or choose another one.",
+                    retryable=True,
+                )
             )
+            return in_vain[0]
 
     def _blame(self, error: Exception) -> Exception:
         """`error` itself where a plain text can still be encoded; otherwise the runtime is at fault."""
