@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from freshvec import logs
 from freshvec.errors import DatabaseError
+from freshvec.pooler import despite_timeout, shares_sessions
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -34,7 +35,7 @@ WRITE_LOCK_CLASS = LOCK_CLASS + 1  # shared by whoever writes a sync's target, e
 _SESSION = """
 SET search_path = pg_catalog, pg_temp;
 SELECT set_config(name, value, false) FROM (VALUES
-  ('timezone', 'UTC'), ('datestyle', 'ISO, YMD'),
+  ('client_encoding', 'UTF8'), ('timezone', 'UTC'), ('datestyle', 'ISO, YMD'),
   ('intervalstyle', 'postgres'), ('extra_float_digits', '1'), ('bytea_output', 'hex'),
   ('standard_conforming_strings', 'on'), ('xmlbinary', 'base64'), ('xmloption', 'content'),
   ('lc_monetary', 'C'), ('lc_numeric', 'C'), ('lc_time', 'C'),
@@ -55,7 +56,7 @@ UNION ALL
 SELECT set_config(name, 'view, foreign-table', false) FROM pg_catalog.pg_settings
  WHERE name = 'restrict_nonsystem_relation_kind'
 """
-_TRIES = 50
+_SET_LATER = ("application_name", "client_encoding")
 _KEEPALIVE: dict[str, Any] = {
     "connect_timeout": 10,
     "keepalives_idle": 5,
@@ -92,37 +93,46 @@ _RETRYABLE = ("08", "53", "57P0", "57014", "40", "55P03", "25P0", "25006", "58")
 def connect(url: SecretStr, purpose: str) -> Connection:
     """A connection in autocommit mode, its session pinned. `purpose` shows in pg_stat_activity.
 
-    Raises DatabaseError with what to do about it.
+    Raises DatabaseError with what to do about it; also where a pooler would give the session to others.
     """
     logs.hide_url(url.get_secret_value())
     with translated("connect to", "the database"):
-        params = _parsed(url)
+        params = _KEEPALIVE | _parsed(url)
         if params.get("password"):
             logs.hide(str(params["password"]))
-        connection = psycopg.connect(
-            url.get_secret_value(),
-            autocommit=True,
-            application_name=f"freshvec {purpose}",
-            **(_KEEPALIVE | params | {"client_encoding": "UTF8"}),
-        )
-        _unhurry(connection)
-        connection.execute(_SESSION)
+
+        def opened() -> Connection:
+            return psycopg.connect(autocommit=True, **params)
+
+        connection = opened()
+        try:
+            if shares_sessions(connection, opened):
+                raise _refused(connection)
+            despite_timeout(connection, "SET statement_timeout = 0")
+            connection.execute(_SESSION)
+            connection.execute("SELECT set_config('application_name', %s, false)", (f"freshvec {purpose}",))
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 
-def _unhurry(connection: Connection) -> None:
-    """A timeout of the role's must not cut off the very statement that takes it away."""
-    for _ in range(_TRIES):
-        try:
-            connection.execute("SET statement_timeout = 0")
-            return
-        except psycopg.errors.QueryCanceled:
-            continue
+def _refused(connection: Connection) -> DatabaseError:
+    pooler = f"the pooler at {connection.info.host}, port {connection.info.port},"
+    return DatabaseError(
+        "connect to",
+        "the database",
+        f"{pooler} gives a session to another client after each transaction, and freshvec needs its own",
+        "Write the address of Postgres itself into database.url (port 5432, mostly), or that of a pool in "
+        "session mode.",
+    )
 
 
 def _parsed(url: SecretStr) -> dict[str, Any]:
+    """What the URL says, but for what is set in the session: a pooler would set it in those of others."""
     try:
-        return psycopg.conninfo.conninfo_to_dict(url.get_secret_value())
+        params = psycopg.conninfo.conninfo_to_dict(url.get_secret_value())
+        return {name: value for name, value in params.items() if name not in _SET_LATER}
     except psycopg.ProgrammingError as error:
         remedy = "In database.url write % as %25, @ as %40, / as %2F and a space as %20."
         raise DatabaseError(

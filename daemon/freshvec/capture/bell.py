@@ -1,4 +1,4 @@
-"""The bell, as a worker hears it: LISTEN on a direct connection, and waiting for news or a signal."""
+"""The bell, as a worker hears it: LISTEN on a connection, and waiting for news or a signal."""
 
 import select
 import socket
