@@ -75,15 +75,10 @@ class Database(_Frozen):
     """How to reach Postgres. What is not set is left to libpq: PGHOST, PGUSER and PGPASSFILE work."""
 
     url: SecretStr = SecretStr("")
-    """The URL of the database, as in `postgresql://me@localhost/shop`."""
-    direct_url: SecretStr | None = None
-    """For LISTEN, locks and migrations, where `url` leads through a pooler. Default: `url`."""
+    """The URL of Postgres itself, as in `postgresql://me@localhost/shop`. A pool in transaction mode is
+    refused."""
     worker_role: str | None = None
     """The role that runs the daemon: `freshvec apply` grants it what `run` needs, and no more."""
-
-    @property
-    def direct(self) -> SecretStr:
-        return self.direct_url or self.url
 
 
 class Daemon(_Frozen):
@@ -238,9 +233,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
         ]
     if faults:
         raise ConfigError(origin, faults)
-    for url in (settings.database.url, settings.database.direct_url):
-        if url:
-            logs.hide_url(url.get_secret_value())
+    logs.hide_url(settings.database.url.get_secret_value())
     return settings
 
 

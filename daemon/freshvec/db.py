@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from freshvec import logs
 from freshvec.errors import DatabaseError
+from freshvec.pooler import shares_sessions
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -53,7 +54,7 @@ BELL_LOCK_CLASS = LOCK_CLASS + 2  # exclusive while a sync's keeper wants to be 
 _SESSION = """
 SET search_path = pg_catalog, pg_temp;
 SELECT set_config(name, value, false) FROM (VALUES
-  ('timezone', 'UTC'), ('datestyle', 'ISO, YMD'),
+  ('client_encoding', 'UTF8'), ('timezone', 'UTC'), ('datestyle', 'ISO, YMD'),
   ('intervalstyle', 'postgres'), ('extra_float_digits', '1'), ('bytea_output', 'hex'),
   ('standard_conforming_strings', 'on'), ('xmlbinary', 'base64'), ('xmloption', 'content'),
   ('lc_monetary', 'C'), ('lc_numeric', 'C'), ('lc_time', 'C'),
@@ -78,6 +79,7 @@ SELECT set_config(name, 'view, foreign-table', false) FROM pg_catalog.pg_setting
 # which the client does not always hear.
 _TIMEOUTS = {"statement_timeout": 0, "idle_session_timeout": 140000, "transaction_timeout": 170000}
 _CUT_OFF = ("57014", "25P04", "57P05", None)
+_SET_LATER = ("application_name", "client_encoding")
 _KEEPALIVE: dict[str, Any] = {
     "connect_timeout": 10,
     "keepalives_idle": 5,
@@ -114,49 +116,68 @@ _RETRYABLE = ("08", "53", "57P0", "57014", "40", "55P03", "25P0", "25006", "58")
 def connect(url: SecretStr, purpose: str) -> Connection:
     """A connection in autocommit mode, its session pinned. `purpose` shows in pg_stat_activity.
 
-    Raises DatabaseError with what to do about it.
+    Raises DatabaseError with what to do about it; also where a pooler would give the session to others.
     """
     logs.hide_url(url.get_secret_value())
     with translated("connect to", "the database"):
-        params = _parsed(url)
+        params = _KEEPALIVE | _parsed(url)
         if params.get("password"):
             logs.hide(str(params["password"]))
-        return _pinned(url.get_secret_value(), purpose, _KEEPALIVE | params | {"client_encoding": "UTF8"})
+        return _pinned(params, purpose)
 
 
-def _pinned(url: str, purpose: str, params: dict[str, Any]) -> Connection:
+def _pinned(params: dict[str, Any], purpose: str) -> Connection:
     """A connection whose session is pinned.
 
     A timeout of the role's must not cut off the very statements that take it away: where one may have, a
     second attempt brings all of them along from the start. Not the first, since a pooler would refuse that.
     """
-    connection = _open(url, purpose, params)
+    connection = _open(params)
     version = connection.info.server_version
     try:
-        connection.execute(_SESSION)
-        return connection
+        return _pin(connection, params, purpose)
     except psycopg.Error as error:
-        connection.close()
         if error.sqlstate not in _CUT_OFF:
             raise
     given = params.get("options") or os.environ.get("PGOPTIONS", "")
     off = [f"-c {name}=0" for name, since in _TIMEOUTS.items() if version >= since]
-    connection = _open(url, purpose, params | {"options": " ".join([given, *off])})
+    unhurried = params | {"options": " ".join([given, *off])}
+    return _pin(_open(unhurried), unhurried, purpose)
+
+
+def _open(params: dict[str, Any]) -> Connection:
+    return psycopg.connect(autocommit=True, **params)
+
+
+def _pin(connection: Connection, params: dict[str, Any], purpose: str) -> Connection:
+    """Set the session up, once it is known that nobody else will have it."""
     try:
+        if shares_sessions(connection, lambda: _open(params)):
+            raise _refused(connection)
         connection.execute(_SESSION)
+        connection.execute("SELECT set_config('application_name', %s, false)", (f"freshvec {purpose}",))
         return connection
-    except psycopg.Error:
+    except BaseException:
         connection.close()
         raise
 
 
-def _open(url: str, purpose: str, params: dict[str, Any]) -> Connection:
-    return psycopg.connect(url, autocommit=True, application_name=f"freshvec {purpose}", **params)
+def _refused(connection: Connection) -> DatabaseError:
+    pooler = f"the pooler at {connection.info.host}, port {connection.info.port},"
+    return DatabaseError(
+        "connect to",
+        "the database",
+        f"{pooler} gives a session to another client after each transaction, and freshvec needs its own",
+        "Write the address of Postgres itself into database.url (port 5432, mostly), or that of a pool in "
+        "session mode.",
+    )
 
 
 def _parsed(url: SecretStr) -> dict[str, Any]:
+    """What the URL says, but for what is set in the session: a pooler would set it in those of others."""
     try:
-        return psycopg.conninfo.conninfo_to_dict(url.get_secret_value())
+        params = psycopg.conninfo.conninfo_to_dict(url.get_secret_value())
+        return {name: value for name, value in params.items() if name not in _SET_LATER}
     except psycopg.ProgrammingError as error:
         remedy = "In database.url write % as %25, @ as %40, / as %2F and a space as %20."
         raise DatabaseError(

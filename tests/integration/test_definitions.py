@@ -58,7 +58,7 @@ def newer(kept: Kept, change: str) -> Kept:
 def apply_now(kept: Kept) -> None:
     """What the command `freshvec apply` does."""
     model = Model(MODEL, 8, 256, kept.encoder.fingerprint)
-    with connect(kept.settings.database.direct, "apply") as connection:
+    with connect(kept.settings.database.url, "apply") as connection:
         apply(connection, kept.settings.sync[0], model)
 
 
@@ -208,12 +208,12 @@ def test_the_view_shows_one_model_at_any_moment_and_status_how_far_it_is(many: K
 
 
 def test_remove_refuses_while_a_worker_owns_the_sync(kept: Kept) -> None:
-    with kept.running(), connect(kept.settings.database.direct, "remove") as connection:
+    with kept.running(), connect(kept.settings.database.url, "remove") as connection:
         with pytest.raises(FreshvecError, match="a running worker keeps it") as refused:
             remove(connection, "docs")
         assert "stop it" in refused.value.remedy
         kept.comes_to_rest()
-    with connect(kept.settings.database.direct, "remove") as connection:
+    with connect(kept.settings.database.url, "remove") as connection:
         assert remove(connection, "docs")
     assert not exists(kept.app, "docs_embedding")
     assert count(kept.app, "freshvec.sync") == 0

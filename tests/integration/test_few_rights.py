@@ -22,7 +22,7 @@ class Few(Kept):
     """The owner applies; the worker connects as a role that may read the source and write what is ours."""
 
     def apply(self) -> None:
-        with connect(self.settings.database.direct, "apply") as connection:
+        with connect(self.settings.database.url, "apply") as connection:
             migrations.migrate(connection)
             apply(connection, self.settings.sync[0], NULL, "few")
 

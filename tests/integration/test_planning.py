@@ -66,7 +66,7 @@ def test_ddl_amid_a_plan_is_in_it_or_is_seen_at_the_next_look(
 ) -> None:
     docs.execute("CREATE TABLE docs_other (LIKE docs INCLUDING ALL)")
     (sync,) = settings_for(url, sync_of("docs")).sync
-    with connect(settings_for(url, sync_of("docs")).database.direct, "test") as connection:
+    with connect(settings_for(url, sync_of("docs")).database.url, "test") as connection:
         migrations.migrate(connection)
         at, seen = 0, 0
         while True:
@@ -97,7 +97,7 @@ def test_ddl_amid_an_application_is_mended_or_is_seen_at_the_next_look(
 ) -> None:
     docs.execute("SET lock_timeout = '10ms'")
     settings = settings_for(url, sync_of("docs"))
-    with connect(settings.database.direct, "test") as connection:
+    with connect(settings.database.url, "test") as connection:
         migrations.migrate(connection)
         at = 0
         while True:

@@ -51,7 +51,7 @@ def test_the_trigger_runs_nothing_of_the_owners(mallory: Connection) -> None:
     mallory.execute("CREATE TABLE docs (id app.name PRIMARY KEY, body app.name)")
     mallory.execute("INSERT INTO docs VALUES ('a', 'one'), ('b', 'two'), ('c', 'three')")
     settings = settings_for(as_role(mallory, "applier"), sync_of("docs", expression="app.render(body)"))
-    with connect(settings.database.direct, "test") as connection:
+    with connect(settings.database.url, "test") as connection:
         migrations.migrate(connection)
         apply(connection, settings.sync[0], NULL)
     mallory.execute(FUNCTION.format(name="render(t text) RETURNS text"))
@@ -64,7 +64,7 @@ def test_the_trigger_runs_nothing_of_the_owners(mallory: Connection) -> None:
     mallory.execute("UPDATE docs SET body = body WHERE true")
     mallory.execute("UPDATE docs AS x SET body = y.id FROM docs AS y WHERE x.ctid = y.ctid")
     mallory.execute("DELETE FROM docs")
-    with connect(settings_for(as_role(mallory, "postgres")).database.direct, "test") as connection:
+    with connect(settings_for(as_role(mallory, "postgres")).database.url, "test") as connection:
         assert count(connection, "freshvec.queue_docs") == 1 + 4 + 4
         assert count(connection, "freshvec.rescan") == 0
 
@@ -77,7 +77,7 @@ def test_a_superuser_is_refused_a_function_of_somebody_else_and_does_not_run_it(
     mallory.execute(FUNCTION.format(name="render(t text) RETURNS text"))
     settings = settings_for(as_role(mallory, "postgres"), sync_of("docs", expression=expression))
     with (
-        connect(settings.database.direct, "test") as connection,
+        connect(settings.database.url, "test") as connection,
         pytest.raises(SchemaError, match=r"app\.render is mallory's"),
     ):
         plan(connection, settings.sync[0], NULL)
@@ -88,7 +88,7 @@ def test_a_superuser_is_refused_a_key_whose_type_is_somebody_elses(mallory: Conn
     mallory.execute("CREATE TABLE docs (id app.mood PRIMARY KEY, body text)")
     settings = settings_for(as_role(mallory, "postgres"), sync_of("docs"))
     with (
-        connect(settings.database.direct, "test") as connection,
+        connect(settings.database.url, "test") as connection,
         pytest.raises(SchemaError, match=r"app\.mood of its key is mallory's"),
     ):
         plan(connection, settings.sync[0], NULL)
@@ -99,7 +99,7 @@ def test_a_search_path_of_the_database_reaches_no_session_of_ours(mallory: Conne
     mallory.execute(FUNCTION.format(name="set_config(a text, b text, c boolean) RETURNS text"))
     with psycopg.connect(url, autocommit=True) as admin:
         admin.execute(f"ALTER DATABASE {admin.info.dbname} SET search_path = app, pg_catalog")
-    with connect(settings_for(url).database.direct, "test") as connection:
+    with connect(settings_for(url).database.url, "test") as connection:
         assert connection.execute("SHOW search_path").fetchone() == ("pg_catalog, pg_temp",)
 
 
@@ -107,7 +107,7 @@ def test_a_view_that_took_the_tables_place_is_not_read(mallory: Connection) -> N
     mallory.execute(FUNCTION.format(name="evil() RETURNS boolean"))
     mallory.execute("CREATE VIEW docs AS SELECT 1 AS id, 'x' AS body WHERE app.evil()")
     with (
-        connect(settings_for(as_role(mallory, "postgres")).database.direct, "test") as connection,
+        connect(settings_for(as_role(mallory, "postgres")).database.url, "test") as connection,
         pytest.raises(psycopg.Error, match="restricted"),
     ):
         connection.execute("SELECT * FROM public.docs")

@@ -53,7 +53,7 @@ def shop(request: pytest.FixtureRequest) -> Iterator[tuple[str, Connection]]:
         admin.execute(as_superuser.replace("DATABASE shop", f"DATABASE {admin.info.dbname}"))
         admin.execute(f"GRANT CONNECT ON DATABASE {admin.info.dbname} TO {', '.join(ROLES)}")
         owner = settings_of(url, "shop_owner")
-        with connect(owner.database.direct, "test") as connection:
+        with connect(owner.database.url, "test") as connection:
             connection.execute("SET search_path = public")
             connection.execute(before_apply)
             migrations.migrate(connection)

@@ -165,7 +165,7 @@ def test_a_revoke_that_the_worker_may_not_follow_is_followed_by_apply(
     full = settings_for(server_url, sync_of("docs"))
     model = Model(MODEL, 8, 256, NullEncoder.fingerprint)
     backfill(full, NullEncoder())
-    with connect(full.database.direct, "test") as connection:
+    with connect(full.database.url, "test") as connection:
         apply(connection, full.sync[0], model, "worker")
     database = {"url": run_as(server_url, "worker"), "worker_role": "worker"}
     limited = full.model_validate({**full.model_dump(), "database": database})
@@ -175,7 +175,7 @@ def test_a_revoke_that_the_worker_may_not_follow_is_followed_by_apply(
         said = "SELECT coalesce(last_error, '') FROM freshvec.status"
         until("it is said", lambda: "may not" in (app.execute(said).fetchone() or ("",))[0])
     assert shown(app) == [None, 100, None]
-    with connect(full.database.direct, "test") as connection:
+    with connect(full.database.url, "test") as connection:
         apply(connection, full.sync[0], model, "worker")
     assert shown(app) == [None, None, None]
 

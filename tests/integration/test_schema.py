@@ -44,7 +44,7 @@ def catalogue(connection: Connection) -> list[Any]:
 def has_applied(url: str) -> bool:
     """Migrate and apply; whether there was something to do."""
     settings = settings_for(url, sync_of("docs"))
-    with connect(settings.database.direct, "test") as connection:
+    with connect(settings.database.url, "test") as connection:
         migrations.migrate(connection)
         return apply(connection, settings.sync[0], NULL, settings.database.worker_role)[1]
 
@@ -52,7 +52,7 @@ def has_applied(url: str) -> bool:
 def test_plan_prints_the_ddl_and_changes_nothing(url: str, docs: Connection) -> None:
     settings = settings_for(url, sync_of("docs"))
     before = catalogue(docs)
-    with connect(settings.database.direct, "test") as connection:
+    with connect(settings.database.url, "test") as connection:
         planned = plan(connection, settings.sync[0], NULL)
     assert not planned.is_applied
     assert catalogue(docs) == before
@@ -70,7 +70,7 @@ def test_plan_prints_the_ddl_and_changes_nothing(url: str, docs: Connection) -> 
     # The printed text is what is run: a database made by hand from it is the one `apply` makes.
     assert has_applied(url)
     made = catalogue(docs)
-    with connect(settings.database.direct, "test") as connection:
+    with connect(settings.database.url, "test") as connection:
         for statement in ddl:
             connection.execute(statement.encode())
     assert catalogue(docs) == made
@@ -101,11 +101,11 @@ def test_another_text_is_walked_from_the_beginning(url: str, docs: Connection) -
 
 
 def test_remove_leaves_the_source_as_it_was(url: str, docs: Connection) -> None:
-    with connect(settings_for(url).database.direct, "test") as connection:
+    with connect(settings_for(url).database.url, "test") as connection:
         migrations.migrate(connection)
     before = catalogue(docs)
     assert has_applied(url)
-    with connect(settings_for(url).database.direct, "test") as connection:
+    with connect(settings_for(url).database.url, "test") as connection:
         assert remove(connection, "docs")
         assert not remove(connection, "docs")
     assert catalogue(docs) == before
@@ -145,7 +145,7 @@ def test_the_worker_needs_no_right_to_write_the_source(url: str, docs: Connectio
     docs.execute("CREATE ROLE worker LOGIN")
     docs.execute("INSERT INTO docs VALUES (1, 'one'), (2, 'two')")
     settings = settings_for(url, sync_of("docs"))
-    with connect(settings.database.direct, "test") as connection:
+    with connect(settings.database.url, "test") as connection:
         migrations.migrate(connection)
         apply(connection, settings.sync[0], NULL, "worker")
     restricted = {"url": url.replace("postgres:@", "worker@"), "worker_role": "worker"}

@@ -32,3 +32,10 @@ def test_options_of_the_users_are_kept_where_a_timeout_would_cut_a_session_off(
             assert found == ("kept", "0", "0", "0")
     finally:
         application.execute(f"DROP ROLE {role}")
+
+
+def test_a_session_says_what_it_is_for(url: str) -> None:
+    with connect(SecretStr(url), "test") as connection:
+        named = "SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+        assert connection.execute(named).fetchone() == ("freshvec test",)
+        assert connection.info.encoding == "utf-8"

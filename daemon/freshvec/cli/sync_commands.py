@@ -17,7 +17,7 @@ def plan(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
 
     settings = load_settings(config_path)
     models = Models(settings)
-    with connect(settings.database.direct, "plan") as connection:
+    with connect(settings.database.url, "plan") as connection:
         for path in migrations.pending(connection):
             typer.echo(f"-- migration {path.name}\n{path.read_text().rstrip()}\n")
         for declared in settings.find(sync):
@@ -43,7 +43,7 @@ def apply(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
 
     settings = load_settings(config_path)
     models = Models(settings)
-    with connect(settings.database.direct, "apply") as connection:
+    with connect(settings.database.url, "apply") as connection:
         for name in migrations.migrate(connection):
             typer.echo(f"migrated: {name}")
         for declared in settings.find(sync):
@@ -66,6 +66,6 @@ def remove(
     settings = load_settings(config_path)
     if not yes and not typer.confirm(f"Drop the triggers, the queue and all embeddings of sync {sync!r}?"):
         raise typer.Exit(1)
-    with connect(settings.database.direct, "remove") as connection:
+    with connect(settings.database.url, "remove") as connection:
         removed = remove_sync(connection, sync)
     typer.echo(f"{sync}: removed" if removed else f"{sync}: the database knows no such sync")

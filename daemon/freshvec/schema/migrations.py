@@ -65,7 +65,7 @@ def pending(connection: Connection, folder: Path | None = None) -> list[Path]:
 
 
 def migrate(connection: Connection, folder: Path | None = None) -> list[str]:
-    """Apply what is pending; returns the names. `connection` must be direct: it holds an advisory lock."""
+    """Apply what is pending; returns the names. `connection` holds an advisory lock meanwhile."""
     with translated("migrate", "the freshvec schema"), exclusive(connection):
         waiting = pending(connection, folder)
         if waiting:

@@ -186,7 +186,7 @@ class Worker:
 
     def _listen_once(self, backoff: Backoff) -> None:
         """One life of the listener's connection: LISTEN first, then look at everything."""
-        listener = Listener(self._settings.database.direct, self._waker)
+        listener = Listener(self._settings.database.url, self._waker)
         self._own_due = 0.0
         try:
             applied = migrations.migrate(listener.connection)
