@@ -11,21 +11,20 @@ from freshvec.capture.bell import Bell, Listener
 from freshvec.config import Settings, Sync
 from freshvec.db import Connection, translated
 from freshvec.encoding.dispatch import Dispatcher
-from freshvec.errors import DatabaseError, FreshvecError, NotOwnedError, SchemaError
+from freshvec.errors import FreshvecError, NotOwnedError, SchemaError
 from freshvec.pipeline.pipeline import Pipeline
 from freshvec.pipeline.progress import Progress
 from freshvec.pipeline.resources import Resources
 from freshvec.records import Model
 from freshvec.schema import identity, migrations
-from freshvec.schema.apply import ask_for_walk, carry_out
-from freshvec.schema.plan import Plan, plan
-from freshvec.source.bound import BoundSync
+from freshvec.schema.apply import ask_for_walk
+from freshvec.schema.plan import plan
 from freshvec.worker import ownership
+from freshvec.worker.binding import bind
 
 RECOVERED_SECONDS = 5.0  # a pipeline that has run this long has recovered
 _REPEAT_SECONDS = 60.0  # the same error is logged again after this long
 _REST_BETWEEN_WALKS = 10.0  # times as long as one takes, where changes can only be found by walking
-_DENIED = "42501"  # Postgres: insufficient privilege
 
 
 class Keeper:
@@ -157,7 +156,8 @@ class Keeper:
         planned = plan(connection, self.sync, self._model, self._settings.database.worker_role)
         if planned.is_redefined and planned.bound.generation != self._seen and planned.applied is not None:
             self._give_way(listener)
-        bound = self._bind(connection, planned)
+        binding = bind(connection, self.sync, planned)
+        bound, self._trouble, self._misses_changes = binding.bound, binding.trouble, binding.misses_changes
         self.pipeline = Pipeline(
             bound,
             self.dispatcher,
@@ -185,32 +185,6 @@ class Keeper:
         self._show_trouble(listener.connection, str(error))
         self.leave(listener, 0.0)
         raise error
-
-    def _bind(self, connection: Connection, planned: Plan) -> BoundSync:
-        """The sync applied as far as this worker's rights go; what they do not allow is said in status."""
-        self._trouble, self._misses_changes = None, False
-        if planned.is_applied and not planned.access and not planned.difference.access:
-            ownership.keep_trouble(connection, self.sync.name, None)
-            return planned.bound
-        try:
-            bound = carry_out(connection, planned)
-        except DatabaseError as error:
-            if _sqlstate(error) != _DENIED:
-                raise
-            remedy = f"Run `freshvec apply {self.sync.name}` as the owner of {self.sync.table}"
-            problem = f"this worker may not mend it: {error.problem}"
-            if planned.applied is None or planned.needs_objects:
-                raise SchemaError("keep", f"sync {self.sync.name!r}", problem, f"{remedy}.") from error
-            self._trouble = f"{problem}. {remedy}; until then changes are found by walking the table"
-            self._misses_changes = bool(planned.lacking)
-            logger.warning("sync {}: {}", self.sync.name, self._trouble)
-            bound = carry_out(connection, planned.without_ddl(), trouble=self._trouble)
-        else:
-            if planned.lacking:
-                logger.info("sync {}: applied to {}", self.sync.name, self.sync.table)
-            elif planned.difference.is_binding:
-                logger.info("sync {}: {} has changed; bound again", self.sync.name, self.sync.table)
-        return bound
 
     def _generation(self, connection: Connection) -> int:
         row = (
@@ -327,7 +301,3 @@ class Keeper:
             logger.info("sync {}: recovered after {} attempts", self.sync.name, self._backoff.attempts)
             self.last_error = None
             self._backoff.reset()
-
-
-def _sqlstate(error: DatabaseError) -> str:
-    return getattr(error.__cause__, "sqlstate", None) or ""

@@ -1,0 +1,56 @@
+"""Binding: a sync applied to its table as far as this worker's rights go."""
+
+from dataclasses import dataclass
+
+from loguru import logger
+
+from freshvec.config import Sync
+from freshvec.db import Connection
+from freshvec.errors import DatabaseError, SchemaError
+from freshvec.schema.apply import carry_out
+from freshvec.schema.plan import Plan
+from freshvec.source.bound import BoundSync
+from freshvec.worker import ownership
+
+_DENIED = "42501"  # Postgres: insufficient privilege
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A bound sync, what this worker may not mend about it, and whether changes may be missed for that."""
+
+    bound: BoundSync
+    trouble: str | None = None
+    misses_changes: bool = False
+
+
+def bind(connection: Connection, sync: Sync, planned: Plan) -> Binding:
+    """Apply what is planned; what the worker's rights do not allow is said in status.
+
+    Raises SchemaError where nothing can be kept without it, and DatabaseError.
+    """
+    if planned.is_applied and not planned.access and not planned.difference.access:
+        ownership.keep_trouble(connection, sync.name, None)
+        return Binding(planned.bound)
+    try:
+        bound = carry_out(connection, planned)
+    except DatabaseError as error:
+        if getattr(error.__cause__, "sqlstate", None) != _DENIED:
+            raise
+        return _without_ddl(connection, sync, planned, error)
+    if planned.lacking:
+        logger.info("sync {}: applied to {}", sync.name, sync.table)
+    elif planned.difference.is_binding:
+        logger.info("sync {}: {} has changed; bound again", sync.name, sync.table)
+    return Binding(bound)
+
+
+def _without_ddl(connection: Connection, sync: Sync, planned: Plan, error: DatabaseError) -> Binding:
+    remedy = f"Run `freshvec apply {sync.name}` as the owner of {sync.table}"
+    problem = f"this worker may not mend it: {error.problem}"
+    if planned.applied is None or planned.needs_objects:
+        raise SchemaError("keep", f"sync {sync.name!r}", problem, f"{remedy}.") from error
+    trouble = f"{problem}. {remedy}; until then changes are found by walking the table"
+    logger.warning("sync {}: {}", sync.name, trouble)
+    bound = carry_out(connection, planned.without_ddl(), trouble=trouble)
+    return Binding(bound, trouble, bool(planned.lacking))
