@@ -47,7 +47,8 @@ SELECT set_config(name, value, false) FROM (VALUES
   ('statement_timeout', '0'), ('lock_timeout', '10s'), ('idle_in_transaction_session_timeout', '15s'),
   ('work_mem', '32MB'),
   ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('jit', 'off'),
-  ('synchronous_commit', 'off'), ('exit_on_error', 'off')
+  ('synchronous_commit', 'off'), ('exit_on_error', 'off'),
+  ('freshvec.is_ours', 'on')
 ) AS setting(name, value)
 UNION ALL
 SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings
@@ -56,8 +57,8 @@ UNION ALL
 SELECT set_config(name, 'view, foreign-table', false) FROM pg_catalog.pg_settings
  WHERE name = 'restrict_nonsystem_relation_kind'
 """
-# That may end a session before it is pinned, by the code of the error.
-_TIMEOUTS = {"57014": "statement_timeout", "25P04": "transaction_timeout", "57P05": "idle_session_timeout"}
+# That may end a session before it is pinned, and the versions that began to have them.
+_TIMEOUTS = {"statement_timeout": 0, "idle_session_timeout": 140000, "transaction_timeout": 170000}
 _KEEPALIVE: dict[str, Any] = {
     "connect_timeout": 10,
     "keepalives_idle": 5,
@@ -111,23 +112,21 @@ def connect(url: SecretStr, purpose: str) -> Connection:
 def _pinned(url: str, **params: Any) -> Connection:
     """A connection whose session is pinned.
 
-    A timeout of the role's must not cut off the very statements that take it away: where one does, the next
-    attempt brings it along from the start. Not the first, since a pooler would refuse that, and an older
-    server does not know each of them.
+    A timeout of the role's must not cut off the very statement that takes it away: where that fails, another
+    connection brings all of them along from the start. Not the first, which a pooler would refuse for it.
     """
-    while True:
+    connection: Connection = psycopg.connect(url, autocommit=True, **params)
+    version = connection.info.server_version
+    try:
+        connection.execute(_SESSION)
+    except psycopg.Error:
+        connection.close()
+        own = params.get("options") or os.environ.get("PGOPTIONS", "")
+        off = [f"-c {timeout}=0" for timeout, since in _TIMEOUTS.items() if version >= since]
+        params["options"] = " ".join([own, *off])
         connection = psycopg.connect(url, autocommit=True, **params)
-        try:
-            connection.execute(_SESSION)
-            return connection
-        except psycopg.Error as error:
-            connection.close()
-            timeout = _TIMEOUTS.get(error.sqlstate or "")
-            options = params.get("options") or os.environ.get("PGOPTIONS", "")
-            off = f"-c {timeout}=0"
-            if timeout is None or off in options:
-                raise
-            params["options"] = f"{options} {off}".strip()
+        connection.execute(_SESSION)
+    return connection
 
 
 def _parsed(url: SecretStr) -> dict[str, Any]:

@@ -117,6 +117,7 @@ class BoundSync:
             "capture_row": quoted("freshvec", f"capture_row_{self.name}"),
             "embedded": quoted("freshvec", f"embedded_{self.name}"),
             "visible": quoted("freshvec", f"visible_{self.name}"),
+            "guard": quoted("freshvec", f"guard_{self.name}"),
         }
 
     def _text_parts(self) -> dict[str, sql.Composable]:
@@ -190,6 +191,7 @@ class BoundSync:
             "d_is_g": self.same(d, self._given("g")),
             "q_is_g": self.same(self._given("q"), self._given("g")),
             "d_is_argument": self.same(d, arguments),
+            "t_is_new": self.same(t, [sql.SQL("NEW.{}").format(name) for name in self.keys()]),
             "beyond_after": beyond(self.key, self.keys(), after),
             "t_beyond_after": beyond(self.key, t, after),
             "up_to_last": up_to(self.key, self.keys(), last),

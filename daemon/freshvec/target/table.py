@@ -25,7 +25,15 @@ class Existing:
 
 def statements(bound: BoundSync) -> list[sql.Composed]:
     """The DDL of the target table and its view."""
-    return [bound.compose(_SQL[name]) for name in ("create", "create_function", "create_view")]
+    made = ("create", "create_function", "create_view", "create_guard", "guard")
+    return [bound.compose(_SQL[name]) for name in made]
+
+
+def mending(connection: Connection, bound: BoundSync) -> list[sql.Composed]:
+    """The DDL that lets changes by others be noticed again, where it is lacking."""
+    given = {"target": _text(*bound.target_name), "name": bound.name}
+    row = connection.execute(_SQL["is_guarded"], given).fetchone()
+    return [] if row and row[0] else [bound.compose(_SQL["guard"])]
 
 
 def describe(connection: Connection, name: tuple[str, str]) -> Existing | None:
@@ -136,6 +144,7 @@ def removal(sync_name: str, target: tuple[str, str]) -> sql.Composed:
         target=quoted(*target),
         queue=quoted("freshvec", f"queue_{sync_name}"),
         embedded=quoted("freshvec", f"embedded_{sync_name}"),
+        guard=quoted("freshvec", f"guard_{sync_name}"),
     )
 
 
