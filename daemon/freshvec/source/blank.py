@@ -4,6 +4,8 @@ no ink.
 A model gives them all the vector of the empty text, and that outranks real rows.
 """
 
+from functools import cache
+
 from psycopg import sql
 
 # Unicode's spaces, controls and default-ignorable characters, first and last of each run. A list of our own,
@@ -18,11 +20,16 @@ _HEAD = 200  # characters that are looked at first: nearly every text shows some
 
 def shows_something(text: sql.Composable, encoding: str) -> sql.Composable:
     """Whether `text`, whose collation is C, has a visible character, in a database of that encoding."""
-    characters = sql.SQL("E'" + "".join(map(_escaped, _invisible(encoding))) + "'")
     # Hardly any text begins otherwise than with a visible ASCII character, and to see that costs next to
     # nothing.
     pattern = "({0} BETWEEN '!' AND '~' OR ltrim(left({0}, {1}), {2}) <> '' OR ltrim({0}, {2}) <> '')"
-    return sql.SQL(pattern).format(text, sql.Literal(_HEAD), characters)
+    return sql.SQL(pattern).format(text, sql.Literal(_HEAD), _literal(encoding))
+
+
+@cache
+def _literal(encoding: str) -> sql.Composable:
+    """Every character that shows nothing, as one literal."""
+    return sql.SQL("E'" + "".join(map(_escaped, _invisible(encoding))) + "'")
 
 
 def _invisible(encoding: str) -> list[str]:
