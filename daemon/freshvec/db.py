@@ -66,7 +66,8 @@ SELECT set_config(name, value, false) FROM (VALUES
   ('statement_timeout', '0'), ('lock_timeout', '10s'), ('idle_in_transaction_session_timeout', '15s'),
   ('work_mem', '32MB'),
   ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('jit', 'off'),
-  ('synchronous_commit', 'off'), ('exit_on_error', 'off')
+  ('synchronous_commit', 'off'), ('exit_on_error', 'off'),
+  ('freshvec.is_ours', 'on')
 ) AS setting(name, value)
 UNION ALL
 SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings

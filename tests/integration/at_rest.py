@@ -127,6 +127,7 @@ class Kept:
 
 
 def triggers(app: Connection) -> set[str]:
-    """Tables that have a trigger of ours."""
-    query = "SELECT DISTINCT tgrelid::regclass::text FROM pg_trigger WHERE tgname LIKE 'freshvec\\_%'"
-    return {table for (table,) in app.execute(query)}
+    """Tables that have a trigger that notes their changes."""
+    noting = "tgfoid IN (SELECT oid FROM pg_proc WHERE proname LIKE 'capture\\_%')"
+    query = f"SELECT DISTINCT tgrelid::regclass::text FROM pg_trigger WHERE {noting}"
+    return {table for (table,) in app.execute(query.encode())}

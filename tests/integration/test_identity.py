@@ -48,6 +48,10 @@ EVENTS = {
         ALTER TABLE docs ADD PRIMARY KEY (id)""",
     "table rewritten": "VACUUM FULL docs;\nUPDATE docs SET body = 'after the rewriting' WHERE id = 2",
     "target truncated": "TRUNCATE docs_embedding",
+    "target's triggers disabled": """ALTER TABLE docs_embedding DISABLE TRIGGER ALL;
+        DELETE FROM docs_embedding WHERE id = 3""",
+    "target's trigger dropped": """DROP TRIGGER freshvec_changed ON docs_embedding;
+        DELETE FROM docs_embedding WHERE id = 3""",
     "target dropped": "DROP TABLE docs_embedding",
     "view dropped": "DROP VIEW docs_embedded",
     "queue dropped": """UPDATE docs SET body = 'maybe queued' WHERE id = 4; DROP TABLE freshvec.queue_docs;
@@ -214,8 +218,43 @@ def test_the_schema_of_the_source_is_dropped_and_made_again(kept: Kept) -> None:
         kept.comes_to_rest(worker)
 
 
-def test_rows_that_were_deleted_from_the_target_by_hand_are_found_by_verify(kept: Kept) -> None:
+HANDS = {
+    "deleted": "DELETE FROM docs_embedding WHERE id IN (3, 4)",
+    "all deleted": "DELETE FROM docs_embedding",
+    "truncated": "TRUNCATE docs_embedding",
+    "another hash": "UPDATE docs_embedding SET content_hash = sha256('another') WHERE id = 5",
+    "another vector": "UPDATE docs_embedding SET embedding = '[1,0,0,0,0,0,0,0]' WHERE id IN (5, 6)",
+    "another key": "UPDATE docs_embedding SET id = 5000 WHERE id = 6",
+    "an orphan": "INSERT INTO docs_embedding SELECT 5000, embedding, content_hash, fingerprint, fence"
+    " FROM docs_embedding WHERE id = 6",
+    "while replicating": "SET session_replication_role = replica; DELETE FROM docs_embedding WHERE id = 3",
+}
+
+
+@pytest.mark.parametrize("hand", HANDS.values(), ids=HANDS.keys())
+def test_what_hands_change_in_the_target_is_noticed_at_once(kept: Kept, hand: str) -> None:
     with kept.running():
+        kept.app.execute(hand.encode())
+        kept.comes_to_rest()
+        assert kept.status()["rows_fresh"] == count(kept.app, "docs WHERE body <> ''")
+
+
+def test_what_we_write_to_the_target_ourselves_asks_for_no_walk(kept: Kept) -> None:
+    walks = "SELECT walk_started_at, proven_at FROM freshvec.sync"
+    with kept.running():
+        before = kept.app.execute(walks).fetchone()
+        for edit in REFUSED.values():
+            kept.app.execute(edit.encode())
+        kept.app.execute("UPDATE docs_embedding SET fence = fence")
+        kept.app.execute("ALTER TABLE docs_embedding ADD tenant int DEFAULT 1")
+        kept.app.execute("UPDATE docs_embedding SET tenant = 2")
+        kept.comes_to_rest()
+        assert kept.app.execute(walks).fetchone() == before
+
+
+def test_rows_that_were_changed_in_the_target_unseen_are_found_by_verify(kept: Kept) -> None:
+    with kept.running():
+        kept.app.execute("SET freshvec.is_ours = on")
         kept.app.execute("DELETE FROM docs_embedding WHERE id IN (3, 4)")
         kept.app.execute("UPDATE docs_embedding SET content_hash = sha256('another') WHERE id = 5")
         kept.app.execute("UPDATE docs_embedding SET id = 5000 WHERE id = 6")

@@ -196,6 +196,7 @@ def test_verify_finds_what_triggers_missed_and_repair_heals_it(url: str, docs: C
         docs.execute("UPDATE docs SET body = 'behind our back' WHERE id = 1")
         docs.execute("INSERT INTO docs VALUES (1000, 'unseen')")
         docs.execute("DELETE FROM docs WHERE id IN (2, 3)")
+        docs.execute("SET freshvec.is_ours = on")  # or it would be noticed
         docs.execute("UPDATE docs_embedding SET embedding = NULL WHERE id = 5")
         docs.execute("ALTER TABLE docs ENABLE TRIGGER ALL")
         report = verify(connection, bound)

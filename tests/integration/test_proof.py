@@ -19,7 +19,10 @@ from tests.support import (
 )
 
 ROWS = "INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 300) g"
-SPOIL = "UPDATE docs_embedding SET embedding = '[1,0,0,0,0,0,0,0]' WHERE id IN (7, 200)"
+SPOIL = """
+SET freshvec.is_ours = on;
+UPDATE docs_embedding SET embedding = '[1,0,0,0,0,0,0,0]' WHERE id IN (7, 200)
+"""
 
 
 def test_wrong_vectors_are_found_and_made_anew(url: str, docs: Connection) -> None:

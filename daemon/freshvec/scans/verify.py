@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import LiteralString
 
 import psycopg
 from psycopg import sql
@@ -55,17 +54,15 @@ def verify(connection: Connection, bound: BoundSync, *, repair: bool = False) ->
     """
     report = Report(bound.name)
     with translated("verify", f"sync {bound.name!r}"):
+        ranges = _Ranges(connection, bound)
         after: Key | None = None
         while True:
-            last = _last(connection, bound, _SQL["last"], after)
-            part = _Range(connection, bound, after, last)
-            wrong = part.wrong()
-            is_whole = last is not None
+            last = ranges.last("last", after)
+            wrong, is_whole = ranges.wrong(after, last), last is not None
             if len(wrong) == _MOST:  # there may be more
-                last = _last(connection, bound, _SQL["last_of_both"], after)
-                part, is_whole = _Range(connection, bound, after, last), False
-                wrong = part.wrong()
-            report.rows += _RANGE if is_whole else part.count()
+                last = ranges.last("last_of_both", after)
+                wrong, is_whole = ranges.wrong(after, last), False
+            report.rows += _RANGE if is_whole else ranges.count(after, last)
             still = faults(connection, bound, list(wrong), failed=True)
             for key in still:
                 report.note(wrong[key], key)
@@ -134,42 +131,38 @@ def _make_known(connection: Connection, bound: BoundSync, wrong: Sequence[Stored
         connection.execute(bound.compose(_SQL["ring"]))
 
 
-def _last(connection: Connection, bound: BoundSync, template: LiteralString, after: Key | None) -> Key | None:
-    """The last key of the range that begins after a key; None where it is the last range."""
-    beyond = bound.compose("WHERE {beyond_after}") if after else sql.SQL("")
-    query = bound.compose(template, beyond=beyond)
-    given = {"limit": _RANGE, **(bound.key_values(after) if after else {})}
-    return connection.execute(query, given, binary=True).fetchone()
+class _Ranges:
+    """The rows of source and target after one key and up to another, either of which may be None."""
 
-
-class _Range:
-    """The rows of source and target after one key and up to another."""
-
-    def __init__(self, connection: Connection, bound: BoundSync, after: Key | None, last: Key | None) -> None:
+    def __init__(self, connection: Connection, bound: BoundSync) -> None:
         self._connection = connection
         self._bound = bound
-        conditions = ["{beyond_after}"] * (after is not None) + ["{up_to_last}"] * (last is not None)
-        self._where = bound.compose("WHERE " + " AND ".join(conditions)) if conditions else sql.SQL("")
-        self._given: dict[str, object] = {"fingerprint": bound.model.fingerprint, "most": _MOST}
-        self._given |= (bound.key_values(after) if after else {}) | (bound.last_values(last) if last else {})
+        self._composed: dict[tuple[str, bool, bool], sql.Composed] = {}
 
-    def count(self) -> int:
-        (rows,) = self._connection.execute(self._query("count"), self._given).fetchone() or (0,)
+    def last(self, name: str, after: Key | None) -> Key | None:
+        """The last key of the range that begins after a key; None where it is the last range."""
+        query, given = self._query(name, after, None)
+        return self._connection.execute(query, given, binary=True).fetchone()
+
+    def count(self, after: Key | None, last: Key | None) -> int:
+        (rows,) = self._connection.execute(*self._query("count", after, last)).fetchone() or (0,)
         return int(rows)
 
-    def wrong(self) -> dict[Key, str]:
+    def wrong(self, after: Key | None, last: Key | None) -> dict[Key, str]:
         """Keys of rows that are not as they should be, each with what is wrong."""
+        query, given = self._query("range", after, last)
         try:
-            found = self._connection.execute(self._query("range"), self._given, binary=True).fetchall()
+            found = self._connection.execute(query, given, binary=True).fetchall()
         except psycopg.Error as error:
             if not is_of_the_row(error):
                 raise
-            return self._wrong_by_key()
+            return self._wrong_by_key(after, last)
         return {row[:-1]: row[-1] for row in found}
 
-    def _wrong_by_key(self) -> dict[Key, str]:
+    def _wrong_by_key(self, after: Key | None, last: Key | None) -> dict[Key, str]:
         """The same where a row's text cannot be read: it is found among the others."""
-        found = self._connection.execute(self._query("keys"), self._given, binary=True).fetchall()
+        query, given = self._query("keys", after, last)
+        found = self._connection.execute(query, given, binary=True).fetchall()
         wrong = {tuple(key): "orphaned" for *key, is_there, _ in found if not is_there}
         held = {tuple(key): is_held for *key, is_there, is_held in found if is_there}
         keys = list(held)
@@ -181,5 +174,21 @@ class _Range:
                 wrong[key] = "failed" if row.error else "different" if held[key] else "missing"
         return wrong
 
-    def _query(self, name: str) -> sql.Composed:
-        return self._bound.compose(_SQL[name], range=self._where)
+    def _query(
+        self, name: str, after: Key | None, last: Key | None
+    ) -> tuple[sql.Composed, dict[str, object]]:
+        """A query about a range, and its parameters. Composing one takes longer than to read many rows."""
+        shape = name, after is not None, last is not None
+        if shape not in self._composed:
+            conditions = ["{beyond_after}"] * (after is not None) + ["{up_to_last}"] * (last is not None)
+            where = self._bound.compose("WHERE " + " AND ".join(conditions)) if conditions else sql.SQL("")
+            self._composed[shape] = self._bound.compose(_SQL[name], range=where)
+        given: dict[str, object] = {
+            "fingerprint": self._bound.model.fingerprint,
+            "most": _MOST,
+            "limit": _RANGE,
+        }
+        given |= (self._bound.key_values(after) if after else {}) | (
+            self._bound.last_values(last) if last else {}
+        )
+        return self._composed[shape], given

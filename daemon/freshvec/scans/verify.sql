@@ -1,11 +1,11 @@
 -- last: the last key of the next range, which holds so many source rows
-SELECT {d_key_texts} FROM {source} AS d {beyond} ORDER BY {d_keys} OFFSET %(limit)s - 1 LIMIT 1
+SELECT {d_key_texts} FROM {source} AS d {range} ORDER BY {d_keys} OFFSET %(limit)s - 1 LIMIT 1
 
 -- last_of_both: the same where the target has far more rows than the source: it holds at most so many of each
 SELECT {d_key_texts}
-  FROM ((SELECT {keys} FROM {source} {beyond} ORDER BY {keys} OFFSET %(limit)s - 1 LIMIT 1)
+  FROM ((SELECT {keys} FROM {source} {range} ORDER BY {keys} OFFSET %(limit)s - 1 LIMIT 1)
         UNION ALL
-        (SELECT {keys} FROM {target} {beyond} ORDER BY {keys} OFFSET %(limit)s - 1 LIMIT 1)) AS d
+        (SELECT {keys} FROM {target} {range} ORDER BY {keys} OFFSET %(limit)s - 1 LIMIT 1)) AS d
  ORDER BY {d_keys} LIMIT 1
 
 -- range: keys of one range whose source and target rows do not fit, and what is wrong. The text is rendered

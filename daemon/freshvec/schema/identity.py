@@ -11,7 +11,7 @@ from freshvec.db import Connection, queries
 from freshvec.source.bound import BoundSync
 
 _SQL = queries("schema/identity")
-_OURS = ("triggers", "target", "target_file", "queue", "queue_file", "view")
+_OURS = ("triggers", "target", "target_file", "guards", "queue", "queue_file", "view")
 _PARTIAL = ("members", "triggers")  # a partition that came or went changes these two
 
 
@@ -95,7 +95,7 @@ def difference(before: str, now: str) -> Difference:
     # their rows.
     missed = {oid for oid in kept if old_members[oid] != new_members[oid]}
     is_whole = str(new["source"]) in missed or 2 * len(missed) > len(kept)
-    same = all(old[name] == new[name] for name in others) and not is_whole
+    same = all(old.get(name) == new[name] for name in others) and not is_whole
     added = (new_members.keys() - old_members.keys()) | missed
     lost = len(kept) < len(old_members) or bool(missed)
     return Difference(

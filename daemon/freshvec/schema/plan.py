@@ -19,7 +19,7 @@ from freshvec.source.bound import BoundSync
 from freshvec.target import table
 
 _SQL = queries("schema/plan")
-_FUNCTIONS = ("capture", "capture_row", "embedded", "visible", "answered")
+_FUNCTIONS = ("capture", "capture_row", "embedded", "visible", "answered", "guard")
 
 
 @dataclass(frozen=True)
@@ -167,15 +167,19 @@ def _lacking(connection: Connection, planned: Plan, existing: table.Existing | N
     if ddl or not is_shaped:
         lacking += planned.shape + _text(connection, triggers.strays(connection, bound))
     else:
-        lacking += _text(connection, triggers.mending(connection, bound))
+        lacking += _text(connection, _mending(connection, bound))
     if existing is None or ddl or existing.has_row_security != bound.has_row_security:
         lacking += _text(connection, table.row_security(bound, existing))
     return lacking
 
 
+def _mending(connection: Connection, bound: BoundSync) -> list[sql.Composed]:
+    return triggers.mending(connection, bound) + table.mending(connection, bound)
+
+
 def is_complete(connection: Connection, bound: BoundSync) -> bool:
     """Whether all that the sync needs is there, and its triggers are as they should be."""
-    return _all_exist(connection, bound) and not triggers.mending(connection, bound)
+    return _all_exist(connection, bound) and not _mending(connection, bound)
 
 
 def _text(connection: Connection, statements: list[Any]) -> tuple[str, ...]:

@@ -123,6 +123,7 @@ class BoundSync:
             "embedded": quoted("freshvec", f"embedded_{self.name}"),
             "visible": quoted("freshvec", f"visible_{self.name}"),
             "answered": quoted("freshvec", f"answered_{self.name}"),
+            "guard": quoted("freshvec", f"guard_{self.name}"),
         }
 
     def _text_parts(self) -> dict[str, sql.Composable]:
@@ -198,6 +199,7 @@ class BoundSync:
             "d_is_argument": self.same(d, arguments),
             "t_is_argument": self.same(t, arguments),
             "q_is_argument": self.same(self._given("q"), arguments),
+            "t_is_new": self.same(t, [sql.SQL("NEW.{}").format(name) for name in self.keys()]),
             "beyond_after": beyond(self.key, self.keys(), after),
             "t_beyond_after": beyond(self.key, t, after),
             "up_to_last": up_to(self.key, self.keys(), last),

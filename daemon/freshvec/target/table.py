@@ -25,9 +25,24 @@ class Existing:
 
 def statements(bound: BoundSync) -> list[sql.Composed]:
     """The DDL of the target table, its view, and the functions that look at a row of it."""
-    names = ("create", "create_function", "create_view", "create_visible", "create_answered")
+    names = (
+        "create",
+        "create_function",
+        "create_view",
+        "create_visible",
+        "create_answered",
+        "create_guard",
+        "guard",
+    )
     source = sql.Literal(_text(*bound.source_name))
     return [bound.compose(_SQL[name], source_text=source) for name in names]
+
+
+def mending(connection: Connection, bound: BoundSync) -> list[sql.Composed]:
+    """The DDL that lets changes by others be noticed again, where it is lacking."""
+    given = {"target": _text(*bound.target_name), "name": bound.name}
+    row = connection.execute(_SQL["is_guarded"], given).fetchone()
+    return [] if row and row[0] else [bound.compose(_SQL["guard"])]
 
 
 def describe(connection: Connection, name: tuple[str, str]) -> Existing | None:
@@ -140,6 +155,7 @@ def removal(sync_name: str, target: tuple[str, str]) -> sql.Composed:
         embedded=quoted("freshvec", f"embedded_{sync_name}"),
         visible=quoted("freshvec", f"visible_{sync_name}"),
         answered=quoted("freshvec", f"answered_{sync_name}"),
+        guard=quoted("freshvec", f"guard_{sync_name}"),
     )
 
 

@@ -23,11 +23,42 @@ $freshvec$
 -- create_view: what applications search; rights and policies are those of who asks
 CREATE OR REPLACE VIEW {view} WITH (security_invoker = true) AS SELECT * FROM {embedded}()
 
--- drop_view: for a view of other columns, with what else has a key's types
+-- drop_view: for a view of other columns, with what else has a key's types; a trigger on a column keeps its
+-- type from being changed
 DROP VIEW IF EXISTS {view};
 DROP FUNCTION IF EXISTS {embedded}();
+DROP TRIGGER IF EXISTS freshvec_changed ON {target};
 DROP POLICY IF EXISTS freshvec_visible ON {target};
 DROP FUNCTION IF EXISTS {visible}, {answered}
+
+-- create_guard: what others change in the target is walked; a vector they wrote is not known to be its text's
+CREATE OR REPLACE FUNCTION {guard}() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $freshvec$
+BEGIN
+  IF TG_LEVEL = 'ROW' THEN
+    UPDATE {target} AS t SET content_hash = NULL WHERE {t_is_new};
+  ELSE
+    PERFORM freshvec.ask_for_walk({sync_name}, 'the target was changed by hand');
+  END IF;
+  RETURN NULL;
+END
+$freshvec$;
+REVOKE ALL ON FUNCTION {guard}() FROM PUBLIC
+
+-- guard: in every session but ours, which say who they are (db.py)
+CREATE OR REPLACE TRIGGER freshvec_changed
+AFTER INSERT OR DELETE OR TRUNCATE OR UPDATE OF {keys}, embedding, content_hash, fingerprint, encode_error
+ON {target} FOR EACH STATEMENT WHEN (current_setting('freshvec.is_ours', true) IS DISTINCT FROM 'on')
+EXECUTE FUNCTION {guard}();
+CREATE OR REPLACE TRIGGER freshvec_vector AFTER UPDATE OF embedding ON {target} FOR EACH ROW
+WHEN (current_setting('freshvec.is_ours', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION {guard}();
+ALTER TABLE {target} ENABLE ALWAYS TRIGGER freshvec_changed, ENABLE ALWAYS TRIGGER freshvec_vector
+
+-- is_guarded: whether the target has these triggers, enabled as they should be
+SELECT count(*) = 2 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+  JOIN pg_namespace n ON n.oid = p.pronamespace
+ WHERE t.tgrelid = to_regclass(%(target)s) AND t.tgenabled = 'A'
+   AND n.nspname = 'freshvec' AND p.proname = 'guard_' || %(name)s
 
 -- create_visible: whether the caller may see a row of the source; a function's text does not pin the table
 CREATE OR REPLACE FUNCTION {visible}({key_arguments}) RETURNS boolean LANGUAGE sql STABLE AS $freshvec$
@@ -130,4 +161,4 @@ DROP VIEW IF EXISTS {view};
 DROP FUNCTION IF EXISTS {embedded}();
 DROP TABLE IF EXISTS {target};
 DROP TABLE IF EXISTS {queue};
-DROP FUNCTION IF EXISTS {visible}, {answered}
+DROP FUNCTION IF EXISTS {visible}, {answered}, {guard}()
