@@ -34,7 +34,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 def until(what: str, condition: Callable[[], object], seconds: float = 90.0) -> None:
     """Wait for a condition; fail with its name when the deadline passes."""
-    deadline = time.monotonic() + min(seconds, 25)
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"within {seconds} s it did not come about that {what}")
