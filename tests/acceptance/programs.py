@@ -115,6 +115,10 @@ SQL = {
     "attach": "ALTER TABLE docs ATTACH PARTITION docs_1 FOR VALUES WITH (MODULUS 2, REMAINDER 1)",
     "edit beside": "UPDATE docs_1 SET body = %(text)s",
     "truncate beside": "TRUNCATE docs_1",
+    "delete from the target": "DELETE FROM docs_embedding WHERE {is_i}",
+    "edit the target": "UPDATE docs_embedding SET embedding = '[1,0,0,0,0,0,0,0]' WHERE {is_i}",
+    "renumber in the target": "UPDATE docs_embedding SET ({names}) = ROW ({j}) WHERE {is_i}",
+    "truncate the target": "TRUNCATE docs_embedding",
 }
 COPIES = "copy"
 EVENTS = ("restart", "kill backends", "second worker", "redefine", "rest")

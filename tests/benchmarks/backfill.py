@@ -1,4 +1,4 @@
-"""Backfill: its cost beside encoding alone, its pages late in a large table."""
+"""Backfill: its cost beside encoding alone, its pages late in a large table, its rate in both."""
 
 import time
 
@@ -8,8 +8,19 @@ from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.records import Model
 from freshvec.scans.backfill import Backfill
 from freshvec.source.bind import bind
-from tests.benchmarks.harness import Report, WideNullEncoder, database, fill, median, real_encoder, texts
-from tests.support import backfill, settings_for, sync_of
+from tests.benchmarks.harness import (
+    NULL_WORKER,
+    Report,
+    WideNullEncoder,
+    database,
+    fill,
+    median,
+    real_encoder,
+    resident_mib,
+    texts,
+    worker_process,
+)
+from tests.support import backfill, exists, settings_for, sync_of, until
 
 BUDGET = 1024
 PAGE = 1000
@@ -75,3 +86,30 @@ def pages(report: Report, quick: bool) -> None:
         early, late = median(seconds[:tenth]), median(seconds[-tenth:])
         report.add("a page of 1,000 rows, early", early * 1000, "ms")
         report.at_most("page time late / early", late / early, 1.5)
+
+
+def scale(report: Report, quick: bool) -> None:
+    """A worker process without a model, 384 dimensions: rate and memory in a small table and a large one."""
+    few, many, turns = (5000, 20_000, 1) if quick else (100_000, 2_000_000, 3)
+    small = [_whole(few) for _ in range(turns)]
+    rate, memory = _whole(many)
+    rates, memories = [r for r, _ in small], [m for _, m in small]
+    report.at_least(f"backfill of {few:,} rows, no model", median(rates), 30_000, "rows/s")
+    report.at_least(f"backfill of {many:,} rows, no model", rate, 30_000, "rows/s")
+    report.at_least(f"rate at {many:,} rows / at {few:,}", rate / median(rates), 0.9)
+    report.at_most(f"resident memory at {many:,} rows / at {few:,}", memory / median(memories), 1.1)
+
+
+def _whole(rows: int) -> tuple[float, float]:
+    """Rows per second from the sync's beginning until it is fresh, and the worker's memory then, in MiB."""
+    with database() as (url, connection):
+        connection.execute(
+            "INSERT INTO docs SELECT g, 'text number ' || g FROM generate_series(1, %s) g", (rows,)
+        )
+        connection.execute("VACUUM ANALYZE docs")
+        with worker_process(url, *NULL_WORKER, url, "wide") as worker:
+            until("there is a target", lambda: exists(connection, "docs_embedding"))
+            began = time.perf_counter()
+            done = "SELECT backfill_done FROM freshvec.sync"
+            until("it is done", lambda: connection.execute(done).fetchone() == (True,), 600)
+            return rows / (time.perf_counter() - began), resident_mib(worker.pid)

@@ -119,12 +119,24 @@ class WideNullEncoder(NullEncoder):
 
 
 @contextmanager
-def database() -> Iterator[tuple[str, Connection]]:
-    """A server of its own with an empty table `docs`."""
-    with EmbeddedPostgres(18) as server, psycopg.connect(server.url(), autocommit=True) as connection:
+def server(
+    version: int = 18, settings: dict[str, str] | None = None
+) -> Iterator[tuple[EmbeddedPostgres, Connection]]:
+    """A server of its own with an empty table `docs`, started with these settings."""
+    with (
+        EmbeddedPostgres(version, None, **(settings or {})) as started,
+        psycopg.connect(started.url(), autocommit=True) as connection,
+    ):
         connection.execute("CREATE EXTENSION vector")
         connection.execute("CREATE TABLE docs (id bigint PRIMARY KEY, body text)")
-        yield server.url(), connection
+        yield started, connection
+
+
+@contextmanager
+def database(version: int = 18, settings: dict[str, str] | None = None) -> Iterator[tuple[str, Connection]]:
+    """The URL of such a server."""
+    with server(version, settings) as (started, connection):
+        yield started.url(), connection
 
 
 def fill(connection: Connection, rows: list[str], first: int = 1) -> None:
@@ -135,15 +147,18 @@ def fill(connection: Connection, rows: list[str], first: int = 1) -> None:
 
 
 @contextmanager
-def worker_process(url: str, *command: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """`freshvec run`, or another command, in a process of its own. Raises if it ended by itself."""
+def worker_process(url: str, *command: str, daemon: str = "") -> Iterator["subprocess.Popen[bytes]"]:
+    """`freshvec run`, or another command, in a process of its own; `daemon` are lines of its configuration.
+
+    Raises if it ended by itself.
+    """
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+b") as log:
         # The model, without what earlier runs learnt of its speed: every run begins alike.
         models = Path(folder, "models")
         models.mkdir()
         (models / MODEL).symlink_to(MODELS / MODEL)
         config = Path(folder, "freshvec.toml")
-        config.write_text(config_toml(url, models, DOCS_SYNC))
+        config.write_text(config_toml(url, models, DOCS_SYNC, daemon))
         arguments = list(command) or ["-m", "freshvec", "run", "--config", str(config)]
         process = subprocess.Popen([sys.executable, *arguments], stderr=log, cwd=REPOSITORY)
         try:

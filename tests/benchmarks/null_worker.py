@@ -1,4 +1,7 @@
-"""A worker without a model as a process of its own: `python -m tests.benchmarks.null_worker URL [wide]`."""
+"""A worker without a model as a process of its own: `python -m tests.benchmarks.null_worker URL [wide] [N]`.
+
+With a number it keeps that many tables t0, t1, …; else `docs`. It sweeps as often as `freshvec run` does.
+"""
 
 import sys
 import tempfile
@@ -9,9 +12,10 @@ from tests.benchmarks.harness import WideNullEncoder
 from tests.support import NullEncoder, settings_for, sync_of
 
 
-def main(url: str, wide: bool) -> None:
+def main(url: str, wide: bool, tables: int) -> None:
+    syncs = [sync_of(f"t{place}", f"t{place}") for place in range(tables)] or [sync_of("docs")]
     with tempfile.TemporaryDirectory() as folder:  # where it keeps what it learns of the null encoder's speed
-        settings = settings_for(url, sync_of("docs"), models_dir=Path(folder), batch_tokens=8192)
+        settings = settings_for(url, *syncs, models_dir=Path(folder), batch_tokens=8192, sweep_seconds=30.0)
         encoder = WideNullEncoder() if wide else NullEncoder()
         service = Worker(settings, settings.sync, load=lambda _: encoder)
         service.handle_signals()
@@ -19,4 +23,5 @@ def main(url: str, wide: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], "wide" in sys.argv[2:])
+    options = sys.argv[2:]
+    main(sys.argv[1], "wide" in options, next((int(option) for option in options if option.isdigit()), 0))
