@@ -138,7 +138,7 @@ def test_a_table_from_a_sync_of_a_database(url: str, docs: Connection, models: P
 
 @pytest.mark.timeout(240)
 def test_docstrings_without_torch_and_onnx(models: Path, tmp_path: Path) -> None:
-    given = (MODEL, "--models-dir", str(models), "--rows", "15", "--rounds", "1", "--device", "cpu")
+    given = (MODEL, "--models-dir", str(models), "--rows", "4", "--rounds", "1", "--device", "cpu")
     hidden = ("torch", "onnx", "sentence_transformers")
     report = found(bench(*given, "--json", "--against", "sentence-transformers", cwd=tmp_path, hidden=hidden))
     assert report["texts"]["origin"] == "docstrings of the standard library"
