@@ -139,9 +139,9 @@ class Keeper:
         if planned.is_redefined and planned.bound.generation != self._seen and planned.applied is not None:
             self._give_way(listener)
         bound = self._bind(connection, planned)
+        self._identity = identity.applied(connection, self.sync.name)  # it may fail: before there are threads
         self.pipeline = Pipeline(bound, self.dispatcher, self._settings, self.progress, walk_again=self._once)
         self._seen = bound.generation
-        self._identity = identity.applied(connection, self.sync.name)
         self._running_since = time.monotonic()
         self._walk_due = time.monotonic() + self._settings.daemon.sweep_seconds
         self.pipeline.start()
