@@ -11,7 +11,7 @@ from freshvec.capture.bell import Bell, Listener
 from freshvec.config import Settings, Sync
 from freshvec.db import Connection, translated
 from freshvec.encoding.dispatch import Dispatcher
-from freshvec.errors import FreshvecError, NotOwnedError, SchemaError
+from freshvec.errors import FreshvecError
 from freshvec.pipeline.pipeline import Pipeline
 from freshvec.pipeline.progress import Progress
 from freshvec.pipeline.resources import Resources
@@ -20,7 +20,7 @@ from freshvec.schema import identity, migrations
 from freshvec.schema.apply import ask_for_walk
 from freshvec.schema.plan import plan
 from freshvec.worker import ownership
-from freshvec.worker.binding import bind
+from freshvec.worker.binding import bind, redefined
 
 RECOVERED_SECONDS = 5.0  # a pipeline that has run this long has recovered
 _REPEAT_SECONDS = 60.0  # the same error is logged again after this long
@@ -158,6 +158,7 @@ class Keeper:
             self._give_way(listener)
         binding = bind(connection, self.sync, planned)
         bound, self._trouble, self._misses_changes = binding.bound, binding.trouble, binding.misses_changes
+        self._identity = identity.applied(connection, self.sync.name)  # it may fail: before the pipeline
         self.pipeline = Pipeline(
             bound,
             self.dispatcher,
@@ -168,7 +169,6 @@ class Keeper:
             walk_again=self._once,
         )
         self._seen = bound.generation
-        self._identity = identity.applied(connection, self.sync.name)
         self._running_since = time.monotonic()
         self._walk_due = time.monotonic() + self._settings.daemon.sweep_seconds
         self.pipeline.start()
@@ -176,12 +176,7 @@ class Keeper:
 
     def _give_way(self, listener: Listener) -> NoReturn:
         """Say why this worker keeps the sync no more, and let one have it whose file says what is applied."""
-        error = SchemaError(
-            "keep",
-            f"sync {self.sync.name!r}",
-            "another definition of it was applied since this worker read its file",
-            "Make the file say the same, then reload the worker (systemctl reload freshvec, or SIGHUP).",
-        )
+        error = redefined(self.sync)
         self._show_trouble(listener.connection, str(error))
         self.leave(listener, 0.0)
         raise error
@@ -257,13 +252,7 @@ class Keeper:
         if self._seen is None:
             self._seen = self._generation(connection)
         if self._once:
-            owner = ownership.owner(connection, self.sync.name)
-            raise NotOwnedError(
-                "backfill",
-                f"sync {self.sync.name!r}",
-                f"a running worker keeps it fresh (backend {owner and owner[0]})",
-                "See `freshvec status`; stop that worker first if you mean to do it by hand.",
-            )
+            raise ownership.refusal(connection, self.sync.name)
         if not self.stands_by:
             logger.info("sync {}: another worker owns it; standing by", self.sync.name)
         self.stands_by = True
