@@ -102,8 +102,7 @@ def connect(url: SecretStr, purpose: str) -> Connection:
         connection = psycopg.connect(
             url.get_secret_value(),
             autocommit=True,
-            application_name=f"freshvec {purpose}",
-            **(_KEEPALIVE | params | {"client_encoding": "UTF8"}),
+            **(_KEEPALIVE | params | {"client_encoding": "UTF8", "application_name": f"freshvec {purpose}"}),
         )
         _unhurry(connection)
         connection.execute(_SESSION)
