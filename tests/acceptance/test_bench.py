@@ -70,7 +70,7 @@ def test_json_from_a_file_without_configuration(models: Path, lines: Path, tmp_p
         "--texts",
         str(lines),
         "--rows",
-        "60",
+        "20",
         "--rounds",
         "2",
         "--device",
@@ -79,8 +79,8 @@ def test_json_from_a_file_without_configuration(models: Path, lines: Path, tmp_p
     report = found(
         bench(*given, "--json", "--against", "sentence-transformers", "--against", "fastembed", cwd=tmp_path)
     )
-    assert report["texts"]["count"] == 60
-    assert report["texts"]["tokens"] > 60 * 5
+    assert report["texts"]["count"] == 20
+    assert report["texts"]["tokens"] > 20 * 5
     ours, theirs = report["results"]
     assert (ours["name"], ours["device"]) == ("fp32", "cpu")
     assert theirs["name"] == "sentence-transformers"
