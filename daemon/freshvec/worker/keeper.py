@@ -119,7 +119,7 @@ class Keeper:
         """Something has changed: let the pipeline look now."""
         if self.pipeline is None:
             return
-        if self._bell.is_too_loud(times):
+        if self._bell.is_too_loud(times, listener.connection):
             self._silence(listener.connection)
         self.pipeline.wake()
 
