@@ -266,6 +266,15 @@ def test_a_transaction_can_be_prepared() -> None:
         await_embedded(strict)
         strict.execute("BEGIN; ALTER TABLE docs ADD x int; PREPARE TRANSACTION 'two'")
         strict.execute("COMMIT PREPARED 'two'")
+        strict.execute(
+            "BEGIN; SAVEPOINT s; INSERT INTO docs VALUES (2, 'b'); RELEASE s;"
+            " SAVEPOINT s; DELETE FROM docs; ROLLBACK TO s; PREPARE TRANSACTION 'three'"
+        )
+        strict.execute("COMMIT PREPARED 'three'")
+        await_embedded(strict)
+        strict.execute("BEGIN; TRUNCATE docs; INSERT INTO docs VALUES (3, 'c'); PREPARE TRANSACTION 'four'")
+        strict.execute("COMMIT PREPARED 'four'")
+        await_embedded(strict)
 
 
 def fill_queue(connection: Connection) -> None:
