@@ -97,6 +97,24 @@ def test_a_step_comes_when_it_is_due_or_when_it_is_woken(crew: Crew) -> None:
     until("the third was asked for", lambda: len(steps) == 3)
 
 
+def test_who_is_woken_in_a_step_takes_another(crew: Crew) -> None:
+    began, gate = threading.Event(), threading.Event()
+    steps = [0]
+
+    def step() -> float:
+        steps[0] += 1
+        began.set()
+        gate.wait(30)
+        return math.inf
+
+    task = crew.task(step)
+    task.wake()
+    assert began.wait(10)
+    task.wake()
+    gate.set()
+    until("the other step was taken", lambda: steps[0] == 2)
+
+
 def test_a_closed_task_runs_no_more(crew: Crew) -> None:
     began, gate = threading.Event(), threading.Event()
     steps = [0]
