@@ -45,7 +45,7 @@ def until(what: str, condition: Callable[[], object], seconds: float = 90.0) -> 
 
 
 def exported() -> Path:
-    """A folder with the real model in every precision, which stays between runs: it is checked by its sha256."""
+    """A folder with the real model in every precision, which stays between runs, checked by its sha256."""
     folder = REPOSITORY / ".cache" / "models"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder.parent / "exporting").open("w") as lock:  # several processes of tests, one export
