@@ -43,6 +43,7 @@ BENCHMARKS = {
     "size": queue_size.queue_size,
     "verify": looks.verify,
     "status": looks.status,
+    "where": looks.where,
 }
 
 
