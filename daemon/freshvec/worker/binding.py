@@ -54,3 +54,13 @@ def _without_ddl(connection: Connection, sync: Sync, planned: Plan, error: Datab
     logger.warning("sync {}: {}", sync.name, trouble)
     bound = carry_out(connection, planned.without_ddl(), trouble=trouble)
     return Binding(bound, trouble, bool(planned.lacking))
+
+
+def redefined(sync: Sync) -> SchemaError:
+    """Why a worker gives way that would apply an older declaration over a newer one."""
+    return SchemaError(
+        "keep",
+        f"sync {sync.name!r}",
+        "another definition of it was applied since this worker read its file",
+        "Make the file say the same, then reload the worker (systemctl reload freshvec, or SIGHUP).",
+    )

@@ -1,6 +1,7 @@
 """Ownership: which worker keeps a sync. An advisory lock on the listener's connection, gone with it."""
 
 from freshvec.db import LOCK_CLASS, Connection, queries, translated
+from freshvec.errors import NotOwnedError
 
 _SQL = queries("worker/ownership")
 
@@ -24,6 +25,17 @@ def owner(connection: Connection, name: str) -> tuple[int, str] | None:
     with translated("find the owner of", f"sync {name!r}"):
         row = connection.execute(_SQL["owner"], {"class": LOCK_CLASS, "name": name}).fetchone()
     return None if row is None else (row[0], row[1])
+
+
+def refusal(connection: Connection, name: str) -> NotOwnedError:
+    """Why a backfill by hand is not to be."""
+    holder = owner(connection, name)
+    return NotOwnedError(
+        "backfill",
+        f"sync {name!r}",
+        f"a running worker keeps it fresh (backend {holder and holder[0]})",
+        "See `freshvec status`; stop that worker first if you mean to do it by hand.",
+    )
 
 
 def keep_trouble(connection: Connection, name: str, trouble: str | None) -> None:
