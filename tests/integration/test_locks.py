@@ -49,7 +49,8 @@ def is_older_than(kept: Kept, session: Connection, seconds: float) -> bool:
 
 
 def has_triggers(kept: Kept) -> bool:
-    return count(kept.app, "pg_trigger WHERE tgname LIKE 'freshvec%'") > 0
+    on_source = "tgrelid NOT IN (SELECT c.oid FROM pg_class c WHERE c.relname = 'docs_embedding')"
+    return count(kept.app, f"pg_trigger WHERE tgname LIKE 'freshvec%' AND {on_source}") > 0
 
 
 @pytest.fixture

@@ -125,6 +125,8 @@ def _note(connection: Connection, planned: Plan, trouble: str | None, *, is_comp
         problem = "its table or what was made for it changed while this was under way"
         raise DatabaseError("apply", f"sync {bound.name!r}", problem, "Try it again.", retryable=True)
     noted = identity.noted(planned.identity, now, has_made=bool(planned.lacking)) if is_complete else ""
+    is_walked = planned.is_redefined or difference.whole
+    is_walked = is_walked or not _queue_members(connection, bound, difference.added)
     given = {
         "name": bound.name,
         "source_schema": bound.source_name[0],
