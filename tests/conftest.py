@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,21 @@ import pytest
 
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.encoding.encoder import OnnxEncoder
-from tests.support import MODEL, Connection, WorkerProcess, exported, models_in
+from tests.support import MODEL, Connection, WorkerProcess, count, exported, models_in, until
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 _numbers = itertools.count(1)
+
+
+def _folder() -> str:
+    """Where the servers' files are: in memory where there is room, since a database is made for each test."""
+    memory = Path("/dev/shm")
+    is_roomy = memory.is_dir() and shutil.disk_usage(memory).free > 4 * 2**30
+    return str(memory) if is_roomy else "/tmp"
+
+
+# Servers that wait for no disk, and whose logs do not fill the memory.
+QUICK: dict[str, Any] = {"within": _folder(), "fsync": "off", "max_wal_size": "128MB"}
 
 
 @pytest.fixture(scope="session")
@@ -28,8 +40,8 @@ def server16() -> Iterator[EmbeddedPostgres]:
 
 
 def _server(version: int) -> Iterator[EmbeddedPostgres]:
-    """A server whose new databases have pgvector. It waits for no disk, so a database is quickly made."""
-    with EmbeddedPostgres(version, fsync="off") as server:
+    """A server whose new databases have pgvector."""
+    with EmbeddedPostgres(version, **QUICK) as server:
         with psycopg.connect(server.url("template1"), autocommit=True) as connection:
             connection.execute("CREATE EXTENSION vector")
         yield server
@@ -40,6 +52,10 @@ def _new_database(server: EmbeddedPostgres) -> Iterator[str]:
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
         yield server.url(name)
+        # Where a session is still ending, DROP DATABASE looks again only after 100 ms.
+        sessions = f"pg_stat_activity WHERE datname = '{name}'"
+        connection.execute(f"SELECT pg_terminate_backend(pid) FROM {sessions}")
+        until("its sessions have ended", lambda: count(connection, sessions) == 0)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -50,7 +66,7 @@ def server15() -> Iterator[EmbeddedPostgres]:
     binaries = Path("/usr/lib/postgresql/15/bin")
     if not Path("/usr/share/postgresql/15/extension/citext.control").exists() or not binaries.exists():
         pytest.skip("ICU and contrib need Debian's Postgres 15: `apt-get install postgresql-15`")
-    with EmbeddedPostgres(15, binaries, fsync="off") as server:
+    with EmbeddedPostgres(15, binaries, **QUICK) as server:
         yield server
 
 

@@ -29,6 +29,7 @@ from freshvec.worker.worker import Worker
 
 REPOSITORY = Path(__file__).parents[1]
 MODEL = "all-MiniLM-L6-v2"
+NEEDS_EXPORT = "torch and onnx are not installed, which export needs: `make test` installs them"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 Connection = psycopg.Connection[tuple[Any, ...]]
 

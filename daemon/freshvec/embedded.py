@@ -24,10 +24,13 @@ class EmbeddedPostgres:
     a machine can open, so this class starts and stops the server itself.
     """
 
-    def __init__(self, version: int = 18, binaries: Path | None = None, **options: str) -> None:
+    def __init__(
+        self, version: int = 18, binaries: Path | None = None, *, within: str = "/tmp", **options: str
+    ) -> None:
         """Make and start a cluster of that major version, with these server settings.
 
-        `binaries` are the programs of another installation. Raises FreshvecError when it cannot.
+        `binaries` are the programs of another installation. Its files are in a new folder `within` one that
+        every user may look into. Raises FreshvecError when it cannot.
         """
         own = _binaries(18 if binaries else version)  # for root this also makes the user that runs them
         self._binaries = binaries or own
@@ -35,7 +38,7 @@ class EmbeddedPostgres:
         self.version = version
         self.user = _USER if os.geteuid() == 0 else None
         # Not below a home directory: as root the server runs as another user, who may not read there.
-        self._parent = Path(tempfile.mkdtemp(prefix="freshvec-pg-", dir="/tmp"))
+        self._parent = Path(tempfile.mkdtemp(prefix="freshvec-pg-", dir=within))
         self._parent.chmod(0o755)
         self.data = self._parent / "data"
         try:

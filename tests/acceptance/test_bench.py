@@ -70,7 +70,7 @@ def test_json_from_a_file_without_configuration(models: Path, lines: Path, tmp_p
         "--texts",
         str(lines),
         "--rows",
-        "60",
+        "20",
         "--rounds",
         "2",
         "--device",
@@ -79,8 +79,8 @@ def test_json_from_a_file_without_configuration(models: Path, lines: Path, tmp_p
     report = found(
         bench(*given, "--json", "--against", "sentence-transformers", "--against", "fastembed", cwd=tmp_path)
     )
-    assert report["texts"]["count"] == 60
-    assert report["texts"]["tokens"] > 60 * 5
+    assert report["texts"]["count"] == 20
+    assert report["texts"]["tokens"] > 20 * 5
     ours, theirs = report["results"]
     assert (ours["name"], ours["device"]) == ("fp32", "cpu")
     assert theirs["name"] == "sentence-transformers"
@@ -138,7 +138,7 @@ def test_a_table_from_a_sync_of_a_database(url: str, docs: Connection, models: P
 
 @pytest.mark.timeout(240)
 def test_docstrings_without_torch_and_onnx(models: Path, tmp_path: Path) -> None:
-    given = (MODEL, "--models-dir", str(models), "--rows", "15", "--rounds", "1", "--device", "cpu")
+    given = (MODEL, "--models-dir", str(models), "--rows", "4", "--rounds", "1", "--device", "cpu")
     hidden = ("torch", "onnx", "sentence_transformers")
     report = found(bench(*given, "--json", "--against", "sentence-transformers", cwd=tmp_path, hidden=hidden))
     assert report["texts"]["origin"] == "docstrings of the standard library"

@@ -48,6 +48,7 @@ class Kept:
     key: str = "id"
     text: str = "body"
     daemon: dict[str, Any] = field(default_factory=dict)
+    _looking: Connection | None = None
 
     @property
     def settings(self) -> Settings:
@@ -59,12 +60,13 @@ class Kept:
         with running(self.settings, self.encoder) as worker:
             wait_fresh(worker)
             yield worker
+        self.close()
 
     def wrong(self) -> list[str]:
         """Rows whose vector is not a fresh encoding of their text, missing ones and orphans."""
         found, have = [], []
         query = _EVERY_ROW.format(key=self.key, text=self.text, table=self.table, target=self.target)
-        for source, copy, text, vector, fingerprint in self.app.execute(query.encode()):
+        for source, copy, text, vector, fingerprint in self.app.execute(query.encode(), prepare=False):
             if source is None:
                 found.append(f"{copy}: orphaned")
             elif (text is None) != (vector is None):
@@ -82,19 +84,31 @@ class Kept:
             ]
         return found
 
+    @property
+    def _connection(self) -> Connection:
+        """A session to look with. It stays: what is asked is most of what a new one costs."""
+        if self._looking is None or self._looking.closed:
+            self._looking = connect(self.settings.database.url, "test")
+            self._looking.prepare_threshold = None  # what it asks about is dropped and made again
+            self._looking.execute("SET application_name = 'looking'")  # tests cut off what is freshvec's
+        return self._looking
+
     def status(self) -> dict[str, Any]:
-        with connect(self.settings.database.url, "test") as connection:
-            return status.read(connection)[0]
+        return status.read(self._connection)[0]
 
     def verify(self, *, repair: bool = False) -> Report:
-        with connect(self.settings.database.url, "test") as connection:
-            return verify(connection, bound_sync(connection, self.settings, self.encoder), repair=repair)
+        bound = bound_sync(self._connection, self.settings, self.encoder)
+        return verify(self._connection, bound, repair=repair)
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._looking is not None:
+            self._looking.close()
 
     def is_right(self) -> bool:
         """Whether rows, `verify` and `status` agree that every row is fresh."""
         try:
-            shown = self.status()
-            return status.is_fresh(shown) and not self.wrong() and self.verify().is_fresh
+            return not self.wrong() and status.is_fresh(self.status()) and self.verify().is_fresh
         except (FreshvecError, IndexError, UndefinedTable, UndefinedColumn, InvalidSchemaName):
             return False  # what an event took away is not back yet
 

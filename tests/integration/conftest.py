@@ -42,8 +42,10 @@ def app(either_url: str) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def kept(either_url: str, app: Connection) -> Kept:
+def kept(either_url: str, app: Connection) -> Iterator[Kept]:
     """`docs (id, body, views)` with 50 rows, to be kept."""
     app.execute("CREATE TABLE docs (id int PRIMARY KEY, body text, views int DEFAULT 0)")
     app.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 50) g")
-    return Kept(either_url, app)
+    made = Kept(either_url, app)
+    yield made
+    made.close()

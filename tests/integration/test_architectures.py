@@ -17,6 +17,10 @@ from freshvec.encoding.tokenizer import Tokenizer
 from freshvec.errors import ModelError
 from freshvec.export.export import export
 from freshvec.models.artefact import Artefact
+from tests.support import NEEDS_EXPORT
+
+pytest.importorskip("torch", reason=NEEDS_EXPORT)
+
 from tests.tiny_models import CARD, bert, byte_level, mpnet, unigram, wordpiece, xlm_roberta
 
 

@@ -1,6 +1,7 @@
 """The bell on a real server: nothing is missed, nobody rings for nothing, and no commit fails for it."""
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -183,16 +184,34 @@ def test_a_quiet_worker_is_rung(docs: Connection) -> None:
     assert heard(docs, "INSERT INTO docs VALUES (2, 'a')") == []
 
 
-def test_a_worker_that_is_rung_too_often_polls_until_it_is_quiet(docs: Connection) -> None:
+def test_one_who_edits_and_waits_is_no_reason_to_poll(docs: Connection) -> None:
+    """However quickly: each change is rung for, since nobody waits for that."""
+    docs.execute("INSERT INTO docs VALUES (1, '')")
     with kept(docs) as worker:
+        polling = worker.keepers[0].pipeline.polling  # type: ignore[union-attr]
+        until("it wants to be rung", lambda: is_taken(docs))
+        for turn in range(60):
+            docs.execute("UPDATE docs SET body = %s", (f"turn {turn}",))
+            until("it is embedded", lambda: count(docs, "freshvec.queue_docs") == 0)
+            assert polling.is_rung
+
+
+def test_where_writers_wait_for_one_another_it_polls_until_it_is_quiet(docs: Connection) -> None:
+    with kept(docs) as worker, ExitStack() as stack:
         until("it wants to be rung", lambda: is_taken(docs))
         polling = worker.keepers[0].pipeline.polling  # type: ignore[union-attr]
-        changes = 0
-        while polling.is_rung:
-            docs.execute("INSERT INTO docs VALUES (%s, 'a')", (changes,))
-            changes += 1
-            assert changes < 100_000
-        until("nobody rings", lambda: not is_taken(docs))
+
+        def write(first: int) -> None:
+            with psycopg.connect(docs.info.dsn, autocommit=True) as session:
+                while polling.is_rung:
+                    session.execute("INSERT INTO docs VALUES (%s, 'a')", (first + session.info.backend_pid,))
+                    first += 10_000_000
+
+        writers = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+        for writer in writers:
+            writer.start()
+            stack.callback(writer.join, 60)
+        until("nobody rings", lambda: not polling.is_rung)
         await_embedded(docs)
         until("it is quiet, and wants to be rung again", lambda: is_taken(docs))
         docs.execute("INSERT INTO docs VALUES (-1, 'a')")
@@ -247,6 +266,15 @@ def test_a_transaction_can_be_prepared() -> None:
         await_embedded(strict)
         strict.execute("BEGIN; ALTER TABLE docs ADD x int; PREPARE TRANSACTION 'two'")
         strict.execute("COMMIT PREPARED 'two'")
+        strict.execute(
+            "BEGIN; SAVEPOINT s; INSERT INTO docs VALUES (2, 'b'); RELEASE s;"
+            " SAVEPOINT s; DELETE FROM docs; ROLLBACK TO s; PREPARE TRANSACTION 'three'"
+        )
+        strict.execute("COMMIT PREPARED 'three'")
+        await_embedded(strict)
+        strict.execute("BEGIN; TRUNCATE docs; INSERT INTO docs VALUES (3, 'c'); PREPARE TRANSACTION 'four'")
+        strict.execute("COMMIT PREPARED 'four'")
+        await_embedded(strict)
 
 
 def fill_queue(connection: Connection) -> None:

@@ -10,6 +10,7 @@ from freshvec.worker.worker import Worker
 from tests.support import (
     Connection,
     NullEncoder,
+    backfill,
     content_hash,
     count,
     running,
@@ -271,3 +272,15 @@ def test_an_open_transaction_of_the_application_holds_nobody_up(
         until("the other row is fresh", lambda: not wrong(app))
         slow.commit()
     until("the late change, of a lower sequence number, is found", lambda: not wrong(app))
+
+
+def test_a_replicating_session_does_not_scan_the_queue(url: str, docs: Connection) -> None:
+    docs.execute("INSERT INTO docs SELECT g, 'text' FROM generate_series(1, 1000) g")
+    backfill(settings_for(url, sync_of("docs")), NullEncoder())
+    docs.execute("UPDATE docs SET body = 'a thousand entries'")
+    scans = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'queue_docs'"
+    with psycopg.connect(url) as session:
+        session.execute("SET LOCAL session_replication_role = replica; SET LOCAL enable_seqscan = off")
+        session.execute("UPDATE docs SET body = 'replicated' WHERE id = 1")
+        assert session.execute(scans).fetchone() == (0,)
+    assert count(docs, "freshvec.queue_docs") == 1001

@@ -4,7 +4,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,10 +15,15 @@ from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.encoding.session import OnnxSession
 from freshvec.encoding.tokenizer import Tokenizer
 from freshvec.errors import ModelError
+from freshvec.models.artefact import MANIFEST, Artefact, Precision, data_of
+from tests.support import MODEL, NEEDS_EXPORT, freshvec, models_in
+
+pytest.importorskip("torch", reason=NEEDS_EXPORT)
+
+import onnx
+
 from freshvec.export import gate, graph, int8
 from freshvec.export.export import PRECISIONS, export
-from freshvec.models.artefact import MANIFEST, Artefact, Precision, data_of
-from tests.support import MODEL, freshvec, models_in
 from tests.tiny_models import CARD
 
 

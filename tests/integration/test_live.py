@@ -20,6 +20,7 @@ from tests.support import (
     exists,
     running,
     settings_for,
+    stale,
     sync_of,
     until,
     wait_fresh,
@@ -242,3 +243,35 @@ def test_a_worker_that_has_ended_leaves_no_file_open(url: str, docs: Connection)
             wait_fresh(worker)
         opened.append(len(list(Path("/proc/self/fd").iterdir())))
     assert opened[2] == opened[1]
+
+
+class Held(NullEncoder):
+    """Encodes nothing until it may go on; what was tokenised is kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = threading.Event()
+        self.tokenized: list[str] = []
+
+    def tokenize(self, texts: list[str]) -> list[Tokens]:
+        self.tokenized += texts
+        return super().tokenize(texts)
+
+    def encode(self, batch: list[Tokens]) -> Vector:
+        self.go_on.wait(60)
+        return super().encode(batch)
+
+
+def test_a_row_that_changes_all_the_time_is_not_read_for_each_change(url: str, docs: Connection) -> None:
+    docs.execute("INSERT INTO docs SELECT g FROM generate_series(1, 6) g")
+    encoder = Held()
+    with running(settings_for(url, sync_of("docs")), encoder) as worker:
+        wait_fresh(worker)
+        for turn in range(5):
+            docs.execute("UPDATE docs SET body = %s WHERE id = 1", (f"hot {turn}",))
+            docs.execute("UPDATE docs SET body = %s WHERE id = %s", (f"other {turn}", 2 + turn))
+            until("what came after it is read", lambda turn=turn: f"other {turn}" in encoder.tokenized)  # type: ignore[misc]
+        encoder.go_on.set()
+        wait_fresh(worker)
+        assert [text for text in encoder.tokenized if text.startswith("hot")] == ["hot 0", "hot 1", "hot 4"]
+        assert stale(docs, encoder) == []

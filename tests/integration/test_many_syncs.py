@@ -79,7 +79,11 @@ def test_a_pool_whose_sessions_were_ended_opens_others(url: str, application: Co
     pool = Pool(SecretStr(url), "test", 3)
     with ExitStack() as stack:
         stack.callback(pool.close)
-        pool.execute("SELECT 1")
+        with pool.transaction():  # another thread needs another connection
+            other = threading.Thread(target=pool.execute, args=("SELECT 1",))
+            other.start()
+            other.join(60)
+        assert count(application, OURS) == 2
         application.execute(f"SELECT pg_terminate_backend(pid) FROM {OURS}".encode())
         with pytest.raises(psycopg.OperationalError):
             pool.execute("SELECT 1")

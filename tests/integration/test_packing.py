@@ -3,17 +3,21 @@
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from loguru import logger
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.encoding.session import OnnxSession
-from freshvec.export import packing
 from freshvec.models.artefact import Artefact, checksum
-from tests.support import MODEL, models_in
+from tests.support import MODEL, NEEDS_EXPORT, models_in
+
+pytest.importorskip("onnx", reason=NEEDS_EXPORT)
+
+import onnx
+from onnx import numpy_helper
+
+from freshvec.export import packing
 
 
 @pytest.fixture(scope="module")

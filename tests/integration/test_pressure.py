@@ -1,8 +1,13 @@
 """Bulk work waits while a replica lags or a checkpoint is late, where that is asked for; live changes go
 on."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
 import psycopg
 from loguru import logger
+from pydantic import SecretStr
 
 from freshvec.db import connect
 from freshvec.embedded import EmbeddedPostgres
@@ -64,34 +69,62 @@ def test_a_replica_that_stands_still_makes_bulk_work_wait() -> None:
             assert read(looking)[0]["paused"] is None
 
 
-def test_a_late_checkpoint_is_pressure() -> None:
+FILL = "INSERT INTO public.filled SELECT repeat(md5(g::text), 60) FROM generate_series(1, 40000) g"
+
+
+@contextmanager
+def with_checkpoints(**options: str) -> Iterator[Connection]:
+    """A session of ours in a server that begins checkpoints for their WAL alone, by default 1 GB."""
     with (
-        EmbeddedPostgres(18, max_wal_size="32MB", min_wal_size="32MB", checkpoint_timeout="1h") as server,
+        EmbeddedPostgres(18, None, checkpoint_timeout="1h", **options) as server,
         connect(settings_for(server.url()).database.url, "test") as connection,
     ):
-        pressure = Pressure(10.0)
+        connection.execute("CREATE TABLE public.filled (body text)")
+        connection.execute("ALTER TABLE public.filled ALTER body SET STORAGE external")
         connection.execute("CHECKPOINT")
+        yield connection
+
+
+def test_a_late_checkpoint_is_pressure() -> None:
+    pressure = Pressure(10.0)
+    with with_checkpoints(max_wal_size="32MB") as connection:
         pressure.look(connection)
         assert not pressure.is_felt
-        connection.execute("CREATE TABLE public.filled (body text)")
-        fill = "INSERT INTO public.filled SELECT repeat(md5(g::text), 60) FROM generate_series(1, 40000) g"
-        with connection.transaction():
-            connection.execute(fill)
 
-            def is_felt() -> bool:
-                connection.execute(fill)
-                pressure.look(connection)
-                return pressure.is_felt
-
-            until("WAL grows faster than checkpoints end", is_felt)
-        assert pressure.reason is not None
-        assert "a checkpoint is late" in pressure.reason
-
-        def is_over() -> bool:
+        def is_felt(*, filling: bool) -> bool:
+            if filling:
+                connection.execute(FILL)
             pressure.look(connection)
-            return not pressure.is_felt
+            return pressure.is_felt
 
-        until("the checkpoint has ended", is_over)
+        until("WAL grows faster than checkpoints end", lambda: is_felt(filling=True))
+        assert str(pressure.reason).startswith("a checkpoint is late")
+        until("the pause is over", lambda: not is_felt(filling=False))
+
+
+def test_a_checkpoint_that_takes_its_time_is_none() -> None:
+    """Whatever the WAL: it would not hurry while nobody writes, so bulk work would wait for it for long."""
+    pressure = Pressure(10.0)
+    with (
+        with_checkpoints() as connection,
+        connect(SecretStr(connection.info.dsn), "backup") as backup,
+        ThreadPoolExecutor() as threads,
+    ):
+        connection.execute(FILL)
+        begun = threads.submit(backup.execute, "SELECT pg_backup_start('test', fast => false)")
+        rests = "pg_stat_activity WHERE wait_event = 'CheckpointWriteDelay'"
+        shown = "SELECT current_setting('max_wal_size')"
+        try:
+            until("a checkpoint is under way", lambda: count(connection, rests))
+            connection.execute("ALTER SYSTEM SET max_wal_size = '32MB'")
+            connection.execute("SELECT pg_reload_conf()")
+            until("that is in force", lambda: connection.execute(shown).fetchone() == ("32MB",))
+            for _ in range(10):
+                pressure.look(connection)
+                assert not pressure.is_felt
+        finally:
+            connection.execute("CHECKPOINT")
+            begun.result()
 
 
 def test_a_role_that_may_not_see_replicas_is_told_the_grant_once(url: str, application: Connection) -> None:

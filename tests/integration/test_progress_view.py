@@ -4,6 +4,7 @@ import threading
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from freshvec.db import connect
 from freshvec.health.status import read
@@ -157,3 +158,8 @@ def test_every_session_says_what_it_is_for(kept: Kept) -> None:
         ).fetchall()
     assert names
     assert all(name.startswith("freshvec ") for (name,) in names)
+
+
+def test_a_name_in_the_url_does_not_hide_what_a_session_is_for(kept: Kept) -> None:
+    with connect(SecretStr(f"{kept.url}&application_name=shop"), "test") as connection:
+        assert connection.execute("SHOW application_name").fetchone() == ("freshvec test",)

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -246,10 +247,17 @@ def test_waiting_ends_with_the_write(kept: Kept) -> None:
 def test_later_changes_are_not_waited_for(kept: Kept) -> None:
     with kept.running():
         pass
-    number = "SELECT coalesce(max(seq), 0) FROM freshvec.queue_docs"
-    asked = f"SELECT freshvec.is_fresh_up_to(n, 'docs', '1') FROM (VALUES (({number})), (0)) AS v (n)"
     kept.app.execute("UPDATE docs SET body = 'edited' WHERE id = 1")
-    assert kept.app.execute(asked).fetchall() == [(False,), (True,)]
+    (first,) = kept.app.execute("SELECT max(seq) FROM freshvec.queue_docs").fetchone() or (0,)
+    asking = "pg_stat_activity WHERE query LIKE '%is_fresh_up_to%' AND application_name = 'freshvec test'"
+    with connect(kept.settings.database.url, "test") as connection, ThreadPoolExecutor() as threads:
+        waiting = threads.submit(wait_until_fresh, connection, "docs", ["1"], 20)
+        until("it waits", lambda: count(kept.app, asking))
+        with kept.app.transaction():
+            kept.app.execute("UPDATE docs SET body = 'edited later' WHERE id = 1")
+            kept.app.execute("DELETE FROM freshvec.queue_docs WHERE seq = %s", (first,))
+        assert waiting.result()
+    assert not is_fresh(kept.app, 1)
 
 
 def test_waiting_for_what_is_none(kept: Kept) -> None:

@@ -35,20 +35,22 @@ def test_tasks_take_turns(crew: Crew) -> None:
 
 
 def test_an_urgent_step_does_not_wait_for_the_others(crew: Crew) -> None:
-    gate, ran = threading.Event(), threading.Event()
+    gate, ran = threading.Event(), [0]
 
     def slow() -> float:
         gate.wait(30)
         return math.inf
 
     def urgent() -> float:
-        ran.set()
+        ran[0] += 1
         return math.inf
 
     for _ in range(5):
         crew.task(slow).wake()
-    crew.task(urgent).wake(urgent=True)
-    assert ran.wait(10)
+    task = crew.task(urgent)
+    for turn in range(1, 51):  # a thread that took what it finds would soon have taken a slow one
+        task.wake(urgent=True)
+        until("the urgent one has run", lambda turn=turn: ran[0] >= turn, 10)  # type: ignore[misc]
     gate.set()
 
 
@@ -76,7 +78,6 @@ def test_no_task_runs_twice_at_a_time_and_no_wake_is_lost(crew: Crew) -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
-    task.wake()
     until("the last wake is followed by a step", lambda: seen[0] == asked[0])
     assert wrong == []
 
@@ -94,6 +95,24 @@ def test_a_step_comes_when_it_is_due_or_when_it_is_woken(crew: Crew) -> None:
     until("the second step was due", lambda: len(steps) == 2)
     task.wake()
     until("the third was asked for", lambda: len(steps) == 3)
+
+
+def test_who_is_woken_in_a_step_takes_another(crew: Crew) -> None:
+    began, gate = threading.Event(), threading.Event()
+    steps = [0]
+
+    def step() -> float:
+        steps[0] += 1
+        began.set()
+        gate.wait(30)
+        return math.inf
+
+    task = crew.task(step)
+    task.wake()
+    assert began.wait(10)
+    task.wake()
+    gate.set()
+    until("the other step was taken", lambda: steps[0] == 2)
 
 
 def test_a_closed_task_runs_no_more(crew: Crew) -> None:

@@ -4,12 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
+import pytest
 from numpy.typing import NDArray
+
+from tests.support import MODEL, NEEDS_EXPORT
+
+pytest.importorskip("onnx", reason=NEEDS_EXPORT)
+
+import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from freshvec.export.flops import flops_per_token
-from tests.support import MODEL
 
 
 def graph(nodes: list[onnx.NodeProto], weights: dict[str, NDArray[Any]]) -> onnx.ModelProto:

@@ -1,7 +1,7 @@
 /* The bell of one sync: writers, its keeper, who may die and come back, and one advisory lock.
    The keeper holds the lock exclusively while it wants to be rung. A writer that gets it shared knows that
    nobody wants it, and keeps it until its transaction has ended; one that does not get it rings.
-   spin -a bell.pml && cc -O2 -DSAFETY -o pan pan.c && ./pan -m1000000
+   spin -DNW=2 -a bell.pml && cc -O1 -o pan pan.c && ./pan -a -m1000000
    Property: a keeper that sleeps, with no notification under way, has left no committed row unread once all
    writers have ended.
    Variants that lose a row: -DBROKEN_TAKE (wants to be rung though writers hold the lock), -DBROKEN_NOREAD
@@ -9,7 +9,7 @@
    commits), -DBROKEN_CLEAR (forgets what rang after it has read), -DBROKEN_KEPT (the lock outlives the
    keeper's LISTEN, and who comes back does not read). */
 #ifndef NW
-#define NW 3
+#define NW 2
 #endif
 bool wanted = false;       /* the keeper holds the lock exclusively */
 byte quiet = 0;            /* writers that hold it shared */

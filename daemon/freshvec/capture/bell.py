@@ -10,7 +10,8 @@ from pydantic import SecretStr
 from freshvec.db import BELL_LOCK_CLASS, Connection, connect, queries, translated
 
 _SQL = queries("capture/bell")
-_LOUD_SECONDS, _LOUD_TIMES = 0.1, 10
+_LOUD_SECONDS = 0.1
+_SUSPECT, _LOUD = 4, 50  # notifications in that time: they may cost, they do cost
 DDL = ""  # rings in place of a sync's name after DDL on a table that is kept
 
 
@@ -50,14 +51,15 @@ class Bell:
     Whoever keeps a sync takes its bell: an advisory lock, exclusive. A writer that gets the same lock shared
     knows that nobody wants to be rung, and holds it until its transaction has ended; one that does not get it
     notifies. So the bell can be taken only when no such writer is under way, and what the keeper reads after
-    that is all that was not rung. A notification takes a lock of the whole cluster, so a keeper that is rung
-    too often lets the bell go, and polls.
+    that is all that was not rung. A notification holds a lock of the whole cluster until its commit has
+    ended. So a keeper for whom writers wait for one another lets the bell go, and polls.
     """
 
     def __init__(self, name: str) -> None:
         self.is_taken = False
         self._lock = {"class": BELL_LOCK_CLASS, "name": name}
         self._recent: deque[tuple[float, int]] = deque()  # when it rang, how many times
+        self._looked_at = 0.0
 
     def take(self, connection: Connection) -> bool:
         """Be rung from now on, unless a writer is under way who will not. What is there must be read after
@@ -78,13 +80,23 @@ class Bell:
         """The connection is gone, and the lock with it."""
         self.is_taken = False
 
-    def is_too_loud(self, times: int) -> bool:
+    def is_too_loud(self, times: int, connection: Connection) -> bool:
         """It rang so many times: whether polling would cost the writers less."""
         now = time.monotonic()
         self._recent.append((now, times))
         while self._recent[0][0] < now - _LOUD_SECONDS:
             self._recent.popleft()
-        return self.is_taken and sum(count for _, count in self._recent) > _LOUD_TIMES
+        rang = sum(count for _, count in self._recent)
+        if not self.is_taken or rang <= _SUSPECT or now - self._looked_at < _LOUD_SECONDS / 4:
+            return False
+        self._looked_at = now
+        return rang > _LOUD or self._do_writers_wait(connection)
+
+    def _do_writers_wait(self, connection: Connection) -> bool:
+        """One who edits and waits for the result rings often, too, but holds up nobody."""
+        with translated("look at", "the writers"):
+            row = connection.execute(_SQL["do_writers_wait"]).fetchone()
+        return bool(row and row[0])
 
 
 class Listener:

@@ -16,3 +16,7 @@ SELECT pg_advisory_unlock(%(class)s, hashtext(%(name)s))
 
 -- is_queue_filling: past half of it nobody rings (freshvec.ring)
 SELECT pg_notification_queue_usage() >= 0.25
+
+-- do_writers_wait: whether a commit waits for another one's notification: for the lock on no database at all
+SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'object' AND classid = 'pg_database'::regclass
+                  AND objid = 0 AND NOT granted)

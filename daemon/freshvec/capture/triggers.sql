@@ -79,8 +79,8 @@ BEGIN
   -- that was drawn 64 ago tells, if it is this transaction's own; age() is less for what began later.
   IF noted = 1 AND current_setting('session_replication_role') = 'replica'
      AND EXISTS (SELECT FROM {queue}
-                  WHERE seq = pg_sequence_last_value(pg_get_serial_sequence({queue_name}, 'seq')::regclass)
-                              - 63
+                  WHERE seq = (SELECT pg_sequence_last_value(sequence::regclass) - 63
+                                 FROM pg_get_serial_sequence({queue_name}, 'seq') AS sequence)
                     AND age(xmin) <= age(pg_current_xact_id()::xid)) THEN
     noted := 65;
   END IF;

@@ -7,7 +7,7 @@ Its methods are called on the reader's thread, the writer's and the encoder's; o
 import itertools
 import math
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -148,6 +148,13 @@ class Ledger:
         """Rows read and not yet written, of one urgency or of all."""
         with self._lock:
             return sum(self._in_flight.values()) if urgency is None else self._in_flight[urgency]
+
+    def readings(self, urgency: Urgency) -> Counter[Key]:
+        """How often each row was read from the queue, in portions that are not yet written whole."""
+        with self._lock:
+            return Counter(
+                key for portion in self._unwritten if portion.urgency is urgency for key in portion.entries
+            )
 
     def entries(self, urgency: Urgency) -> list[int]:
         """Queue entries handed out and not yet deleted."""

@@ -27,7 +27,7 @@ class Polling:
         if self.is_rung:
             return math.inf
         quiet = time.monotonic() - self._found_at
-        if quiet >= _QUIET_SECONDS:
+        if quiet >= _QUIET_SECONDS and not self.wants_bell:  # said once, until somebody has tried
             self.wants_bell = True
             self._on_want()
         return min(_LONGEST, max(_SHORTEST, quiet / 20))

@@ -24,6 +24,7 @@ from freshvec.source.bound import BoundSync
 from freshvec.source.rows import RowReader
 
 _LIVE_ROWS = 256
+_READINGS = 2  # of one row that may be under way: an emptied row need not wait for what it was
 _PAGES_AHEAD = 2  # one being encoded, one waiting: the encoder never waits for a read
 _ORPHANS_A_STEP = 10_000
 _REST = 9.0  # times as long as a page took to read, a walk that only proves waits before the next
@@ -137,6 +138,10 @@ class Reader:
     def _read_queue(self, urgency: Urgency, limit: int) -> bool:
         handed_out = self._ledger.entries(urgency)
         fence, changes = self._queue.read(limit, handed_out, bulk=urgency is Urgency.BULK)
+        # A row that changes all the time is read again once an older reading is written: then one reading
+        # answers all that came meanwhile.
+        readings = self._ledger.readings(urgency)
+        changes = [change for change in changes if readings[change.key] < _READINGS]
         if not changes:
             return False
         rows = self._rows.read([change.key for change in changes])

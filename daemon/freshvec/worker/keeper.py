@@ -120,7 +120,7 @@ class Keeper:
         """Something has changed: let the pipeline look now."""
         if self.pipeline is None:
             return
-        if self._bell.is_too_loud(times):
+        if self._bell.is_too_loud(times, listener.connection):
             self._silence(listener.connection)
         self.pipeline.wake()
 
@@ -159,6 +159,7 @@ class Keeper:
             self._give_way(listener)
         binding = bind(connection, self.sync, planned)
         bound, self._trouble, self._misses_changes = binding.bound, binding.trouble, binding.misses_changes
+        self._identity = identity.applied(connection, self.sync.name)  # it may fail: before the pipeline
         self.pipeline = Pipeline(
             bound,
             self.dispatcher,
@@ -169,7 +170,6 @@ class Keeper:
             walk_again=self._once,
         )
         self._seen = bound.generation
-        self._identity = identity.applied(connection, self.sync.name)
         self._running_since = time.monotonic()
         self._walk_due = time.monotonic() + self._settings.daemon.sweep_seconds
         self.pipeline.start()
