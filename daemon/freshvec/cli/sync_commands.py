@@ -1,11 +1,13 @@
 """Commands that make a sync's objects in the database, and remove them: plan, apply, remove."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from freshvec.cli.app import ConfigOption, SyncArgument, app, load_settings
 
+_PATIENCE_SECONDS = 10.0  # with whoever is altering a table that is only looked at
 WaitOption = Annotated[
     float, typer.Option("--wait", help="Seconds to try, while somebody holds a lock that is needed.")
 ]
@@ -18,6 +20,7 @@ def plan(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
     from freshvec.encoding.loading import Models
     from freshvec.schema import migrations
     from freshvec.schema.plan import plan as plan_sync
+    from freshvec.source.locks import patiently
 
     settings = load_settings(config_path)
     models = Models(settings)
@@ -26,7 +29,8 @@ def plan(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
             typer.echo(f"-- migration {path.name}\n{path.read_text().rstrip()}\n")
         for declared in settings.find(sync):
             model = models.describe(declared.model)
-            planned = plan_sync(connection, declared, model, settings.database.worker_role)
+            planning = partial(plan_sync, connection, declared, model, settings.database.worker_role)
+            planned = patiently(connection, planning, _PATIENCE_SECONDS)
             ddl = (*planned.lacking, *planned.access)
             state = (
                 "already applied, nothing would change"

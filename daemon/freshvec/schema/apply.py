@@ -31,6 +31,7 @@ from freshvec.target import table
 
 _SQL = queries("schema/apply")
 PATIENCE_SECONDS = 60.0
+_TOGETHER = 100  # tables whose triggers are changed in one transaction, so that nobody waits for long
 _OWN_SECONDS = 0.25  # to wait for a writing transaction of ours, which holds up nobody else
 
 
@@ -82,11 +83,21 @@ def carry_out(connection: Connection, planned: Plan, *, trouble: str | None = No
 
 
 def _change(connection: Connection, changes: Sequence[triggers.Change]) -> None:
-    """Make or drop triggers, in a transaction per table. Raises LockedError."""
-    for change in changes:
-        tables = with_partitions(connection, change.oid) if change.is_of_rows else [change.relation]
-        with held(connection, tables, change.mode):
-            connection.execute(sql.SQL(";\n".join(texts(change.statements))))
+    """Make or drop triggers, in a transaction per table. Raises LockedError.
+
+    What is about one of a partitioned table's partitions, whose locks are held anyway, is done along with it.
+    """
+    waiting = sorted(changes, key=lambda change: not change.is_of_rows)
+    while waiting:
+        first = waiting[0]
+        tables = with_partitions(connection, first.oid) if first.is_of_rows else [first.relation]
+        among = set(tables)
+        along = [change for change in waiting[1:] if change.relation in among]
+        together = [first, *along][:_TOGETHER]
+        with held(connection, tables, first.mode):
+            ddl = [statement for change in together for statement in texts(change.statements)]
+            connection.execute(sql.SQL(";\n".join(ddl)))
+        waiting = [change for change in waiting if change not in together]
 
 
 def _define(connection: Connection, planned: Plan, trouble: str | None, *, is_complete: bool) -> BoundSync:
@@ -96,7 +107,7 @@ def _define(connection: Connection, planned: Plan, trouble: str | None, *, is_co
     made_anew = (bound.view_name, bound.target_name) if planned.objects else ()
     if planned.renews_view:
         made_anew = (*made_anew, ("freshvec", f"queue_{bound.name}"))
-    with attempt(connection, made_anew or [bound.source_name], "ACCESS EXCLUSIVE"):
+    with attempt(connection, made_anew or (bound.target_name,), "ACCESS EXCLUSIVE"):
         wait_at_most(connection, _OWN_SECONDS)
         connection.execute(_SQL["lock"], {"class": WRITE_LOCK_CLASS, "name": bound.name})
         wait_at_most(connection, ATTEMPT_SECONDS)
@@ -141,16 +152,14 @@ def _note(connection: Connection, planned: Plan, trouble: str | None, *, is_comp
         "identity": noted,
         "granted": list(planned.readers),
         "trouble": trouble,
-        "walk": planned.is_redefined
-        or difference.whole
-        or not _queue_members(connection, bound, difference.added),
+        "walk": is_walked,
         "is_new_binding": planned.is_redefined or difference.is_binding,
     }
     if planned.applied is None:
         connection.execute(_SQL["insert_sync"], given)
     if planned.is_redefined or difference.whole:
         connection.execute(bound.compose(_SQL["raise_fence"]))
-    if difference.has_lost_members and not given["walk"]:
+    if difference.has_lost_members and not is_walked:
         ask_for_walk(connection, bound.name, ORPHANS)
     row = connection.execute(_SQL["define_sync"], given).fetchone()
     assert row is not None

@@ -19,6 +19,7 @@ from freshvec.records import Model
 from freshvec.schema import identity, migrations
 from freshvec.schema.apply import ask_for_walk
 from freshvec.schema.plan import plan
+from freshvec.source.locks import FIRST_PAUSE
 from freshvec.worker import ownership
 from freshvec.worker.binding import bind, redefined
 
@@ -64,7 +65,7 @@ class Keeper:
         self._owned = False
         self.stands_by = False  # another worker owns the sync
         self._backoff = Backoff()
-        self._lock_pauses = Backoff(first=0.1, cap=2.0)
+        self._lock_pauses = Backoff(first=FIRST_PAUSE, cap=2.0)
         self._due = 0.0
         self._logged, self._logged_at = "", 0.0
         self._running_since = 0.0
