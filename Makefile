@@ -18,7 +18,7 @@ demo: $(FULL)/.ready ## See it work: an embedded Postgres, real texts, a real mo
 	$(FULL)/bin/freshvec demo
 
 test: $(FULL)/.ready ## Every test, on real parts: Postgres 18 and 16, the real model.
-	$(FULL)/bin/python -m pytest
+	$(FULL)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test-one: $(SMALL)/.ready ## One test, without torch: make test-one T=tests/unit/test_config.py::NAME
 	@test -n "$(T)" || { echo "name a test: make test-one T=tests/unit/test_config.py"; exit 2; }

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fcntl import LOCK_EX, flock
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,16 @@ def until(what: str, condition: Callable[[], object], seconds: float = 90.0) -> 
 
 
 def exported() -> Path:
-    """A folder with the real model in every precision, which stays between runs: it is checked by its sha256.
+    """A folder with the real model in every precision, which stays between runs, checked by its sha256."""
+    folder = REPOSITORY / ".cache" / "models"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / "exporting").open("w") as lock:  # several processes of tests, one export
+        flock(lock, LOCK_EX)
+        return _exported(models_in(folder))
 
-    Where it must be made and what makes it is not installed, the test that asks for it is skipped.
-    """
-    models = models_in(REPOSITORY / ".cache" / "models")
+
+def _exported(models: Models) -> Path:
+    """Where it must be made and what makes it is not installed, the test that asks for it is skipped."""
     (models.folder / "budgets.json").unlink(missing_ok=True)  # no run depends on what the last one learnt
     try:
         kept = models.artefact(MODEL)

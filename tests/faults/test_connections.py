@@ -1,12 +1,18 @@
 """Connections cut and the server restarted while edits go on: nothing stale afterwards."""
 
+import itertools
 import threading
-from typing import Self
+from typing import Any, Self
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
+from freshvec import db
+from freshvec.backoff import Backoff
+from freshvec.capture import bell
 from freshvec.embedded import EmbeddedPostgres
+from freshvec.schema.migrations import migrate
 from freshvec.worker.worker import Worker
 from tests.support import Connection, NullEncoder, running, settings_for, stale, sync_of, until, wait_fresh
 
@@ -103,6 +109,41 @@ def test_connections_cut_as_soon_as_they_are_made_do_not_end_the_worker(
             while made < 5 or application.edits < 300:
                 made += cut(docs, who)
         until("another pipeline runs", lambda: worker.keepers[0].pipeline not in (None, first))
+        settle(url, worker, encoder)
+
+
+def test_the_listener_may_be_cut_before_any_of_its_statements(
+    url: str, docs: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first connection is cut before the first statement, its second before the second, and so on, until
+    one lives to see everything fresh: no statement of the main loop may end the worker."""
+    docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(0, 9) g")
+    encoder, settings = NullEncoder(), settings_for(url, sync_of("docs"))
+    with db.connect(settings.database.url, "test") as connection:
+        migrate(connection)  # so that each life begins with the same statements
+    lives = 0
+
+    def connect_for_a_while(given: SecretStr, purpose: str) -> db.Connection:
+        nonlocal lives
+        lives += 1
+        connection, left = db.connect(given, purpose), itertools.count(lives, -1)
+        execute = connection.execute
+
+        def execute_or_end(*arguments: Any, **more: Any) -> Any:
+            if next(left) == 1:
+                docs.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
+            return execute(*arguments, **more)
+
+        connection.execute = execute_or_end  # type: ignore[method-assign]
+        return connection
+
+    monkeypatch.setattr(bell, "connect", connect_for_a_while)
+    monkeypatch.setattr(Backoff, "next_delay", lambda self: 0.01)
+    with running(settings, encoder) as worker:
+        until("it lives", lambda: lives > 5 and worker.keepers[0].pipeline is not None)
+        settle(url, worker, encoder)
+        assert lives > 20, lives
+        docs.execute("INSERT INTO docs VALUES (10, 'text 10')")
         settle(url, worker, encoder)
 
 

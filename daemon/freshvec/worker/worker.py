@@ -16,6 +16,7 @@ from loguru import logger
 from freshvec.backoff import Backoff
 from freshvec.capture.bell import DDL, Listener, Waker
 from freshvec.config import Settings, Sync
+from freshvec.db import translated
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.encoding.loading import Models
 from freshvec.errors import DatabaseError, FreshvecError, ModelError
@@ -192,7 +193,8 @@ class Worker:
             applied = migrations.migrate(listener.connection)
             if applied:
                 logger.info("migrated: {}", ", ".join(applied))
-            self._keep(listener, backoff)
+            with translated("keep", "the syncs"):
+                self._keep(listener, backoff)
         finally:
             if not self._stopping.is_set() or listener.connection.broken:
                 for keeper in self.keepers:
