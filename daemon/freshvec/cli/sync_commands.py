@@ -1,10 +1,16 @@
 """Commands that make a sync's objects in the database, and remove them: plan, apply, remove."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from freshvec.cli.app import ConfigOption, SyncArgument, app, load_settings
+
+_PATIENCE_SECONDS = 10.0  # with whoever is altering a table that is only looked at
+WaitOption = Annotated[
+    float, typer.Option("--wait", help="Seconds to try, while somebody holds a lock that is needed.")
+]
 
 
 @app.command()
@@ -14,6 +20,7 @@ def plan(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
     from freshvec.encoding.loading import Models
     from freshvec.schema import migrations
     from freshvec.schema.plan import plan as plan_sync
+    from freshvec.source.locks import patiently
 
     settings = load_settings(config_path)
     models = Models(settings)
@@ -22,7 +29,8 @@ def plan(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
             typer.echo(f"-- migration {path.name}\n{path.read_text().rstrip()}\n")
         for declared in settings.find(sync):
             model = models.describe(declared.model)
-            planned = plan_sync(connection, declared, model, settings.database.worker_role)
+            planning = partial(plan_sync, connection, declared, model, settings.database.worker_role)
+            planned = patiently(connection, planning, _PATIENCE_SECONDS)
             ddl = (*planned.lacking, *planned.access)
             state = (
                 "already applied, nothing would change"
@@ -34,7 +42,7 @@ def plan(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
 
 
 @app.command()
-def apply(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
+def apply(sync: SyncArgument = None, wait: WaitOption = 60.0, config_path: ConfigOption = None) -> None:
     """Make the declared syncs' queue, triggers, target and view. Running it again changes nothing."""
     from freshvec.db import connect
     from freshvec.encoding.loading import Models
@@ -48,7 +56,8 @@ def apply(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
             typer.echo(f"migrated: {name}")
         for declared in settings.find(sync):
             model = models.describe(declared.model)
-            bound, changed = apply_sync(connection, declared, model, settings.database.worker_role)
+            role = settings.database.worker_role
+            bound, changed = apply_sync(connection, declared, model, role, wait)
             state = "applied" if changed else "nothing to do"
             typer.echo(f"{declared.name}: {state} (target {'.'.join(bound.target_name)})")
 
@@ -57,6 +66,7 @@ def apply(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
 def remove(
     sync: Annotated[str, typer.Argument(help="The sync's name.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    wait: WaitOption = 60.0,
     config_path: ConfigOption = None,
 ) -> None:
     """Remove everything of a sync, its embeddings included; the source table stays as it was."""
@@ -67,5 +77,5 @@ def remove(
     if not yes and not typer.confirm(f"Drop the triggers, the queue and all embeddings of sync {sync!r}?"):
         raise typer.Exit(1)
     with connect(settings.database.url, "remove") as connection:
-        removed = remove_sync(connection, sync)
+        removed = remove_sync(connection, sync, wait)
     typer.echo(f"{sync}: removed" if removed else f"{sync}: the database knows no such sync")
