@@ -18,6 +18,7 @@ from freshvec.source.bound import BoundSync
 _SQL = queries("capture/triggers")
 # As pg_trigger has it.
 _ENABLE = {"O": "enable_origin", "R": "enable_replica", "A": "enable_always"}
+_FUNCTIONS = ("is_intact", "was_intact", "function", "row_function", "revoke")
 _TOAST_CHUNK_IDS = 170000  # the version that can tell whether an out-of-line value kept its place
 
 
@@ -66,7 +67,7 @@ def installed(connection: Connection, name: str) -> list[Trigger]:
 def function_statements(bound: BoundSync) -> list[sql.Composed]:
     """The DDL of the functions that triggers call."""
     parts = _parts(bound)
-    return [bound.compose(_SQL[name], **parts) for name in ("function", "row_function", "revoke")]
+    return [bound.compose(_SQL[name], **parts) for name in _FUNCTIONS]
 
 
 def statements(bound: BoundSync) -> list[sql.Composed]:
@@ -103,8 +104,8 @@ def strays(connection: Connection, bound: BoundSync) -> list[sql.Composed]:
 def removal(connection: Connection, name: str) -> list[sql.Composed]:
     """The DDL that takes the triggers and their functions away."""
     functions = {
-        "capture": quoted("freshvec", f"capture_{name}"),
-        "capture_row": quoted("freshvec", f"capture_row_{name}"),
+        function: quoted("freshvec", f"{function}_{name}")
+        for function in ("capture", "capture_row", "is_intact", "was_intact")
     }
     drops = [_drop(trigger) for trigger in installed(connection, name) if not trigger.is_copy]
     return [*drops, sql.SQL(_SQL["drop_functions"]).format(**functions)]
@@ -129,18 +130,9 @@ def _drop(trigger: Trigger) -> sql.Composed:
 def _parts(bound: BoundSync) -> dict[str, sql.Composable]:
     """The fragments of the functions: keys and comparisons of transition rows (n, o) and of NEW and OLD."""
     n, o, new, old = (_keys_of(bound, alias) for alias in ("n", "o", "NEW", "OLD"))
-    columns = {*bound.key_columns, *bound.watched}
     comma = sql.SQL(", ")
     both = [sql.SQL("coalesce({}, {})").format(*pair) for pair in zip(n, o, strict=True)]
-    queue_name = sql.Literal(quoted("freshvec", f"queue_{bound.name}").as_string(None))
-    intact = sql.SQL(_SQL["intact"]).format(
-        column_count=sql.Literal(len(columns)),
-        column_names=_names(sorted(columns)),
-        key_names=_names(list(bound.key_columns)),
-        key_types=sql.Literal([column.type_oid for column in bound.key]),
-    )
-    return {
-        "intact": intact,
+    return _looks(bound) | {
         "n_keys": comma.join(n),
         "o_keys": comma.join(o),
         "new_keys": comma.join(new),
@@ -152,16 +144,29 @@ def _parts(bound: BoundSync) -> dict[str, sql.Composable]:
         "new_is_old": bound.same(new, old),
         "changed": _changed(bound, "n", "o"),
         "new_changed": _changed(bound, "NEW", "OLD"),
-        "queue_oid": sql.SQL(_SQL["queue_oid"]).format(
-            queue_name=queue_name,
-            queue_columns=sql.Literal(3 + len(bound.key)),
-        ),
-        "queue_name": queue_name,
-        "name": sql.SQL(bound.name),
         "bell_class": sql.Literal(BELL_LOCK_CLASS),
-        "queue_bytes": sql.Literal(bound.sync.queue_bytes),
         "noted": sql.Literal(f"freshvec.noted_{bound.name}"),
     }
+
+
+def _looks(bound: BoundSync) -> dict[str, sql.Composable]:
+    """The fragments of how both functions begin: whether a change can be noted."""
+    columns = {*bound.key_columns, *bound.watched}
+    parts = {
+        "name": sql.SQL(bound.name),
+        "queue_name": sql.Literal(quoted("freshvec", f"queue_{bound.name}").as_string(None)),
+        "queue_columns": sql.Literal(3 + len(bound.key)),
+        "queue_bytes": sql.Literal(bound.sync.queue_bytes),
+        "column_count": sql.Literal(len(columns)),
+        "column_names": _names(sorted(columns)),
+        "key_names": _names(list(bound.key_columns)),
+        "key_types": sql.Literal([column.type_oid for column in bound.key]),
+        "row_function": sql.Literal(quoted("freshvec", f"capture_row_{bound.name}").as_string(None)),
+        "source_name": sql.Literal(quoted(*bound.source_name).as_string(None)),
+        # Partitions have their columns from the table itself; children may be disowned and then altered.
+        "is_of_source": sql.SQL("IS NOT NULL" if bound.relations[0].is_partitioned else "= TG_RELID"),
+    }
+    return parts | {"refuses": bound.compose(_SQL["refuses"], **parts)}
 
 
 def _keys_of(bound: BoundSync, alias: str) -> list[sql.Composable]:

@@ -19,7 +19,16 @@ from freshvec.source.bound import BoundSync
 from freshvec.target import table
 
 _SQL = queries("schema/plan")
-_FUNCTIONS = ("capture", "capture_row", "embedded", "visible", "answered", "guard")
+_FUNCTIONS = (
+    "capture",
+    "capture_row",
+    "is_intact",
+    "was_intact",
+    "embedded",
+    "visible",
+    "answered",
+    "guard",
+)
 
 
 @dataclass(frozen=True)
