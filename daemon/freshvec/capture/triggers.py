@@ -152,6 +152,7 @@ def _parts(bound: BoundSync) -> dict[str, sql.Composable]:
 def _looks(bound: BoundSync) -> dict[str, sql.Composable]:
     """The fragments of how both functions begin: whether a change can be noted."""
     columns = {*bound.key_columns, *bound.watched}
+    is_partitioned = bound.relations[0].is_partitioned
     parts = {
         "name": sql.SQL(bound.name),
         "queue_name": sql.Literal(quoted("freshvec", f"queue_{bound.name}").as_string(None)),
@@ -164,8 +165,9 @@ def _looks(bound: BoundSync) -> dict[str, sql.Composable]:
         "row_function": sql.Literal(quoted("freshvec", f"capture_row_{bound.name}").as_string(None)),
         "source_name": sql.Literal(quoted(*bound.source_name).as_string(None)),
         # Partitions have their columns from the table itself; children may be disowned and then altered.
-        "is_of_source": sql.SQL("IS NOT NULL" if bound.relations[0].is_partitioned else "= TG_RELID"),
+        "is_of_source": sql.SQL("IS NOT NULL" if is_partitioned else "= TG_RELID"),
     }
+    parts["and_no_others"] = bound.compose(_SQL["and_no_others"] if is_partitioned else "", **parts)
     return parts | {"refuses": bound.compose(_SQL["refuses"], **parts)}
 
 

@@ -22,13 +22,9 @@ LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $freshvec$
 BEGIN
   -- It is not immutable, but said to be: so Postgres puts the answer into the plan of the expression that
   -- calls it, and makes that plan anew once one of the tables has been altered that are its constants. What
-  -- an old snapshot shows is not to be kept. Partitions have their columns from the table, unless they are
-  -- those of another one, which it took the place of.
+  -- an old snapshot shows is not to be kept.
   RETURN current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
-     AND {is_intact}(source)
-     AND NOT EXISTS (SELECT FROM pg_class AS c, pg_trigger AS t
-                      WHERE c.oid = source AND c.relkind = 'p' AND t.tgfoid = {row_function}::regproc
-                        AND t.tgrelid NOT IN (SELECT relid FROM pg_partition_tree(source)));
+     AND {is_intact}(source) {and_no_others};
 END
 $freshvec$
 
@@ -140,6 +136,11 @@ REVOKE ALL ON FUNCTION {capture}(), {capture_row}(), {is_intact}(regclass), {was
     PERFORM freshvec.ask_for_walk({sync_name}, 'the queue is full');
     RETURN NULL;
   END IF;
+
+-- and_no_others: no partition is that of a table which this one took the place of: it may have other columns
+AND NOT EXISTS (SELECT FROM pg_trigger AS t
+                      WHERE t.tgfoid = {row_function}::regproc
+                        AND t.tgrelid NOT IN (SELECT relid FROM pg_partition_tree(source)))
 
 -- insert: capture INSERT and COPY
 CREATE OR REPLACE TRIGGER {trigger} AFTER INSERT ON {relation}
