@@ -23,6 +23,7 @@ _ENABLE = {"O": "enable_origin", "R": "enable_replica", "A": "enable_always"}
 # The locks that Postgres takes for it.
 _MAKE: Mode = "SHARE ROW EXCLUSIVE"
 _DROP: Mode = "ACCESS EXCLUSIVE"
+_FUNCTIONS = ("is_intact", "was_intact", "function", "row_function", "revoke")
 _TOAST_CHUNK_IDS = 170000  # the version that can tell whether an out-of-line value kept its place
 
 
@@ -91,7 +92,7 @@ class Change:
 def function_statements(bound: BoundSync) -> list[sql.Composed]:
     """The DDL of the functions that triggers call."""
     parts = _parts(bound)
-    return [bound.compose(_SQL[name], **parts) for name in ("function", "row_function", "revoke")]
+    return [bound.compose(_SQL[name], **parts) for name in _FUNCTIONS]
 
 
 def mending(connection: Connection, bound: BoundSync) -> list[Change]:
@@ -127,8 +128,8 @@ def removal(connection: Connection, name: str) -> list[Change]:
 def functions_removal(name: str) -> sql.Composed:
     """The DDL that takes the functions away, once no trigger calls them."""
     functions = {
-        "capture": quoted("freshvec", f"capture_{name}"),
-        "capture_row": quoted("freshvec", f"capture_row_{name}"),
+        function: quoted("freshvec", f"{function}_{name}")
+        for function in ("capture", "capture_row", "is_intact", "was_intact")
     }
     return sql.SQL(_SQL["drop_functions"]).format(**functions)
 
@@ -170,18 +171,9 @@ def _drop(trigger: Trigger) -> sql.Composed:
 def _parts(bound: BoundSync) -> dict[str, sql.Composable]:
     """The fragments of the functions: keys and comparisons of transition rows (n, o) and of NEW and OLD."""
     n, o, new, old = (_keys_of(bound, alias) for alias in ("n", "o", "NEW", "OLD"))
-    columns = {*bound.key_columns, *bound.watched}
     comma = sql.SQL(", ")
     both = [sql.SQL("coalesce({}, {})").format(*pair) for pair in zip(n, o, strict=True)]
-    queue_name = sql.Literal(quoted("freshvec", f"queue_{bound.name}").as_string(None))
-    intact = sql.SQL(_SQL["intact"]).format(
-        column_count=sql.Literal(len(columns)),
-        column_names=_names(sorted(columns)),
-        key_names=_names(list(bound.key_columns)),
-        key_types=sql.Literal([column.type_oid for column in bound.key]),
-    )
-    return {
-        "intact": intact,
+    return _looks(bound) | {
         "n_keys": comma.join(n),
         "o_keys": comma.join(o),
         "new_keys": comma.join(new),
@@ -193,16 +185,31 @@ def _parts(bound: BoundSync) -> dict[str, sql.Composable]:
         "new_is_old": bound.same(new, old),
         "changed": _changed(bound, "n", "o"),
         "new_changed": _changed(bound, "NEW", "OLD"),
-        "queue_oid": sql.SQL(_SQL["queue_oid"]).format(
-            queue_name=queue_name,
-            queue_columns=sql.Literal(3 + len(bound.key)),
-        ),
-        "queue_name": queue_name,
-        "name": sql.SQL(bound.name),
         "bell_class": sql.Literal(BELL_LOCK_CLASS),
-        "queue_bytes": sql.Literal(bound.sync.queue_bytes),
         "noted": sql.Literal(f"freshvec.noted_{bound.name}"),
     }
+
+
+def _looks(bound: BoundSync) -> dict[str, sql.Composable]:
+    """The fragments of how both functions begin: whether a change can be noted."""
+    columns = {*bound.key_columns, *bound.watched}
+    is_partitioned = bound.relations[0].is_partitioned
+    parts = {
+        "name": sql.SQL(bound.name),
+        "queue_name": sql.Literal(quoted("freshvec", f"queue_{bound.name}").as_string(None)),
+        "queue_columns": sql.Literal(3 + len(bound.key)),
+        "queue_bytes": sql.Literal(bound.sync.queue_bytes),
+        "column_count": sql.Literal(len(columns)),
+        "column_names": _names(sorted(columns)),
+        "key_names": _names(list(bound.key_columns)),
+        "key_types": sql.Literal([column.type_oid for column in bound.key]),
+        "row_function": sql.Literal(quoted("freshvec", f"capture_row_{bound.name}").as_string(None)),
+        "source_name": sql.Literal(quoted(*bound.source_name).as_string(None)),
+        # Partitions have their columns from the table itself; children may be disowned and then altered.
+        "is_of_source": sql.SQL("IS NOT NULL" if is_partitioned else "= TG_RELID"),
+    }
+    parts["and_no_others"] = bound.compose(_SQL["and_no_others"] if is_partitioned else "", **parts)
+    return parts | {"refuses": bound.compose(_SQL["refuses"], **parts)}
 
 
 def _keys_of(bound: BoundSync, alias: str) -> list[sql.Composable]:

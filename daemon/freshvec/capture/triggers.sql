@@ -1,43 +1,60 @@
+-- is_intact: whether a change can be noted: nothing in the queue refuses it, and the table has our columns
+CREATE OR REPLACE FUNCTION {is_intact}(changed regclass) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $freshvec$
+BEGIN
+  RETURN EXISTS (SELECT FROM pg_class AS c
+                  WHERE c.oid = to_regclass({queue_name}) AND c.relkind = 'r'
+                    AND c.relnatts = {queue_columns} AND c.relchecks = 0
+                    AND NOT c.relhastriggers AND NOT c.relhasrules AND NOT c.relrowsecurity
+                    AND has_table_privilege(c.oid, 'INSERT'))
+     -- What an old snapshot shows of a column may be past: the object has its name as it is now.
+     AND (SELECT count(*) = {column_count} FROM pg_attribute AS a
+           WHERE a.attrelid = changed AND a.attnum > 0 AND a.attname = ANY ({column_names})
+             AND (a.attname <> ALL ({key_names}) OR a.atttypid = ANY ({key_types}::oid[]))
+             AND (pg_identify_object_as_address('pg_class'::regclass, changed, a.attnum)).object_names[3]
+                 = a.attname);
+END
+$freshvec$
+
+-- was_intact: the same of the table itself and all its partitions, looked at once in a session
+CREATE OR REPLACE FUNCTION {was_intact}(source regclass, queue regclass) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $freshvec$
+BEGIN
+  -- It is not immutable, but said to be: so Postgres puts the answer into the plan of the expression that
+  -- calls it, and makes that plan anew once one of the tables has been altered that are its constants. What
+  -- an old snapshot shows is not to be kept.
+  RETURN current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
+     AND {is_intact}(source) {and_no_others};
+END
+$freshvec$
+
 -- function: notes what a statement changed, in the application's own transaction
 CREATE OR REPLACE FUNCTION {capture}() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $freshvec$
 #variable_conflict use_column
 DECLARE
-  queue regclass := {queue_oid};
+  queue regclass := to_regclass({queue_name});
+  size bigint := pg_relation_size(queue);  -- whose look takes in what others have altered
+  can_note boolean := false;
 BEGIN
   -- Nothing here may fail or hold up the application's statement: it appends, touches no row anybody else
   -- could have locked, and calls nothing that is not Postgres's own. Over 64 rows in one statement is bulk:
-  -- smaller changes may overtake it. The look at the catalogue takes the place of an EXCEPTION block, which
-  -- is a subtransaction.
-  IF NOT ({intact}) THEN
-    BEGIN
-      RAISE WARNING 'freshvec: sync {name} cannot note this change: table or queue is not as it was applied';
-      PERFORM freshvec.ask_for_walk({sync_name}, 'the table has changed');
-    EXCEPTION WHEN OTHERS THEN
-      RAISE WARNING 'freshvec: sync {name} could not ask for a walk; run freshvec verify --repair: %%',
-        SQLERRM;
-    END;
-    RETURN NULL;
-  ELSIF pg_relation_size(queue) > {queue_bytes} THEN
-    PERFORM freshvec.ask_for_walk({sync_name}, 'the queue is full');
-    RETURN NULL;
-  ELSIF TG_OP = 'INSERT' THEN
+  -- smaller changes may overtake it.
+  {refuses};
+  IF TG_OP = 'INSERT' THEN
     INSERT INTO {queue} (bulk, {k})
-    SELECT (SELECT count(*) > 64 FROM (SELECT FROM new_rows LIMIT 65) AS first_rows),
-           {n_keys} FROM new_rows AS n;
+    SELECT EXISTS (SELECT FROM new_rows OFFSET 64), {n_keys} FROM new_rows AS n;
   ELSIF TG_OP = 'UPDATE' THEN
     -- A FULL JOIN is hashed or merged, never a nested loop: the plan cached from a small statement stays good
     -- for a large one. Values are compared as they are stored: no operator of the type, collation or setting
     -- is asked.
     INSERT INTO {queue} (bulk, {k})
-    SELECT (SELECT count(*) > 64 FROM (SELECT FROM new_rows LIMIT 65) AS first_rows),
-           {n_or_o_keys}
+    SELECT EXISTS (SELECT FROM new_rows OFFSET 64), {n_or_o_keys}
       FROM new_rows AS n FULL JOIN old_rows AS o ON {n_is_o}
      WHERE {n_key} IS NULL OR {o_key} IS NULL OR {changed};
   ELSIF TG_OP = 'DELETE' THEN
     INSERT INTO {queue} (bulk, {k})
-    SELECT (SELECT count(*) > 64 FROM (SELECT FROM old_rows LIMIT 65) AS first_rows),
-           {o_keys} FROM old_rows AS o;
+    SELECT EXISTS (SELECT FROM old_rows OFFSET 64), {o_keys} FROM old_rows AS o;
   ELSE
     PERFORM freshvec.ask_for_walk({sync_name}, 'truncate');
     RETURN NULL;
@@ -55,36 +72,31 @@ CREATE OR REPLACE FUNCTION {capture_row}() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $freshvec$
 #variable_conflict use_column
 DECLARE
-  queue regclass := {queue_oid};
-  noted int;
-BEGIN
-  IF NOT ({intact}) THEN
-    BEGIN
-      RAISE WARNING 'freshvec: sync {name} cannot note this change: table or queue is not as it was applied';
-      PERFORM freshvec.ask_for_walk({sync_name}, 'the table has changed');
-    EXCEPTION WHEN OTHERS THEN
-      RAISE WARNING 'freshvec: sync {name} could not ask for a walk; run freshvec verify --repair: %%',
-        SQLERRM;
-    END;
-    RETURN NULL;
-  ELSIF pg_relation_size(queue) > {queue_bytes} THEN
-    PERFORM freshvec.ask_for_walk({sync_name}, 'the queue is full');
-    RETURN NULL;
-  ELSIF TG_OP = 'UPDATE' AND {new_is_old} AND NOT ({new_changed}) THEN
-    RETURN NULL;
-  END IF;
   -- Rows noted by this transaction: from the 65th on it counts as bulk, and only the first one rings.
-  noted := coalesce(nullif(current_setting({noted}, true), ''), '0')::int + 1;
-  -- An apply worker that acts as the table's owner takes back, after each row, what was set. There the number
-  -- that was drawn 64 ago tells, if it is this transaction's own; age() is less for what began later.
-  IF noted = 1 AND current_setting('session_replication_role') = 'replica'
-     AND EXISTS (SELECT FROM {queue}
-                  WHERE seq = (SELECT pg_sequence_last_value(sequence::regclass) - 63
-                                 FROM pg_get_serial_sequence({queue_name}, 'seq') AS sequence)
-                    AND age(xmin) <= age(pg_current_xact_id()::xid)) THEN
-    noted := 65;
+  noted int := coalesce(nullif(current_setting({noted}, true), ''), '0')::int;
+  queue regclass := to_regclass({queue_name});
+  size bigint := CASE WHEN noted < 65 THEN pg_relation_size(queue) END;
+  can_note boolean := false;
+  ignored text;
+BEGIN
+  {refuses};
+  IF TG_OP = 'UPDATE' AND {new_is_old} AND NOT ({new_changed}) THEN
+    RETURN NULL;
   END IF;
-  PERFORM set_config({noted}, noted::text, true);
+  IF noted = 0 AND current_setting('session_replication_role') = 'replica' THEN
+    -- An apply worker that acts as the table's owner takes back, after each row, what was set. There
+    -- the number that was drawn 64 ago tells, if it is this transaction's own; age() is less for what
+    -- began later.
+    SELECT 64 INTO noted FROM {queue}
+     WHERE seq = (SELECT pg_sequence_last_value(sequence::regclass) - 63
+                    FROM pg_get_serial_sequence({queue_name}, 'seq') AS sequence)
+       AND age(xmin) <= age(pg_current_xact_id()::xid);
+    noted := coalesce(noted, 0);
+  END IF;
+  IF noted < 65 THEN
+    noted := noted + 1;
+    ignored := set_config({noted}, noted::text, true);
+  END IF;
   IF TG_OP <> 'INSERT' AND (TG_OP = 'DELETE' OR NOT ({new_is_old})) THEN
     INSERT INTO {queue} (bulk, {k}) VALUES (noted > 64, {old_keys});
   END IF;
@@ -98,20 +110,37 @@ BEGIN
 END
 $freshvec$
 
--- revoke: only triggers may call them
-REVOKE ALL ON FUNCTION {capture}(), {capture_row}() FROM PUBLIC
+-- revoke: only triggers may call them, and these the rest
+REVOKE ALL ON FUNCTION {capture}(), {capture_row}(), {is_intact}(regclass), {was_intact}(regclass, regclass)
+  FROM PUBLIC
 
--- queue_oid: the queue, if nothing in it can refuse what is appended
-(SELECT c.oid FROM pg_class AS c
-           WHERE c.oid = to_regclass({queue_name}) AND c.relkind = 'r' AND c.relnatts = {queue_columns}
-             AND c.relchecks = 0 AND NOT c.relhastriggers AND NOT c.relhasrules AND NOT c.relrowsecurity
-             AND has_table_privilege(c.oid, 'INSERT'))
+-- refuses: what both functions do first: where a change cannot be noted, they ask for a walk
+-- A look at the catalogue takes the place of an EXCEPTION block, which is a subtransaction. What names a
+  -- table cannot even be planned where that is not there.
+  IF queue IS NOT NULL THEN
+    IF to_regclass({source_name}) {is_of_source} THEN
+      can_note := {was_intact}({source_name}::regclass, {queue_name}::regclass);
+    END IF;
+    can_note := can_note OR {is_intact}(TG_RELID);
+  END IF;
+  IF NOT can_note THEN
+    BEGIN
+      RAISE WARNING 'freshvec: sync {name} cannot note this change: table or queue is not as it was applied';
+      PERFORM freshvec.ask_for_walk({sync_name}, 'the table has changed');
+    EXCEPTION WHEN OTHERS THEN
+      RAISE WARNING 'freshvec: sync {name} could not ask for a walk; run freshvec verify --repair: %%',
+        SQLERRM;
+    END;
+    RETURN NULL;
+  ELSIF size > {queue_bytes} THEN
+    PERFORM freshvec.ask_for_walk({sync_name}, 'the queue is full');
+    RETURN NULL;
+  END IF;
 
--- intact: whether the queue is there and the table has the columns that are noted and compared
-queue IS NOT NULL
-     AND (SELECT count(*) = {column_count} FROM pg_attribute AS a
-           WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND a.attname = ANY ({column_names})
-             AND (a.attname <> ALL ({key_names}) OR a.atttypid = ANY ({key_types}::oid[])))
+-- and_no_others: no partition is that of a table which this one took the place of: it may have other columns
+AND NOT EXISTS (SELECT FROM pg_trigger AS t
+                      WHERE t.tgfoid = {row_function}::regproc
+                        AND t.tgrelid NOT IN (SELECT relid FROM pg_partition_tree(source)))
 
 -- insert: capture INSERT and COPY
 CREATE OR REPLACE TRIGGER {trigger} AFTER INSERT ON {relation}
@@ -156,4 +185,6 @@ DROP TRIGGER IF EXISTS {trigger} ON {relation}
 
 -- drop_functions: take the trigger functions away
 DROP FUNCTION IF EXISTS {capture}();
-DROP FUNCTION IF EXISTS {capture_row}()
+DROP FUNCTION IF EXISTS {capture_row}();
+DROP FUNCTION IF EXISTS {was_intact}(regclass, regclass);
+DROP FUNCTION IF EXISTS {is_intact}(regclass)

@@ -21,7 +21,16 @@ from freshvec.source.locks import ATTEMPT_SECONDS
 from freshvec.target import table
 
 _SQL = queries("schema/plan")
-_FUNCTIONS = ("capture", "capture_row", "embedded", "visible", "answered", "guard")
+_FUNCTIONS = (
+    "capture",
+    "capture_row",
+    "is_intact",
+    "was_intact",
+    "embedded",
+    "visible",
+    "answered",
+    "guard",
+)
 
 
 @dataclass(frozen=True)

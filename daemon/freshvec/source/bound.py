@@ -120,6 +120,8 @@ class BoundSync:
             "queue": quoted("freshvec", f"queue_{self.name}"),
             "capture": quoted("freshvec", f"capture_{self.name}"),
             "capture_row": quoted("freshvec", f"capture_row_{self.name}"),
+            "is_intact": quoted("freshvec", f"is_intact_{self.name}"),
+            "was_intact": quoted("freshvec", f"was_intact_{self.name}"),
             "embedded": quoted("freshvec", f"embedded_{self.name}"),
             "visible": quoted("freshvec", f"visible_{self.name}"),
             "answered": quoted("freshvec", f"answered_{self.name}"),

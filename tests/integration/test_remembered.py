@@ -1,0 +1,164 @@
+"""What a session remembers of table and queue is forgotten once either is altered: no statement fails, and
+whatever cannot be noted is walked."""
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from tests.support import Connection, NullEncoder, backfill, count, settings_for, sync_of
+
+TABLES = {
+    "ordinary": "CREATE TABLE docs (id int PRIMARY KEY, body text, views int)",
+    "partitioned": """CREATE TABLE docs (id int PRIMARY KEY, body text, views int) PARTITION BY RANGE (id);
+        CREATE TABLE docs_low PARTITION OF docs FOR VALUES FROM (0) TO (100);
+        CREATE TABLE docs_rest PARTITION OF docs DEFAULT""",
+    "inherited": """CREATE TABLE docs (id int PRIMARY KEY, body text, views int);
+        CREATE TABLE docs_low (PRIMARY KEY (id)) INHERITS (docs)""",
+}
+# What is done to table or queue, and what undoes it where that can be done by hand.
+ALTERED = {
+    "column dropped": ("ALTER TABLE docs DROP COLUMN body", "ALTER TABLE docs ADD COLUMN body text"),
+    "column renamed": ("ALTER TABLE docs RENAME body TO x", "ALTER TABLE docs RENAME x TO body"),
+    "key renamed": ("ALTER TABLE docs RENAME id TO x", "ALTER TABLE docs RENAME x TO id"),
+    "schema renamed": ("ALTER SCHEMA freshvec RENAME TO hidden", "ALTER SCHEMA hidden RENAME TO freshvec"),
+    "queue renamed": (
+        "ALTER TABLE freshvec.queue_docs RENAME TO away",
+        "ALTER TABLE freshvec.away RENAME TO queue_docs",
+    ),
+    "queue checks": (
+        "ALTER TABLE freshvec.queue_docs ADD CONSTRAINT never CHECK (false) NOT VALID",
+        "ALTER TABLE freshvec.queue_docs DROP CONSTRAINT never",
+    ),
+    "queue widened": ("ALTER TABLE freshvec.queue_docs ADD more int DEFAULT 0", None),
+    "queue with a rule": ("CREATE RULE never AS ON INSERT TO freshvec.queue_docs DO ALSO SELECT 1 / 0", None),
+}
+
+
+@pytest.fixture(params=TABLES)
+def session(request: pytest.FixtureRequest, either_url: str, app: Connection) -> Iterator[Connection]:
+    """A session of the application that has changed rows which were noted."""
+    app.execute(TABLES[request.param])
+    backfill(settings_for(either_url, sync_of("docs", target={"type": "real[]"})), NullEncoder())
+    with psycopg.connect(either_url, autocommit=True) as session:
+        assert noted(session, 1) == 3
+        yield session
+
+
+def write(session: Connection, first: int) -> None:
+    """Statements of each kind, of one row and of several, that name no column."""
+    session.execute("INSERT INTO docs VALUES (%s)", (first,))
+    session.execute("INSERT INTO docs SELECT generate_series(%s::int, %s)", (first + 1, first + 3))
+    session.execute("UPDATE docs AS x SET views = y.views FROM docs AS y")
+    session.execute("DELETE FROM docs")
+
+
+def noted(session: Connection, row: int) -> int:
+    """How many entries three statements make which change that row."""
+    before = count(session, "freshvec.queue_docs")
+    session.execute("INSERT INTO docs (id, body) VALUES (%s, 'a')", (row,))
+    session.execute("UPDATE docs SET body = 'b'")
+    session.execute("DELETE FROM docs")
+    return count(session, "freshvec.queue_docs") - before
+
+
+@pytest.fixture
+def warnings(session: Connection) -> list[str]:
+    """What the session is warned of."""
+    heard: list[str] = []
+    session.add_notice_handler(lambda notice: heard.append(str(notice.message_primary)))
+    return heard
+
+
+@pytest.mark.parametrize(("damage", "repair"), ALTERED.values(), ids=ALTERED.keys())
+def test_what_others_alter_is_seen(
+    app: Connection, session: Connection, warnings: list[str], damage: str, repair: str | None
+) -> None:
+    app.execute(damage.encode())
+    write(session, 20)
+    assert warnings
+    assert all(message.startswith("freshvec: sync docs c") for message in warnings)
+    if "SCHEMA" not in damage:
+        assert count(app, "freshvec.rescan WHERE reason = 'the table has changed'") == 1
+    warnings.clear()
+    if repair:
+        app.execute(repair.encode())
+        assert noted(session, 30) == 3
+        assert not warnings
+
+
+def test_what_the_session_itself_alters_is_seen_and_taken_back(
+    session: Connection, warnings: list[str]
+) -> None:
+    session.execute("BEGIN; ALTER TABLE docs DROP COLUMN body")
+    write(session, 40)
+    assert warnings
+    warnings.clear()
+    session.execute("ROLLBACK")
+    assert noted(session, 50) == 3
+    assert not warnings
+
+
+@pytest.mark.parametrize("session", ["ordinary"], indirect=True)
+def test_a_key_of_another_type_does_not_overflow(app: Connection, session: Connection) -> None:
+    app.execute("ALTER TABLE docs ALTER id TYPE bigint")
+    session.execute("INSERT INTO docs VALUES (%s)", (2**40,))
+    assert count(app, "freshvec.rescan") == 1
+
+
+@pytest.mark.parametrize("session", ["partitioned", "inherited"], indirect=True)
+def test_a_member_that_was_let_go_may_be_altered(app: Connection, session: Connection) -> None:
+    session.execute("INSERT INTO docs_low VALUES (1, 'a')")
+    if count(app, "pg_class WHERE relname = 'docs_low' AND relispartition"):
+        app.execute("ALTER TABLE docs DETACH PARTITION docs_low")
+    else:
+        app.execute("ALTER TABLE docs_low NO INHERIT docs")
+    session.execute("UPDATE docs_low SET body = 'b'")
+    app.execute("ALTER TABLE docs_low DROP COLUMN body")
+    session.execute("INSERT INTO docs_low VALUES (2)")
+    session.execute("UPDATE docs_low SET views = 1")
+    session.execute("DELETE FROM docs_low")
+
+
+@pytest.mark.parametrize("damage", ["column dropped", "column renamed", "key renamed"])
+def test_what_an_old_snapshot_does_not_show_is_seen(
+    app: Connection, session: Connection, damage: str
+) -> None:
+    alter, repair = ALTERED[damage]
+    assert repair
+    with session.transaction():
+        session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        session.execute("SELECT 1")
+        app.execute(alter.encode())
+        session.execute("INSERT INTO docs VALUES (1)")
+    session.execute("INSERT INTO docs VALUES (2)")
+    session.execute("DELETE FROM docs")
+    app.execute(repair.encode())
+    assert noted(session, 3) == 3
+
+
+@pytest.mark.parametrize("session", ["ordinary"], indirect=True)
+def test_what_an_old_snapshot_shows_is_not_remembered(app: Connection, session: Connection) -> None:
+    with session.transaction():
+        session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        session.execute("SELECT 1")
+        app.execute("ALTER TABLE docs ALTER id TYPE bigint")
+        session.execute("INSERT INTO docs VALUES (1)")
+    session.execute("INSERT INTO docs VALUES (%s)", (2**40,))
+    assert count(app, "freshvec.rescan") == 1
+
+
+def test_a_table_that_another_took_the_place_of_may_be_altered(app: Connection, session: Connection) -> None:
+    is_partitioned = count(app, "pg_class WHERE relname = 'docs' AND relkind = 'p'")
+    app.execute("ALTER TABLE docs RENAME TO docs_old")
+    by = "PARTITION BY RANGE (id)" if is_partitioned else ""
+    app.execute(f"CREATE TABLE docs (id int PRIMARY KEY, body text, views int) {by}".encode())
+    members = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'docs_old'::regclass"
+    tables = ["docs_old", *(name for (name,) in app.execute(members))]
+    for change in ("ADD COLUMN more int", "DROP COLUMN body"):
+        app.execute(f"ALTER TABLE docs_old {change}".encode())
+        for table in tables:
+            row = 500 if table == "docs_rest" else 50
+            session.execute(f"INSERT INTO {table} VALUES ({row})".encode())
+            session.execute(f"UPDATE {table} SET views = 1".encode())
+            session.execute(f"DELETE FROM {table}".encode())
