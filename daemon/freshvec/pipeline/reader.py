@@ -89,7 +89,7 @@ class Reader:
 
     def close(self) -> None:
         """Drop what waits for the encoder; it is still in the queue, or beyond the checkpoint."""
-        self._dispatcher.forget(self)
+        self._dispatcher.forget(self._ledger)
         self._ahead.close()
 
     def is_fresh(self) -> bool:
@@ -183,7 +183,7 @@ class Reader:
         if self._proof is None:
             rows = self._settings.prove_vectors if self._backfill.proves else 0
             sample = VectorSample(self._connection, self._bound, rows)
-            self._proof = Proof(sample, self._dispatcher, self._settings.precision, self._ledger, owner=self)
+            self._proof = Proof(sample, self._dispatcher, self._settings.precision, self._ledger)
         if not self._proof.step():
             with self._epoch.transaction(self._connection):
                 self._backfill.finish(self._lost + self._proof.wrong, self._proof.same)
