@@ -1,16 +1,20 @@
 """The connections that all syncs of a worker share."""
 
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg.abc import Params, QueryNoTemplate
 from pydantic import SecretStr
 
-from freshvec.db import Connection, connect
+from freshvec.db import Connection, connect, queries
 
+_SQL = queries("pipeline/pool")
+_PLANS_SECONDS = 10.0  # that a plan is used: a table may have grown since it was made
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 
@@ -20,6 +24,9 @@ class Pool:
     A statement borrows one until its result is here, a transaction until it ends, for its thread. Nothing of
     a sync stays on a session. Whoever finds none waits, first come, first served. Raises DatabaseError where
     none can be opened.
+
+    Statements of a transaction travel together until a result is asked for. Plans are made for any values,
+    since making one for few rows takes as long as using it, and are made anew after some seconds.
     """
 
     def __init__(self, url: SecretStr, purpose: str, size: int) -> None:
@@ -28,6 +35,7 @@ class Pool:
         self._changed = threading.Condition()
         self._left = size  # that may still be borrowed
         self._idle: list[Connection] = []  # the last one used goes first, so that few are used
+        self._planned: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()  # when plans were forgotten
         self._own = threading.local()  # the connection of the thread's transaction
         self._is_closed = False
 
@@ -48,7 +56,10 @@ class Pool:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """As a connection's: what this thread executes inside is one transaction, or part of one."""
+        """As a connection's: what this thread executes inside is one transaction, or part of one.
+
+        An error may come with a later statement's result, or at the end.
+        """
         own: Connection | None = getattr(self._own, "connection", None)
         if own is not None:
             with own.transaction():
@@ -57,7 +68,7 @@ class Pool:
         with self._borrowed() as connection:
             self._own.connection = connection
             try:
-                with connection.transaction():
+                with _together(connection):
                     yield
             finally:
                 self._own.connection = None
@@ -83,10 +94,23 @@ class Pool:
             connection = self._idle.pop() if self._idle else None
         try:
             if connection is None:
-                connection = connect(self._url, self._purpose)
+                connection = self._opened()
             yield connection
+            self._forget_plans(connection)
         finally:
             self._give_back(connection)
+
+    def _opened(self) -> Connection:
+        connection = connect(self._url, self._purpose)
+        connection.execute(_SQL["plan_for_any_values"])
+        self._planned[connection] = time.monotonic()
+        return connection
+
+    def _forget_plans(self, connection: Connection) -> None:
+        """Once they are old. Its user has what it asked for."""
+        if time.monotonic() - self._planned[connection] > _PLANS_SECONDS:
+            connection.execute(_SQL["forget_plans"])
+            self._planned[connection] = time.monotonic()
 
     def _give_back(self, connection: Connection | None) -> None:
         is_lost = connection is not None and connection.closed
@@ -99,3 +123,21 @@ class Pool:
             if connection is not None and not connection.closed:
                 self._idle.append(connection)
             self._changed.notify()
+
+
+@contextmanager
+def _together(connection: Connection) -> Iterator[None]:
+    """A transaction whose statements are sent when a result is asked for, or with its end."""
+    try:
+        with connection.pipeline() as pipeline:
+            try:
+                connection.execute(_SQL["begin"])
+                yield
+                connection.execute(_SQL["commit"])  # left out by the server where one before it failed
+            except BaseException:
+                with suppress(psycopg.Error):  # what was left out is no news
+                    pipeline.sync()
+                raise
+    finally:
+        if not connection.closed:
+            connection.rollback()  # of what was not committed
