@@ -121,7 +121,8 @@ def test_what_is_urgent_goes_between_the_pieces_of_a_batch(encoder: Recorder, di
     until("all are encoded", lambda: len(done) == 3)
     place = encoder.batches.index([2000])
     assert place == 2, "it came after the first and the first piece of the batch"
-    assert sum(encoder.batches[1:2] + encoder.batches[3:], []) == list(range(100))
+    pieces = [*encoder.batches[1:2], *encoder.batches[3:]]
+    assert [number for piece in pieces for number in piece] == list(range(100))
     assert [len(results) for results in done] == [1, 1, 100]
 
 

@@ -92,10 +92,8 @@ class BatchBudget:
         if len(rates) < _WARM + _SAMPLES:
             return
         self._rate = statistics.median(rates)
-        fitting = self._middle
-        while self._takes(_STEP * fitting) <= self._latency and fitting < max(
-            self.first, _STEP * self._middle
-        ):
+        fitting, most = self._middle, max(self.first, _STEP * self._middle)
+        while fitting < most and self._takes(_STEP * fitting) <= self._latency:
             fitting *= _STEP
         if fitting > self._middle:
             self._middle = fitting
