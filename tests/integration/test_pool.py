@@ -1,17 +1,15 @@
-"""Transactions of a pool: their statements travel together, and nothing is left of one that fails."""
+"""Sessions of a pool plan their statements once for any values, and anew after some seconds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import psycopg
 import pytest
 from pydantic import SecretStr
 
 from freshvec.pipeline.pool import Pool
-from tests.support import Connection, count
+from tests.support import Connection
 
-ERRORS = (psycopg.errors.DivisionByZero, psycopg.errors.UniqueViolation, ZeroDivisionError)
-INSERT = "INSERT INTO public.docs VALUES (1, 'x')"
-DIVIDE = "SELECT 1 / %s"
+FOUND = "SELECT body FROM public.docs WHERE id = ANY (%(ids)s)"
+PLANS = "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE '%ANY%'"
 
 
 @pytest.fixture
@@ -21,74 +19,21 @@ def pool(url: str, docs: Connection) -> Iterator[Pool]:
     pool.close()
 
 
-def asked_for(pool: Pool) -> None:
-    """The error comes with a result."""
-    with pool.transaction():
-        pool.execute(INSERT)
-        pool.execute(DIVIDE, (0,)).fetchone()
-
-
-def not_asked_for(pool: Pool) -> None:
-    """It comes with the end."""
-    with pool.transaction():
-        pool.execute(DIVIDE, (0,))
-        pool.execute(INSERT)
-
-
-def of_an_earlier_one(pool: Pool) -> None:
-    """It comes with a later one's result."""
-    with pool.transaction():
-        pool.execute(INSERT)
-        pool.execute(DIVIDE, (0,))
-        pool.execute("SELECT 1").fetchone()
-
-
-def not_of_the_database(pool: Pool) -> None:
-    with pool.transaction():
-        pool.execute(INSERT)
-        raise ZeroDivisionError
-
-
-def of_the_commit(pool: Pool) -> None:
-    with pool.transaction():
-        pool.execute(INSERT)
-        pool.execute("CREATE TEMPORARY TABLE later (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
-        pool.execute("INSERT INTO pg_temp.later VALUES (1), (1)")
-
-
-@pytest.mark.parametrize(
-    "fails", [asked_for, not_asked_for, of_an_earlier_one, not_of_the_database, of_the_commit]
-)
-def test_of_a_transaction_that_fails_nothing_stays(
-    pool: Pool, docs: Connection, fails: Callable[[Pool], None]
-) -> None:
-    for _ in range(7):  # statements that come again are prepared
-        with pytest.raises(ERRORS):
-            fails(pool)
-        assert count(docs, "docs") == 0
-        with pool.transaction():
-            pool.execute("SELECT pg_current_xact_id()")
-        assert pool.execute("SELECT now() < clock_timestamp()").fetchone() == (True,)
-    with pool.transaction():
-        pool.execute(INSERT)
-    assert count(docs, "docs") == 1
-
-
-def test_what_nobody_waits_for_is_not_waited_for(pool: Pool, docs: Connection) -> None:
-    docs.execute("BEGIN")
-    docs.execute("LOCK TABLE docs")
-    with pool.transaction():
-        inserted = pool.execute(INSERT + " RETURNING id")
-        docs.execute("COMMIT")  # had the insert been waited for, nobody would let it go on
-        assert inserted.fetchone() == (1,)
-
-
-def test_a_statement_is_not_planned_for_each_execution(pool: Pool, docs: Connection) -> None:
-    found = "SELECT body FROM public.docs WHERE id = ANY (%(ids)s)"
+def test_a_statement_is_not_planned_for_each_execution(pool: Pool) -> None:
     for number in range(20):
-        pool.execute(found, {"ids": list(range(number))}).fetchall()
-    plans = "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE '%ANY%'"
-    planned = pool.execute(plans, prepare=False).fetchone()
+        pool.execute(FOUND, {"ids": list(range(number))}).fetchall()
+    planned = pool.execute(PLANS, prepare=False).fetchone()
     assert planned is not None
     assert planned[0] > 10
     assert planned[1] == 0
+
+
+@pytest.mark.parametrize(("seconds", "is_forgotten"), [(0.0, True), (600.0, False)])
+def test_plans_are_forgotten_once_they_are_old(
+    url: str, docs: Connection, seconds: float, is_forgotten: bool
+) -> None:
+    pool = Pool(SecretStr(url), "test", 1, seconds)
+    pool.execute(FOUND, {"ids": [1]}).fetchall()
+    last = docs.execute("SELECT query FROM pg_stat_activity WHERE application_name = 'freshvec test'")
+    assert last.fetchone() == ("DISCARD PLANS" if is_forgotten else FOUND.replace("%(ids)s", "$1"),)
+    pool.close()

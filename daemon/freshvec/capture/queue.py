@@ -1,7 +1,5 @@
 """The change queue: append-only, read without claims, emptied by exact sequence numbers."""
 
-from collections.abc import Iterator
-
 from psycopg import sql
 
 from freshvec.db import Session, queries, quoted
@@ -106,11 +104,9 @@ def append(connection: Session, bound: BoundSync, keys: list[Key], *, bulk: bool
     connection.execute(bound.compose(_SQL["append"]), bound.key_arrays(keys) | {"bulk": bulk})
 
 
-def delete(connection: Session, bound: BoundSync, entries: list[int]) -> Iterator[float]:
-    """Delete exactly these entries, in the caller's transaction; each one's lag in seconds waits for who
-    asks."""
-    deleted = connection.execute(bound.compose(_SQL["delete"]), {"seqs": entries})
-    return (lag for (lag,) in deleted)
+def delete(connection: Session, bound: BoundSync, entries: list[int]) -> list[float]:
+    """Delete exactly these entries, in the caller's transaction; returns each one's lag in seconds."""
+    return [row[0] for row in connection.execute(bound.compose(_SQL["delete"]), {"seqs": entries})]
 
 
 def discard(connection: Session, bound: BoundSync) -> None:

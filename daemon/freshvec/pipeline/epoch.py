@@ -7,11 +7,8 @@ takes that lock in shared mode, and looks whether both are still its own.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
-
-import psycopg
 
 from freshvec.db import WRITE_LOCK_CLASS, Session, queries, translated
 from freshvec.errors import SupersededError
@@ -27,28 +24,20 @@ class Epoch:
     generation: int
     number: int
 
+    def check(self, connection: Session) -> None:
+        """In a transaction that holds the sync's lock: raise SupersededError when another has taken over."""
+        row = connection.execute(_SQL["current"], {"name": self.name}).fetchone()
+        if row != (self.generation, self.number):
+            raise SupersededError(self.name)
+
     @contextmanager
     def transaction(self, connection: Session, *, alone: bool = False) -> Iterator[None]:
-        """A transaction that may write: under the lock, and only if it is still this owner's time.
-
-        Whether it is, is asked before all that is executed inside, and looked at after it, so that everything
-        travels together. Raises SupersededError, and nothing was written.
-        """
+        """A transaction that may write: under the lock, and only if it is still this owner's time."""
         with connection.transaction():
             lock = {"class": WRITE_LOCK_CLASS, "name": self.name}
             connection.execute(_SQL["lock_alone" if alone else "lock"], lock)
-            current = connection.execute(_SQL["current"], {"name": self.name})
-            try:
-                yield
-            except psycopg.Error as error:  # of another owner's doing, perhaps
-                with suppress(psycopg.Error):  # nor is that known then
-                    self._check(current, error)
-                raise
-            self._check(current)
-
-    def _check(self, current: psycopg.Cursor[tuple[Any, ...]], cause: Exception | None = None) -> None:
-        if current.fetchone() != (self.generation, self.number):
-            raise SupersededError(self.name) from cause
+            self.check(connection)
+            yield
 
 
 def take(connection: Session, name: str, generation: int) -> Epoch:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -25,13 +25,16 @@ class Pool:
     a sync stays on a session. Whoever finds none waits, first come, first served. Raises DatabaseError where
     none can be opened.
 
-    Statements of a transaction travel together until a result is asked for. Plans are made for any values,
-    since making one for few rows takes as long as using it, and are made anew after some seconds.
+    Plans are made for any values, since making one for few rows takes as long as using it, and are made anew
+    after some seconds.
     """
 
-    def __init__(self, url: SecretStr, purpose: str, size: int) -> None:
+    def __init__(
+        self, url: SecretStr, purpose: str, size: int, plans_seconds: float = _PLANS_SECONDS
+    ) -> None:
         self._url = url
         self._purpose = purpose
+        self._plans_seconds = plans_seconds
         self._changed = threading.Condition()
         self._left = size  # that may still be borrowed
         self._idle: list[Connection] = []  # the last one used goes first, so that few are used
@@ -56,10 +59,7 @@ class Pool:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """As a connection's: what this thread executes inside is one transaction, or part of one.
-
-        An error may come with a later statement's result, or at the end.
-        """
+        """As a connection's: what this thread executes inside is one transaction, or part of one."""
         own: Connection | None = getattr(self._own, "connection", None)
         if own is not None:
             with own.transaction():
@@ -68,7 +68,7 @@ class Pool:
         with self._borrowed() as connection:
             self._own.connection = connection
             try:
-                with _together(connection):
+                with connection.transaction():
                     yield
             finally:
                 self._own.connection = None
@@ -108,7 +108,7 @@ class Pool:
 
     def _forget_plans(self, connection: Connection) -> None:
         """Once they are old. Its user has what it asked for."""
-        if time.monotonic() - self._planned[connection] > _PLANS_SECONDS:
+        if time.monotonic() - self._planned[connection] > self._plans_seconds:
             connection.execute(_SQL["forget_plans"])
             self._planned[connection] = time.monotonic()
 
@@ -123,21 +123,3 @@ class Pool:
             if connection is not None and not connection.closed:
                 self._idle.append(connection)
             self._changed.notify()
-
-
-@contextmanager
-def _together(connection: Connection) -> Iterator[None]:
-    """A transaction whose statements are sent when a result is asked for, or with its end."""
-    try:
-        with connection.pipeline() as pipeline:
-            try:
-                connection.execute(_SQL["begin"])
-                yield
-                connection.execute(_SQL["commit"])  # left out by the server where one before it failed
-            except BaseException:
-                with suppress(psycopg.Error):  # what was left out is no news
-                    pipeline.sync()
-                raise
-    finally:
-        if not connection.closed:
-            connection.rollback()  # of what was not committed

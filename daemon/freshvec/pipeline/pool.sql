@@ -3,9 +3,3 @@ SET plan_cache_mode = force_generic_plan
 
 -- forget_plans: make them anew, for tables as large as they are now
 DISCARD PLANS
-
--- begin: a transaction
-BEGIN
-
--- commit: and its end
-COMMIT

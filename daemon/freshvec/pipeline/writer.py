@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from freshvec.capture import queue
@@ -109,15 +109,15 @@ class Writer:
         """One transaction: vectors, exactly the queue entries they answer, and the backfill's checkpoint."""
         outcomes = [outcome for ready in batches for outcome in ready.outcomes]
         entries = [entry for ready in batches for entry in ready.entries()]
-        lags: Iterable[float] = ()
+        lags: list[float] = []
         began = time.monotonic()
         writes = [outcome for outcome in outcomes if outcome.fate is not Fate.KEEP]
         with self.transaction(alone=removes(writes)):
-            if entries:
-                lags = queue.delete(self._connection, self._bound, entries)
             again = self.target.write(writes) if writes else []
             if again:
                 queue.append(self._connection, self._bound, again, bulk=False)
+            if entries:
+                lags = queue.delete(self._connection, self._bound, entries)
             reached = self._ledger.reached(batches)
             if reached:
                 backfill.checkpoint(
@@ -125,7 +125,7 @@ class Writer:
                 )
         self._pace.took(_vectors(outcomes), time.monotonic() - began)
         self._tombstones += [outcome for outcome in writes if outcome.is_tombstone]
-        self._progress.wrote(outcomes, list(lags) if _has_live(batches) else [])
+        self._progress.wrote(outcomes, lags if _has_live(batches) else [])
         self._ledger.settle(batches)
         self._clear_tombstones()
 

@@ -113,10 +113,9 @@ class TargetWriter:
     def _delete(self, outcomes: list[Outcome], name: str) -> tuple[dict[str, int], list[Key]]:
         """The same for rows that have no text, or are gone."""
         params = self._params(outcomes)
-        gone = self.connection.execute(self.queries[name], params | self._model)
-        refused = self.connection.execute(self.queries["refused"], params)
-        row = gone.fetchone() or (0, 0)
-        places, highest, unknown = refused.fetchone() or (None, 0, 0)
+        row = self.connection.execute(self.queries[name], params | self._model).fetchone() or (0, 0)
+        found = self.connection.execute(self.queries["refused"], params).fetchone() or (None, 0, 0)
+        places, highest, unknown = found
         self._highest = max(self._highest, highest or 0)
         counts = {"embedded": row[0], "failed": row[1], "refused": unknown}
         return counts, [outcomes[place - 1].key for place in places or ()]
