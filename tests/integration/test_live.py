@@ -150,6 +150,26 @@ def test_a_backfill_goes_on_where_it_stopped(url: str, docs: Connection) -> None
     assert quick.encoded == 2000 - done, "rows that were written are not encoded again"
 
 
+def test_what_a_pipeline_that_has_ended_had_read_is_not_encoded(url: str, docs: Connection) -> None:
+    fill(docs, 2000)
+    halting = Halting(0)
+    with running(settings_for(url, sync_of("docs"), batch_tokens=64), halting) as worker:
+        (dispatcher,) = worker.dispatchers.values()
+        until("batches wait", lambda: dispatcher.waiting > 5)
+        ended = worker.keepers[0].pipeline
+        docs.execute("ALTER TABLE docs DISABLE TRIGGER USER")
+        worker.sweep()
+
+        def another_has_read() -> bool:
+            pipeline = worker.keepers[0].pipeline
+            return pipeline not in (None, ended) and pipeline.ledger.in_flight() == 2000
+
+        until("another has read the same", another_has_read)
+        halting.go_on.set()
+        wait_fresh(worker)
+    assert halting.encoded <= 2000 + 64, "no more of what the first one had read than the batch in hand"
+
+
 def test_status_says_what_is(url: str, docs: Connection) -> None:
     fill(docs, 100)
     settings = settings_for(url, sync_of("docs"))

@@ -76,5 +76,39 @@ def test_what_the_search_learnt_outlives_a_restart(tmp_path: Path) -> None:
     assert BudgetMemory(tmp_path).recall("m", "cpu").ceiling is None
 
 
+def observe(budget: BatchBudget, rate: float, batches: int) -> None:
+    """Full batches, of which each is encoded at that rate."""
+    for _ in range(batches):
+        size = budget.next_size()
+        budget.observe(size, size, size, size / rate)
+
+
+def test_one_batch_that_had_to_wait_says_nothing_of_its_size() -> None:
+    budget = BatchBudget(1024)
+    observe(budget, 9000, 200)
+    found = budget.settled
+    observe(budget, 100, 2)
+    observe(budget, 9000, 20)
+    assert budget.settled == found >= 512
+
+
+def test_sizes_that_were_left_out_on_a_busy_machine_are_tried_again_on_a_quiet_one() -> None:
+    budget = BatchBudget(1024)
+    observe(budget, 700, 200)
+    assert budget.settled <= 128
+    assert budget.is_settled
+    budget.observe(1024, 1024, 1024, 1024 / 700)  # planned before
+    observe(budget, 9000, 200)
+    assert budget.settled >= 512
+
+
+def test_what_was_learnt_on_a_busy_machine_is_kept_a_step_at_a_time(tmp_path: Path) -> None:
+    budget = BatchBudget(1024)
+    observe(budget, 700, 200)
+    for _ in range(3):  # as housekeeping does
+        BudgetMemory(tmp_path).keep("m", "cpu", budget)
+    assert BudgetMemory(tmp_path).recall("m", "cpu").size == 512
+
+
 def test_first_guess_follows_the_ladder() -> None:
     assert [first_guess(gb) for gb in (None, 4, 8, 16, 80)] == [1024, 4096, 8192, 16384, 65536]

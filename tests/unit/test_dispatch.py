@@ -32,6 +32,12 @@ class Recorder(NullEncoder):
         self.rebuilt = 0
         self.after_rebuild = 10**9
 
+    def begin_again(self) -> None:
+        """Let what is under way end, and hold up the next."""
+        self.entered.clear()
+        before, self.gate = self.gate, threading.Event()
+        before.set()
+
     def rebuild(self) -> None:
         self.rebuilt += 1
         self.room = self.after_rebuild
@@ -101,6 +107,23 @@ def test_every_eighth_turn_is_the_oldests(encoder: Recorder, dispatcher: Dispatc
     order = order_of(encoder, dispatcher, [Urgency.BACKFILL] * 3 + [Urgency.LIVE] * 20)
     live = list(range(3, 23))
     assert order == [*live[:6], 0, *live[6:13], 1, *live[13:20], 2]
+
+
+def test_what_is_urgent_goes_between_the_pieces_of_a_batch(encoder: Recorder, dispatcher: Dispatcher) -> None:
+    done: list[Results] = []
+    dispatcher.submit(Urgency.LIVE, [text(1000)], 64, done.append)  # somebody edits: others may come
+    assert encoder.entered.wait(30)
+    dispatcher.submit(Urgency.BACKFILL, [text(number) for number in range(100)], 400, done.append)
+    encoder.begin_again()
+    until("the first piece is under way", encoder.entered.is_set)
+    dispatcher.submit(Urgency.LIVE, [text(2000)], 64, done.append)
+    encoder.gate.set()
+    until("all are encoded", lambda: len(done) == 3)
+    place = encoder.batches.index([2000])
+    assert place == 2, "it came after the first and the first piece of the batch"
+    pieces = [*encoder.batches[1:2], *encoder.batches[3:]]
+    assert [number for piece in pieces for number in piece] == list(range(100))
+    assert [len(results) for results in done] == [1, 1, 100]
 
 
 def test_a_refused_text_costs_no_other_its_vector(encoder: Recorder, dispatcher: Dispatcher) -> None:

@@ -39,6 +39,7 @@ class QueueReader:
         self._rescans = bound.compose(_SQL["rescans"])
         self._empty = bound.compose(_SQL["is_empty"])
         self._horizon = bound.compose(_SQL["horizon"])
+        self.has_more = False  # whether the last read left entries for another
         self._floor = 0
         self._mark: tuple[int, int] | None = (
             None  # the highest number at a snapshot, and the first id after it
@@ -56,11 +57,12 @@ class QueueReader:
         The fence is 0 when there are none.
         """
         floor = max(self._floor, self._beyond) if bulk else self._floor
+        entries = limit if bulk else max(limit, _LIVE_ENTRIES)
         params = {
             "floor": floor,
             # Beyond the floor hardly any is in flight: the list the server compares with stays short.
             "in_flight": [entry for entry in handed_out if entry > floor],
-            "entries": limit if bulk else max(limit, _LIVE_ENTRIES),
+            "entries": entries,
             "limit": limit,
         }
         query = self._bulk if bulk else self._live
@@ -71,6 +73,7 @@ class QueueReader:
                 return self.read(limit, handed_out, bulk=True)
             self._beyond = found[0][2] if found and found[0][1] == limit else 0
         self._is_drained[bulk] = not found
+        self.has_more = len(found) == limit or (bool(found) and found[0][1] == entries)
         return (found[0][0] if found else 0), [Change(row[4:], tuple(row[3])) for row in found]
 
     def settle(self) -> None:

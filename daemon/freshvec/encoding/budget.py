@@ -16,6 +16,7 @@ _STEP = 2
 _WARM = 4  # first batches of a size; they may have to wait for the device's allocator
 _SAMPLES = 12  # further batches of each size before they are compared
 _BETTER = 1.03  # a size must be this much faster for the search to move
+_SLOW = 3  # batches in a row that are too slow before their size is given up: one may have had bad luck
 _SETTLED_BATCHES = 2000  # then look again: texts and machines change
 _SMALLEST = 64
 
@@ -33,11 +34,14 @@ class BatchBudget:
         self.ceiling = ceiling
         self._latency = latency_seconds
         self.fixed = fixed  # as configured: nothing is searched, nothing remembered
+        self.first = first
+        self.is_hurried = False  # larger sizes were left out since they would take too long
         self._middle = first
         self._sizes = [first]
         self._turn = 0
         self._settled_for = 0
         self._rates: dict[int, deque[float]] = {}
+        self._seconds: dict[int, deque[float]] = {}  # of the last batches of a size
         self._rate: float | None = None  # tokens per second at the middle
         if not fixed:
             self._explore()
@@ -62,12 +66,16 @@ class BatchBudget:
         if self.fixed or padded < 0.7 * size or seconds <= 0:
             return  # a batch that was not full says nothing about its size
         self._rates.setdefault(size, deque(maxlen=_WARM + _SAMPLES)).append(tokens / seconds)
-        if seconds > 2 * self._latency and size in self._sizes and size > _SMALLEST:
-            self._shrink(size, tokens / seconds)  # too slow to be tried again, however efficient
+        last = self._seconds.setdefault(size, deque(maxlen=_SLOW))
+        last.append(seconds)
+        if len(last) == _SLOW and min(last) > 2 * self._latency and size in self._sizes and size > _SMALLEST:
+            self._shrink(size, tokens / min(last))  # too slow to be tried again, however efficient
         elif self.is_settled:
             self._settled_for += 1
             if self._settled_for > _SETTLED_BATCHES:
                 self._explore()
+            elif self.is_hurried:
+                self._hurry_less()
         elif all(len(self._rates.get(each, ())) >= _WARM + _SAMPLES for each in self._sizes):
             self._move()
 
@@ -76,6 +84,20 @@ class BatchBudget:
         self.ceiling = max(_SMALLEST, min(self.ceiling or padded, padded // 2))
         self._sizes = [min(size, self.ceiling) for size in self._sizes]
         self._middle = min(self._middle, self.ceiling)
+
+    def _hurry_less(self) -> None:
+        """Begin again with a larger size where it would not take too long any more: what else ran has
+        ended."""
+        rates = self._rates.get(self._middle, ())
+        if len(rates) < _WARM + _SAMPLES:
+            return
+        self._rate = statistics.median(rates)
+        fitting, most = self._middle, max(self.first, _STEP * self._middle)
+        while fitting < most and self._takes(_STEP * fitting) <= self._latency:
+            fitting *= _STEP
+        if fitting > self._middle:
+            self._middle = fitting
+            self._explore()
 
     def _shrink(self, size: int, rate: float) -> None:
         """Go on with sizes under `size`, which encoded `rate` tokens per second."""
@@ -87,9 +109,10 @@ class BatchBudget:
         """Let the sizes beside the middle take turns with it."""
         around = (self._middle // _STEP, self._middle, self._middle * _STEP)
         allowed = [size for size in around if size >= _SMALLEST and size <= (self.ceiling or size)]
-        self._sizes = [size for size in allowed if self._seconds(size) <= self._latency] or [min(allowed)]
+        self._sizes = [size for size in allowed if self._takes(size) <= self._latency] or [min(allowed)]
+        self.is_hurried = len(self._sizes) < len(allowed)
         self._middle = min(self._middle, max(self._sizes))
-        self._rates = {}
+        self._rates, self._seconds = {}, {}
         self._settled_for = 0
 
     def _move(self) -> None:
@@ -102,13 +125,15 @@ class BatchBudget:
             best = self._middle
         self._rate = rates[best]
         if best == self._middle:
+            self.is_hurried = self.is_hurried or len(quick) < len(self._sizes)
             self._sizes = [best]
+            self._rates = {}
             self._settled_for = 0
             return
         self._middle = best
         self._explore()
 
-    def _seconds(self, size: int) -> float:
+    def _takes(self, size: int) -> float:
         """How long a batch of that size takes at the last known rate; 0 where none is known."""
         return size / self._rate if self._rate else 0.0
 
@@ -143,8 +168,13 @@ class BudgetMemory:
         return Known(entry.get("size"), entry.get("ceiling"))
 
     def keep(self, model: str, device: str, budget: BatchBudget) -> None:
-        """Note where the search stands, once it has learnt something."""
-        entry = {"size": budget.settled, "ceiling": budget.ceiling}
+        """Note where the search stands, once it has learnt something.
+
+        A size that is small since batches took too long is noted a step at a time: it may be that something
+        else kept the machine busy.
+        """
+        least = budget.first // _STEP if budget.is_hurried else 0
+        entry = {"size": max(budget.settled, least), "ceiling": budget.ceiling}
         has_learnt = budget.ceiling or (budget.is_settled and not budget.fixed)
         if not has_learnt or self._kept.get(f"{model} on {device}") == entry:
             return

@@ -1,6 +1,7 @@
 """The threads of a model, which always encode the most urgent batch next: one on a CPU, two on a GPU."""
 
 import heapq
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,11 @@ from freshvec.records import Encoder, OutOfMemoryError, Tokens, Urgency, Vector
 
 # After so many batches the oldest waiting one goes first, whatever its urgency: none waits for ever.
 _FAIR_TURN = 8
+# For so long after an urgent batch the others are encoded in pieces of about so long, and what is urgent goes
+# between them.
+_ALERT_SECONDS = 2.0
+_PIECE_SECONDS = 0.03
+_SMALLEST_PIECE = 64  # padded tokens
 _PROBE = "freshvec"
 _PATIENCE = 3  # batches in a row that the runtime cannot encode before this process gives up
 Done = Callable[[list[Vector | Exception]], None]
@@ -35,7 +41,8 @@ class Job:
 
 
 class Dispatcher:
-    """Encodes batches one after the other. An urgent batch waits for one other, small one at most.
+    """Encodes batches one after the other. An urgent batch waits for one other at most, and where urgent ones
+    came lately, for a piece of it.
 
     On a GPU two are under way: while one is computed, the next is padded and copied there.
     """
@@ -55,6 +62,8 @@ class Dispatcher:
         self._noting = threading.Lock()  # of what the lanes find out
         self._submitted = 0
         self._turn = 0
+        self._urgent_at = -math.inf  # when the last urgent batch came
+        self._rate = 0.0  # padded tokens per second, of the last batch that was not urgent
         self._stopping = False
         lanes = 1 if encoder.device == "cpu" else LANES
         self._threads = [
@@ -73,6 +82,8 @@ class Dispatcher:
         """
         with self._changed:
             self._submitted += 1
+            if urgency <= Urgency.LIVE:
+                self._urgent_at = time.monotonic()
             heapq.heappush(self._jobs, Job(urgency, self._submitted, tokens, size, owner, done))
             self._changed.notify()
 
@@ -125,17 +136,49 @@ class Dispatcher:
     def _run(self) -> None:
         """A lane: one of the dispatcher's threads."""
         while (job := self._next()) is not None:
+            self._work(job)
+
+    def _work(self, job: Job) -> None:
+        """Encode a batch, with urgent ones between its pieces."""
+        results: list[Vector | Exception] = []
+        in_vain: list[Exception] = []
+        seconds = 0.0
+        pieces = self._pieces(job)
+        for place, piece in enumerate(pieces):
+            if place:
+                self._let_urgent_go_first()
             started = time.perf_counter()
-            results = self._encode(job.tokens, [])
+            results += self._encode(piece, in_vain)
             # Each of two batches under way takes about twice its own time.
-            seconds = (time.perf_counter() - started) / len(self._threads)
-            real = sum(map(len, job.tokens))
-            with self._noting:
-                self._judge(results)
-                self.busy_seconds += seconds
-                self.tokens += real
-                self.budget.observe(job.size, _padded(job.tokens), real, seconds)
-            job.done(results)
+            seconds += (time.perf_counter() - started) / len(self._threads)
+        real, padded = sum(map(len, job.tokens)), _padded(job.tokens)
+        with self._noting:
+            self._judge(results)
+            self.busy_seconds += seconds
+            self.tokens += real
+            if job.urgency > Urgency.LIVE:
+                self._rate = padded / max(seconds, 1e-6)
+            if len(pieces) == 1:
+                self.budget.observe(job.size, padded, real, seconds)
+        job.done(results)
+
+    def _pieces(self, job: Job) -> list[list[Tokens]]:
+        """A batch as a whole; on a CPU, and where somebody may wait, in pieces that take a moment each."""
+        is_alert = time.monotonic() - self._urgent_at < _ALERT_SECONDS
+        if job.urgency <= Urgency.LIVE or len(self._threads) > 1 or not is_alert:
+            return [job.tokens]
+        longest = max(map(len, job.tokens))
+        rows = max(1, int(max(_SMALLEST_PIECE, self._rate * _PIECE_SECONDS)) // longest)
+        return [job.tokens[start : start + rows] for start in range(0, len(job.tokens), rows)]
+
+    def _let_urgent_go_first(self) -> None:
+        """Before the next piece of a batch; a few, so that it comes to its end."""
+        for _ in range(_FAIR_TURN):
+            with self._changed:
+                if not self._jobs or self._jobs[0].urgency > Urgency.LIVE:
+                    return
+                urgent = heapq.heappop(self._jobs)
+            self._work(urgent)
 
     def _encode(self, tokens: list[Tokens], in_vain: list[Exception]) -> list[Vector | Exception]:
         """One vector or error per text, in order. Halving finds a bad text, so that the others get theirs.

@@ -54,6 +54,7 @@ class Crew:
         self._waiting: deque[Task] = deque()
         self._later: list[tuple[float, int, Task]] = []  # by when they are due; entries of old dates stay in
         self._order = itertools.count()
+        self._is_reserve_idle = False
         self._is_closed = False
         self._threads: list[threading.Thread] = []
 
@@ -106,9 +107,11 @@ class Crew:
         if task in self._waiting:
             self._waiting.remove(task)
         (self._urgent if urgent else self._waiting).append(task)
-        self._any.notify()
-        if urgent:
+        if urgent and self._is_reserve_idle:
+            self._is_reserve_idle = False  # two threads that wake for one step keep each other waiting
             self._reserve.notify()
+        else:
+            self._any.notify()
 
     def _run(self, only_urgent: bool) -> None:
         while (task := self._next(only_urgent)) is not None:
@@ -138,7 +141,9 @@ class Crew:
                     task.began, task.is_woken, task.due = time.monotonic(), False, math.inf
                     return task
                 if only_urgent:
+                    self._is_reserve_idle = True
                     self._reserve.wait()
+                    self._is_reserve_idle = False
                 else:
                     self._any.wait(patience)
             return None

@@ -103,7 +103,8 @@ class Ledger:
         """How far the backfill is once these are written too: to the end of the unbroken run of whole
         pages."""
         with self._lock:
-            left = {page: self._unwritten[page] for page in self._pages}
+            # A page may be written whole before the one ahead of it.
+            left = {page: self._unwritten.get(page, 0) for page in self._pages}
             for ready in written:
                 if ready.portion in left:
                     left[ready.portion] -= len(ready.outcomes)

@@ -115,7 +115,7 @@ class Pipeline:
             if self.reader.cycle():
                 self.polling.found()
                 self.fresh.clear()  # it may have been set just after a wake-up
-                return 0.0
+                return self.reader.breath()
             if self.reader.is_fresh():
                 self.fresh.set()
                 if self._is_woken:  # since that look began

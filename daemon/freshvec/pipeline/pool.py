@@ -1,16 +1,20 @@
 """The connections that all syncs of a worker share."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg.abc import Params, QueryNoTemplate
 from pydantic import SecretStr
 
-from freshvec.db import Connection, connect
+from freshvec.db import Connection, connect, queries
 
+_SQL = queries("pipeline/pool")
+_PLANS_SECONDS = 10.0  # that a plan is used: a table may have grown since it was made
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 
@@ -20,14 +24,21 @@ class Pool:
     A statement borrows one until its result is here, a transaction until it ends, for its thread. Nothing of
     a sync stays on a session. Whoever finds none waits, first come, first served. Raises DatabaseError where
     none can be opened.
+
+    Plans are made for any values, since making one for few rows takes as long as using it, and are made anew
+    after some seconds.
     """
 
-    def __init__(self, url: SecretStr, purpose: str, size: int) -> None:
+    def __init__(
+        self, url: SecretStr, purpose: str, size: int, plans_seconds: float = _PLANS_SECONDS
+    ) -> None:
         self._url = url
         self._purpose = purpose
+        self._plans_seconds = plans_seconds
         self._changed = threading.Condition()
         self._left = size  # that may still be borrowed
         self._idle: list[Connection] = []  # the last one used goes first, so that few are used
+        self._planned: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()  # when plans were forgotten
         self._own = threading.local()  # the connection of the thread's transaction
         self._is_closed = False
 
@@ -83,10 +94,23 @@ class Pool:
             connection = self._idle.pop() if self._idle else None
         try:
             if connection is None:
-                connection = connect(self._url, self._purpose)
+                connection = self._opened()
             yield connection
+            self._forget_plans(connection)
         finally:
             self._give_back(connection)
+
+    def _opened(self) -> Connection:
+        connection = connect(self._url, self._purpose)
+        connection.execute(_SQL["plan_for_any_values"])
+        self._planned[connection] = time.monotonic()
+        return connection
+
+    def _forget_plans(self, connection: Connection) -> None:
+        """Once they are old. Its user has what it asked for."""
+        if time.monotonic() - self._planned[connection] > self._plans_seconds:
+            connection.execute(_SQL["forget_plans"])
+            self._planned[connection] = time.monotonic()
 
     def _give_back(self, connection: Connection | None) -> None:
         is_lost = connection is not None and connection.closed

@@ -21,14 +21,11 @@ class Proof:
         dispatcher: Dispatcher,
         precision: str | None,
         ledger: Ledger,
-        *,
-        owner: object,
     ) -> None:
         self._sample = sample
         self._dispatcher = dispatcher
         self._precision = precision
         self._ledger = ledger
-        self._owner = owner
         self.same = 0
         self.wrong = 0
 
@@ -44,7 +41,7 @@ class Proof:
             for batch in plan_batches([len(text) for text in tokens], self._dispatcher.budget.next_size):
                 done = partial(self._encoded, portion, [stored[i] for i in batch.indices])
                 chosen = [tokens[i] for i in batch.indices]
-                self._dispatcher.submit(Urgency.BACKFILL, chosen, batch.size, done, owner=self._owner)
+                self._dispatcher.submit(Urgency.BACKFILL, chosen, batch.size, done, owner=self._ledger)
         return True
 
     def _encoded(

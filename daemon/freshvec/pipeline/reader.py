@@ -24,6 +24,7 @@ from freshvec.source.bound import BoundSync
 from freshvec.source.rows import RowReader
 
 _LIVE_ROWS = 256
+_BREATH = 0.02  # seconds
 _READINGS = 2  # of one row that may be under way: an emptied row need not wait for what it was
 _PAGES_AHEAD = 2  # one being encoded, one waiting: the encoder never waits for a read
 _ORPHANS_A_STEP = 10_000
@@ -70,11 +71,14 @@ class Reader:
         self._proof_due = self._proof_every = math.inf
         self._page_due = 0.0  # of a walk that only proves: it leaves the database most of the time
         self._ahead = PageAhead(self._backfill, ledger, threads)
+        self._is_all_read = False  # of the live changes, at the last look
 
     def cycle(self) -> bool:
         """Read one portion of the most urgent work there is; False when there is none or no room for it."""
         with translated("read", f"sync {self._bound.name!r}"):
+            self._is_all_read = False
             if self._has_room(Urgency.LIVE, 10 * _LIVE_ROWS) and self._read_queue(Urgency.LIVE, _LIVE_ROWS):
+                self._is_all_read = not self._queue.has_more
                 return True
             if self._pressure.is_felt:
                 return False
@@ -87,9 +91,18 @@ class Reader:
                 return self._has_room(Urgency.BACKFILL, ahead) and self._read_page()
             return self._has_room(Urgency.BACKFILL, 1) and self._finish_backfill()
 
+    def breath(self) -> float:
+        """Seconds until the next look, once something was read.
+
+        Where single changes come, all of them are with the encoder, and it needs the processor: the bell, or
+        what is written, wakes the reader before that.
+        """
+        alone = self._is_all_read and self._backfill.done and not self._ledger.in_flight(Urgency.BULK)
+        return _BREATH if alone else 0.0
+
     def close(self) -> None:
         """Drop what waits for the encoder; it is still in the queue, or beyond the checkpoint."""
-        self._dispatcher.forget(self)
+        self._dispatcher.forget(self._ledger)
         self._ahead.close()
 
     def is_fresh(self) -> bool:
@@ -183,7 +196,7 @@ class Reader:
         if self._proof is None:
             rows = self._settings.prove_vectors if self._backfill.proves else 0
             sample = VectorSample(self._connection, self._bound, rows)
-            self._proof = Proof(sample, self._dispatcher, self._settings.precision, self._ledger, owner=self)
+            self._proof = Proof(sample, self._dispatcher, self._settings.precision, self._ledger)
         if not self._proof.step():
             with self._epoch.transaction(self._connection):
                 self._backfill.finish(self._lost + self._proof.wrong, self._proof.same)

@@ -124,7 +124,7 @@ class Texts:
         for batch in batches:
             done = partial(self._encoded, portion, [_textless(groups[i]) for i in batch.indices])
             chosen = [tokens[i] for i in batch.indices]
-            self._dispatcher.submit(portion.urgency, chosen, batch.size, done, owner=self)
+            self._dispatcher.submit(portion.urgency, chosen, batch.size, done, owner=self._ledger)
 
     def _encoded(
         self, portion: Portion, groups: list[list[SourceRow]], results: list[Vector | Exception]

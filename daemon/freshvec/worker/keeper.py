@@ -121,9 +121,9 @@ class Keeper:
         """Something has changed: let the pipeline look now."""
         if self.pipeline is None:
             return
+        self.pipeline.wake()
         if self._bell.is_too_loud(times, listener.connection):
             self._silence(listener.connection)
-        self.pipeline.wake()
 
     def sweep(self) -> None:
         """Look at everything once, whatever was or was not heard: queue, table, triggers, grants."""
@@ -237,6 +237,7 @@ class Keeper:
         if self.pipeline is not None:
             self.pipeline.polling.is_rung = False
             self.pipeline.polling.found()
+            self.pipeline.wake()  # it may have gone to sleep until it is rung
 
     @property
     def wants_ownership(self) -> bool:

@@ -1,0 +1,33 @@
+"""What has been read and is not yet written, and how far a walk has come."""
+
+from freshvec.pipeline.ledger import Checkpoint, Ledger, Portion, Ready
+from freshvec.records import Fate, Key, Outcome, Urgency
+
+
+def page(ledger: Ledger, *keys: str) -> Portion:
+    """Rows of a walk, read as one page."""
+    opened = Portion(Urgency.BACKFILL, 1, len(keys), last_key=(keys[-1],))
+    ledger.open(opened)
+    return opened
+
+
+def ready(portion: Portion, *keys: str) -> list[Ready]:
+    return [Ready(portion, [Outcome((key,), portion.fence, Fate.KEEP) for key in keys])]
+
+
+def written(ledger: Ledger, batches: list[Ready]) -> Checkpoint | None:
+    """The checkpoint of a transaction that writes these."""
+    reached = ledger.reached(batches)
+    ledger.settle(batches)
+    return reached
+
+
+def test_a_page_that_is_written_before_the_one_ahead_of_it_is_passed_with_that_one() -> None:
+    ledger = Ledger()
+    first, second = page(ledger, "1", "2"), page(ledger, "3")
+    assert written(ledger, ready(second, "3")) is None
+    assert written(ledger, ready(first, "1")) is None
+    key: Key = ("3",)
+    assert written(ledger, ready(first, "2")) == Checkpoint(key, rows=3, not_fresh=0)
+    assert ledger.in_flight() == 0
+    assert written(ledger, ready(page(ledger, "4"), "4")) == Checkpoint(("4",), rows=1, not_fresh=0)
