@@ -45,7 +45,9 @@ class Dispatcher:
         self.budget = budget
         self.recent = RecentVectors(encoder.dimension)
         self.busy_seconds = 0.0
-        self.tokens = 0
+        self.tokens = self.padded = self.batches = 0
+        self.failed = 0  # texts
+        self.out_of_memory = 0  # times
         self.memory: DeviceMemory | None = None  # of the device, when last measured
         self.lost: DeviceError | None = None  # set once only another process can encode
         self._failures = 0  # batches in a row
@@ -134,6 +136,9 @@ class Dispatcher:
                 self._judge(results)
                 self.busy_seconds += seconds
                 self.tokens += real
+                self.padded += _padded(job.tokens)
+                self.batches += 1
+                self.failed += sum(isinstance(result, Exception) for result in results)
                 self.budget.observe(job.size, _padded(job.tokens), real, seconds)
             job.done(results)
 
@@ -146,6 +151,7 @@ class Dispatcher:
         try:
             return list(self.encoder.encode(tokens))
         except OutOfMemoryError as error:
+            self.out_of_memory += 1
             before = self.budget.ceiling
             self.budget.out_of_memory(_padded(tokens))
             if self.budget.ceiling != before:
