@@ -17,7 +17,7 @@ _SQL = queries("health/watch")
 _PATIENCE = 1.0  # seconds that who asks waits for a reading under way; then the last one has to do
 _OLD = 10.0  # seconds after which a reading that does not end is said to be one
 _LEAST_REST = 2.0  # seconds between two readings
-_REST = 50.0  # times as long as a reading took, so that the server has a fiftieth of a core's work at most
+_REST = 120.0  # times as long as a reading took: the server works less than a hundredth of a core for it
 
 
 @dataclass(frozen=True)
