@@ -107,14 +107,16 @@ function showHeadline(state) {
   if (document.title !== `${headline} · freshvec`) document.title = `${headline} · freshvec`;
   if (at("headline").textContent !== headline) at("mark").replaceChildren(mark(worst));
   say(at("headline"), headline);
-  say(at("subline"), worst === "standing by" ? "Another worker keeps these syncs; this one takes over when it ends." : backlog ? `${rest}; ${left}` : rest);
+  say(at("subline"), {
+    "standing by": "Another worker keeps these syncs; this one takes over when it ends.",
+    unknown: state.status_age === null ? "Nothing is known yet." : `What is shown is as of ${ago(state.status_age)}.`,
+  }[worst] ?? (backlog ? `${rest}; ${left}` : rest));
 }
 
 function showNotices(state) {
   const found = [];
   if (state.database_error) {
-    const old = state.status_age === null ? "" : ` What is shown is as of ${ago(state.status_age)}.`;
-    found.push(["unknown", "The database does not answer", state.database_error + old]);
+    found.push(["unknown", "The status cannot be read", state.database_error]);
   }
   if (!state.alive) found.push(["trouble", "The worker is stuck", "A pipeline has not moved for two minutes; its supervisor should restart it."]);
   if (state.paused) found.push(["paused", "Bulk work waits", `${state.paused}. Live changes go on.`]);
