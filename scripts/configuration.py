@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from freshvec.config import SEARCHED, Daemon, Database, Sync, Target
+from freshvec.config import SEARCHED, Daemon, Database, Sync, Target, Web
 
 FILE = Path(__file__).parents[1] / "docs" / "configuration.md"
 SECTIONS: tuple[tuple[str, type[BaseModel], str | None], ...] = (
     ("[database]", Database, "FRESHVEC_DATABASE_"),
     ("[daemon]", Daemon, "FRESHVEC_DAEMON_"),
+    ("[web]", Web, "FRESHVEC_WEB_"),
     ("[[sync]]", Sync, None),
     ("target, of a sync", Target, None),
 )
@@ -32,10 +33,10 @@ wins over the credential. A faulty file is refused with every fault at once: the
 to write instead.
 
 Two more variables are no settings of the file. `FRESHVEC_API_KEY` is the key that embeddings requests must
-carry; an address that others can reach needs one. systemd's credential `api_key` does the same. `NO_COLOR`
-takes the colours off the log.
+carry, and that the page and the metrics ask for as a password; an address that others can reach needs one.
+systemd's credential `api_key` does the same. `NO_COLOR` takes the colours off the log.
 """
-NAMES = {str: "text", int: "whole number", float: "number", Path: "path"}
+NAMES = {str: "text", bool: "true or false", int: "whole number", float: "number", Path: "path"}
 
 
 def main() -> int:

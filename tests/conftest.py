@@ -15,6 +15,7 @@ from freshvec.encoding.encoder import OnnxEncoder
 from tests.support import MODEL, Connection, WorkerProcess, count, exported, models_in, until
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["FRESHVEC_WEB_ADDRESS"] = "off"  # workers side by side would want one port
 _numbers = itertools.count(1)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -42,6 +43,13 @@ def until(what: str, condition: Callable[[], object], seconds: float = 90.0) -> 
         if time.monotonic() > deadline:
             raise AssertionError(f"within {seconds} s it did not come about that {what}")
         time.sleep(0.005)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def exported() -> Path:

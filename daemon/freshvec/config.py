@@ -40,6 +40,10 @@ def _address(value: str) -> str:
     return value
 
 
+def _address_or_off(value: str) -> str:
+    return value if value == "off" else _address(value)
+
+
 def _qualified(value: str) -> str:
     try:
         split_name(value)
@@ -123,6 +127,17 @@ class Daemon(_Frozen):
     """How they are logged, on standard error."""
 
 
+class Web(_Frozen):
+    """The page, the metrics and the health checks of `freshvec run`; they need `freshvec[serve]`."""
+
+    address: Annotated[str, AfterValidator(_address_or_off)] = "127.0.0.1:8378"
+    """Where they are: `/` the page, `/metrics` for Prometheus, `/healthz`, `/readyz`; `off` for nowhere. What
+    others can reach needs a key in `FRESHVEC_API_KEY`. Where the default is taken, `run` goes on without."""
+    rows: bool = False
+    """Whether the page may show what is in rows: a search box, the rows that failed, the log. Whoever has an
+    account on this machine can open the page."""
+
+
 class Target(_Frozen):
     """Where a sync's vectors lie."""
 
@@ -173,9 +188,13 @@ class Sync(_Frozen):
         return own_schema or schema, own_table
 
 
+_SECTIONS: dict[str, type[_Frozen]] = {"database": Database, "daemon": Daemon, "web": Web}
+
+
 class Settings(_Frozen):
     database: Database = Database()
     daemon: Daemon = Daemon()
+    web: Web = Web()
     sync: tuple[Sync, ...] = ()
 
     @model_validator(mode="after")
@@ -217,7 +236,7 @@ class Settings(_Frozen):
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from the file and the environment; the environment wins over `[database]` and `[daemon]`.
+    """Settings from the file and the environment; the environment wins over all but `[[sync]]`.
 
     Raises ConfigError that lists every fault: the key, what is wrong, and what to write instead.
     """
@@ -259,7 +278,7 @@ def _overlay(document: dict[str, Any], environ: Mapping[str, str]) -> list[str]:
     faults = []
     known = {
         f"{_PREFIX}{section.upper()}_{key.upper()}": (section, key)
-        for section, model in (("database", Database), ("daemon", Daemon))
+        for section, model in _SECTIONS.items()
         for key in model.model_fields
     }
     credential = Path(environ.get("CREDENTIALS_DIRECTORY", ""), "database_url")
@@ -269,13 +288,13 @@ def _overlay(document: dict[str, Any], environ: Mapping[str, str]) -> list[str]:
         if name in known and isinstance(document.setdefault(known[name][0], {}), dict):
             section, key = known[name]
             document[section][key] = value.split(os.pathsep) if key == "catalogue_dirs" else value
-        elif name.startswith((f"{_PREFIX}DATABASE_", f"{_PREFIX}DAEMON_")):
+        elif name.startswith(tuple(f"{_PREFIX}{section.upper()}_" for section in _SECTIONS)):
             faults.append(f"{name} (environment): there is no such setting{nearest(name, known)}")
     return faults
 
 
 def _siblings(detail: ErrorDetails) -> list[str]:
-    keys: dict[str, type[_Frozen]] = {"database": Database, "daemon": Daemon, "sync": Sync, "target": Target}
+    keys: dict[str, type[_Frozen]] = {**_SECTIONS, "sync": Sync, "target": Target}
     parents = [part for part in detail["loc"][:-1] if isinstance(part, str)]
     model = keys.get(parents[-1], Settings) if parents else Settings
     return list(model.model_fields)

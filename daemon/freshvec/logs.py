@@ -5,6 +5,9 @@ import logging
 import os
 import re
 import sys
+from collections import deque
+from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
@@ -14,11 +17,30 @@ if TYPE_CHECKING:
     from loguru import Message
 
 _secrets: set[str] = set()
+_numbers = count(1)
 _IN_TEXT = (
     re.compile(r"(?P<keep>\b[a-z][a-z0-9+]*://[^\s:/@]*:)[^\s@]+(?=@)", re.IGNORECASE),
     re.compile(r"(?P<keep>\bpassword\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s'\"]+)", re.IGNORECASE),
 )
 _JOURNALD_PRIORITY = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "SUCCESS": 5, "INFO": 6}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One message that was logged, without secrets. `at` is in seconds since 1970."""
+
+    number: int
+    at: float
+    level: str
+    text: str
+
+
+_tail: deque[Line] = deque(maxlen=200)
+
+
+def tail() -> list[Line]:
+    """The last messages, oldest first."""
+    return list(_tail)
 
 
 def hide(secret: str) -> None:
@@ -70,7 +92,14 @@ def configure(level: str = "INFO", form: Literal["text", "json"] = "text") -> No
     if not journald:
         pattern = "<dim>{time:HH:mm:ss.SSS}</dim> " + pattern
     logger.add(sink, level=level, format=pattern, colorize=colour, diagnose=False, backtrace=False)
+    logger.add(_remember, level=level, format="{message}", diagnose=False, backtrace=False)
     logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
+
+
+def _remember(message: "Message") -> None:
+    record = message.record
+    text = redact(record["message"])
+    _tail.append(Line(next(_numbers), record["time"].timestamp(), record["level"].name, text))
 
 
 def _is_journal(descriptor: int) -> bool:

@@ -9,7 +9,7 @@ no network here, no root to spare and no time to export:
 - `freshvec export NAME` by a look whether NAME is exported already, and for root by a copy of it
 - in lines of root (`# …`) `/etc`, `/opt` and `/var/lib` by folders below a temporary one; `python3 -m venv`
   by a folder with `freshvec` in it; `systemctl` by a look whether the unit is there and can be enabled
-- port 8377 by a free one; the database's URL by the environment's
+- ports 8377 and 8378 by free ones; the database's URL by the environment's
 """
 
 import json
@@ -18,7 +18,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tomllib
@@ -31,7 +30,7 @@ import typer
 from freshvec import __version__
 from freshvec.cli import main  # noqa: F401  (it declares the commands)
 from freshvec.cli.app import app
-from tests.support import REPOSITORY, Connection, until
+from tests.support import REPOSITORY, Connection, free_port, until
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,7 @@ class Reader:
         self._daemon: subprocess.Popen[str] | None = None
         self._log = folder / "daemon.log"
         self.names: dict[str, Any] = {}  # of the Python block
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = str(probe.getsockname()[1])
+        self._ports = {"8377": str(free_port()), "8378": str(free_port())}
         home = folder / "home"
         (home / ".local/share/freshvec").mkdir(parents=True)
         (home / ".local/share/freshvec/models").symlink_to(models_dir)
@@ -108,6 +105,7 @@ class Reader:
             "HOME": str(home),
             "PATH": f"{folder / 'bin'}:{kept['PATH']}",
             "FRESHVEC_DATABASE_URL": url,
+            "FRESHVEC_WEB_ADDRESS": f"127.0.0.1:{self._ports['8378']}",
         }
 
     def _install(self, folder: Path) -> None:
@@ -147,7 +145,9 @@ class Reader:
         return done.stdout
 
     def here(self, text: str) -> str:
-        return text.replace("8377", self._port)
+        for port, free in self._ports.items():
+            text = text.replace(port, free)
+        return text
 
     def _start(self, line: str) -> None:
         """Something that runs on; it is waited for until every row is fresh and it answers."""

@@ -64,6 +64,10 @@ def test_the_readme_from_top_to_bottom(reader: Reader) -> None:
     assert "CREATE TABLE" in shown["freshvec plan"]
     assert "fresh" in shown["freshvec status"]
     assert "every one fresh" in shown["freshvec verify"]
+    assert f'freshvec_rows{{sync="articles"}} {len(ARTICLES)}' in next(
+        out for line, out in shown.items() if line.endswith("/metrics")
+    )
+    assert "ready" in next(out for line, out in shown.items() if line.endswith("/readyz"))
     assert NEAREST in next(out for line, out in shown.items() if line.startswith("freshvec search"))
     assert rows[0] == (1, NEAREST)
     assert len(rows) == len(ARTICLES)

@@ -1,8 +1,8 @@
 """The endpoint as its user runs it: alone, and as a part of the worker."""
 
 import json
+import os
 import signal
-import socket
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +15,7 @@ from tests.support import (
     Connection,
     WorkerProcess,
     config_toml,
+    free_port,
     freshvec,
     until,
     write_config,
@@ -29,9 +30,10 @@ def config(url: str, docs: Connection, models_dir: Path, tmp_path: Path) -> Path
 
 @pytest.fixture
 def address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
+
+
+IS_FRESH = "SELECT freshvec.is_fresh('docs', '2')"
 
 
 def embedding(address: str, text: str) -> list[float]:
@@ -91,10 +93,19 @@ def test_bad_addresses_are_refused(config: Path, given: str, message: str, code:
     assert freshvec("run", "--serve", given, "--config", str(config)).returncode == code
 
 
-def test_the_worker_does_without_the_packages_of_a_server(config: Path, tmp_path: Path) -> None:
+def test_the_worker_does_without_the_packages_of_a_server(
+    config: Path, docs: Connection, tmp_path: Path, workers: Callable[..., WorkerProcess]
+) -> None:
     (tmp_path / "starlette.py").write_text("raise ImportError('not there', name='starlette')")
-    without = {"PYTHONPATH": str(tmp_path)}
+    without = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
     assert freshvec("backfill", "--config", str(config), env=without).returncode == 0
+    by_default = "import os, runpy; del os.environ['FRESHVEC_WEB_ADDRESS']; "
+    by_default += "runpy.run_module('freshvec', run_name='__main__')"
+    worker = workers(config, env=without, python=("-c", by_default))
+    docs.execute("UPDATE docs SET body = 'Tuning a piano' WHERE id = 2")
+    until("it is kept fresh", lambda: docs.execute(IS_FRESH).fetchone() == (True,))
+    assert "no page and no metrics" in worker.output
+    assert worker.stop() == 0
     done = freshvec("serve", "--config", str(config), env=without)
     assert done.returncode == 1
     assert "pip install 'freshvec[serve]'" in done.stderr

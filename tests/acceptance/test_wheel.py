@@ -77,6 +77,8 @@ def test_types_and_metadata_come_along(installed: Path, tmp_path: Path) -> None:
     told = run(installed / "python", "-c", code, cwd=tmp_path)
     found = json.loads(told.stdout or "{}")
     assert "freshvec/py.typed" in found["files"], told.stderr
+    for name in ("index.html", "page.js", "uplot.js", "uplot.LICENSE"):
+        assert f"freshvec/web/page/{name}" in found["files"]
     assert found["version"] == __version__
     assert found["author"] == "freshvec contributors"
     assert found["license_expression"] == "Apache-2.0"

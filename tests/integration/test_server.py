@@ -261,7 +261,7 @@ def test_no_body_breaks_it(client: Client, body: bytes) -> None:
 def test_connections_that_say_nothing_do_not_lock_others_out(
     prefixed: OnnxEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("freshvec.web.server.HEAD_SECONDS", 0.5)
+    monkeypatch.setattr("freshvec.web.http_thread.HEAD_SECONDS", 0.5)
     with served(prefixed) as asked:
         idle = [
             socket.create_connection(("127.0.0.1", asked.port), timeout=30) for _ in range(5 * MAX_REQUESTS)

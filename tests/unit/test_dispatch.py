@@ -180,6 +180,8 @@ def test_out_of_memory_halves_the_batch_and_remembers_the_ceiling(encoder: Recor
     assert [len(batch) for batch in encoder.batches] == [32, 32]
     assert budget.ceiling == 128
     assert budget.next_size() <= 128
+    assert (dispatcher.out_of_memory, dispatcher.failed) == (1, 0)
+    assert (dispatcher.batches, dispatcher.padded) == (1, 256)
 
 
 def test_a_single_text_without_room_begins_the_runtime_anew_once(

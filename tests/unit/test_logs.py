@@ -70,6 +70,22 @@ def test_text_shows_no_secret_and_keeps_the_traceback() -> None:
     assert "the library says password=*** {x}" in text
 
 
+def test_the_last_messages_are_kept_without_a_secret_and_not_without_end() -> None:
+    script = (
+        SCRIPT
+        + """
+for number in range(500):
+    logger.info("message {}", number)
+print([line.text for line in logs.tail()][-1], len(logs.tail()), file=sys.stderr)
+"""
+    )
+    assert run("text", script=script).splitlines()[-1] == "message 499 200"
+    script = SCRIPT + "sys.stderr.write('KEPT' + repr(logs.tail()))\n"
+    kept = run("text", script=script).rpartition("KEPT")[2]
+    assert "a text with {braces}" in kept
+    assert not [secret for secret in SECRETS if secret in kept]
+
+
 def test_json_is_one_object_per_line_without_a_secret() -> None:
     lines = [json.loads(line) for line in run("json").splitlines()]
     assert [line["level"] for line in lines] == ["ERROR", "WARNING", "INFO", "ERROR"]

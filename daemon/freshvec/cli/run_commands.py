@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from loguru import logger
 
 from freshvec.cli.app import ConfigOption, SyncArgument, app, console, load_settings
 from freshvec.config import Settings, Sync
-from freshvec.errors import ConfigError
+from freshvec.errors import ConfigError, ServerError
 
 
 @app.command("demo", epilog="Example: freshvec demo --rows 2000")
@@ -38,10 +39,17 @@ def run(
     if address is not None:
         settings = _serving_on(settings, address)
     endpoint = None
-    if settings.daemon.serve:
-        from freshvec.web.serve import open_server  # only serving needs these packages, and time to load them
+    if settings.daemon.serve or settings.web.address != "off":
+        try:
+            from freshvec.web.serve import (
+                endpoints,  # only serving needs these packages, and time to load them
+            )
 
-        endpoint = partial(open_server, settings)
+            endpoint = partial(endpoints, settings)
+        except ServerError as error:
+            if settings.daemon.serve or "address" in settings.web.model_fields_set:
+                raise
+            logger.info("no page and no metrics: {}", error)
 
     def reload() -> tuple[Settings, tuple[Sync, ...]]:
         again = load_settings(config_path)

@@ -29,7 +29,7 @@ def table(rows: list[dict[str, Any]], unapplied: Container[str] = ()) -> Table:
         rate = row["rows_per_second"]
         shown.add_row(
             row["sync"],
-            "not as declared" if row["sync"] in unapplied else _state(row),
+            "not as declared" if row["sync"] in unapplied else status.state(row),
             f"{row['coverage']:.2%}",
             _number(row["rows_total"]),
             _number(row["backlog"]),
@@ -98,16 +98,6 @@ def duration(seconds: float | None) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
-
-
-def _state(row: dict[str, Any]) -> str:
-    if row["owner_pid"] is None:
-        return "no worker"
-    if row["last_error"] or row["trouble"]:
-        return "trouble"
-    if row["paused"]:
-        return "paused"
-    return "fresh" if status.is_fresh(row) else "backfilling" if not row["backfill_done"] else "catching up"
 
 
 def _number(value: int | None) -> str:

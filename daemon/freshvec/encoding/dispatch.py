@@ -52,7 +52,9 @@ class Dispatcher:
         self.budget = budget
         self.recent = RecentVectors(encoder.dimension)
         self.busy_seconds = 0.0
-        self.tokens = 0
+        self.tokens = self.padded = self.batches = 0
+        self.failed = 0  # texts
+        self.out_of_memory = 0  # times
         self.memory: DeviceMemory | None = None  # of the device, when last measured
         self.lost: DeviceError | None = None  # set once only another process can encode
         self._failures = 0  # batches in a row
@@ -156,6 +158,9 @@ class Dispatcher:
             self._judge(results)
             self.busy_seconds += seconds
             self.tokens += real
+            self.padded += padded
+            self.batches += 1
+            self.failed += sum(isinstance(result, Exception) for result in results)
             if job.urgency > Urgency.LIVE:
                 self._rate = padded / max(seconds, 1e-6)
             if len(pieces) == 1:
@@ -189,6 +194,7 @@ class Dispatcher:
         try:
             return list(self.encoder.encode(tokens))
         except OutOfMemoryError as error:
+            self.out_of_memory += 1
             before = self.budget.ceiling
             self.budget.out_of_memory(_padded(tokens))
             if self.budget.ceiling != before:

@@ -1,1 +1,1 @@
-"""How it is, as values: status, and waiting for it."""
+"""How it is, as values: status, watching it, waiting for it."""

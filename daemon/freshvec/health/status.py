@@ -42,6 +42,17 @@ def is_fresh(row: dict[str, Any]) -> bool:
     )
 
 
+def state(row: dict[str, Any]) -> str:
+    """One word or two for how a sync is: what a person looks at first."""
+    if row["owner_pid"] is None:
+        return "no worker"
+    if row["last_error"] or row["trouble"]:
+        return "trouble"
+    if row["paused"]:
+        return "paused"
+    return "fresh" if is_fresh(row) else "backfilling" if not row["backfill_done"] else "catching up"
+
+
 def what_holds_up(row: dict[str, Any]) -> str:
     """Why not everything is fresh, as far as the row of `freshvec.status` tells."""
     if row["trouble"] or row["last_error"]:

@@ -42,6 +42,7 @@ class Pipeline:
     ) -> None:
         self.bound = bound
         self.progress = progress
+        progress.starts += 1
         self.failure: Exception | None = None
         self.fresh = threading.Event()  # set while nothing is left to do
         self.polling = Polling(on_event)

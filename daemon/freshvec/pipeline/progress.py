@@ -1,5 +1,6 @@
 """What a sync has done and how fast: counted here, shown by `backfill`, kept by `status`."""
 
+import itertools
 import os
 import threading
 import time
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from freshvec.pipeline.lags import Lags
+from freshvec.pipeline.stages import Stages
 from freshvec.records import Fate, Outcome
 
 _WINDOW_SECONDS = 10.0
@@ -28,14 +30,29 @@ class Snapshot:
     lag_p99_ms: float | None
 
 
+@dataclass(frozen=True)
+class Totals:
+    """What only grows: rows, transactions, and how long changes waited."""
+
+    done: int
+    encoded: int
+    failed: int
+    truncated: int
+    writes: int
+    lags: Lags
+
+
 class Progress:
     """Thread-safe counters of one sync."""
 
     def __init__(self) -> None:
+        self.stages = Stages()
+        self.starts = 0  # of pipelines
         self._lock = threading.Lock()
-        self._done = self._encoded = self._failed = self._truncated = 0
+        self._done = self._encoded = self._failed = self._truncated = self._writes = 0
         self._lags: deque[float] = deque(maxlen=_LAGS_KEPT)
         self._unkept = Lags()  # not yet added to what the database keeps
+        self._all_lags = Lags()  # since the start
         self._recent: deque[tuple[float, int]] = deque()
         self._started = time.monotonic()
 
@@ -43,6 +60,7 @@ class Progress:
         """These rows are written; `lags` are seconds from change to commit."""
         now = time.monotonic()
         with self._lock:
+            self._writes += 1
             self._done += len(outcomes)
             self._encoded += sum(outcome.embedding is not None for outcome in outcomes)
             self._failed += sum(
@@ -50,6 +68,7 @@ class Progress:
             )
             self._lags.extend(lags)
             self._unkept.add(lags)
+            self._all_lags.add(lags)
             self._recent.append((now, len(outcomes)))
             while self._recent and self._recent[0][0] < now - _WINDOW_SECONDS:
                 self._recent.popleft()
@@ -69,6 +88,18 @@ class Progress:
         with self._lock:
             self._unkept.merge(lags)
 
+    def totals(self) -> Totals:
+        """All since the start."""
+        with self._lock:
+            lags = Lags()
+            lags.merge(self._all_lags)
+            return Totals(self._done, self._encoded, self._failed, self._truncated, self._writes, lags)
+
+    def last_lags(self, count: int) -> list[float]:
+        """The last so many lags in seconds, or as many as are kept."""
+        with self._lock:
+            return list(itertools.islice(reversed(self._lags), count))
+
     def snapshot(self) -> Snapshot:
         now = time.monotonic()
         with self._lock:
@@ -81,12 +112,12 @@ class Progress:
                 self._failed,
                 self._truncated,
                 sum(recent) / span,
-                _percentile(lags, 0.50),
-                _percentile(lags, 0.99),
+                percentile(lags, 0.50),
+                percentile(lags, 0.99),
             )
 
 
-def _percentile(ordered: list[float], share: float) -> float | None:
+def percentile(ordered: list[float], share: float) -> float | None:
     """Nearest-rank percentile of seconds, in milliseconds."""
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000 if ordered else None
 

@@ -56,6 +56,7 @@ class Reader:
         self._ledger = ledger
         self._epoch = epoch
         self._pressure = pressure
+        self._stages = progress.stages
         self._queue = QueueReader(connection, bound)
         self._rows = RowReader(connection, bound)
         slice_size = max(1, self._page_rows // 4)
@@ -157,7 +158,8 @@ class Reader:
         changes = [change for change in changes if readings[change.key] < _READINGS]
         if not changes:
             return False
-        rows = self._rows.read([change.key for change in changes])
+        with self._stages.timed("read"):
+            rows = self._rows.read([change.key for change in changes])
         # The others stay in the queue: their texts are too long to be held as well.
         changes = changes[: len(rows)]
         entries: dict[Key, tuple[int, ...]] = {}
@@ -175,7 +177,8 @@ class Reader:
         if time.monotonic() < self._page_due:
             return False
         began = time.monotonic()
-        fence, rows = self._ahead.take(self._page_rows)
+        with self._stages.timed("read"):
+            fence, rows = self._ahead.take(self._page_rows)
         last_key = rows[-1].key if rows else None
         wrong = [row.key for row in rows if not row.unchanged] if self._backfill.was_proven else []
         not_fresh = len(faults(self._connection, self._bound, wrong))

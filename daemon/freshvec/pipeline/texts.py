@@ -84,8 +84,10 @@ class Texts:
         out."""
         limit = self._bound.max_characters
         texts = [without_last_word(group[0].text or "", limit) for group in groups]
+        with self._progress.stages.timed("tokenise"):
+            tokenised = self._encoder.tokenize(texts)
         tokens = []
-        for group, found in zip(groups, self._encoder.tokenize(texts), strict=True):
+        for group, found in zip(groups, tokenised, strict=True):
             if len(group[0].text or "") < limit or found.truncated:
                 tokens.append(found)
             elif whole := self._whole(portion, group):

@@ -56,7 +56,8 @@ class Writer:
         self._collect()
         chosen = self._choose(hurry)
         if chosen is not None:
-            self.flush(self._portioned(chosen))
+            with self._progress.stages.timed("write"):
+                self.flush(self._portioned(chosen))
             return 0.0
         if self._others:
             return max(0.001, self._since + self._settings.commit_every_seconds - time.monotonic())

@@ -1,1 +1,1 @@
-"""What answers over HTTP: embeddings."""
+"""What answers over HTTP: embeddings, metrics, the page."""

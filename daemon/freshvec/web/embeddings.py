@@ -10,18 +10,16 @@ import base64
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
-from loguru import logger
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from freshvec.encoding.batching import plan_batches
 from freshvec.encoding.dispatch import Dispatcher
-from freshvec.records import Tokens, Urgency, Vector
+from freshvec.records import Vector
+from freshvec.web.encode import encode
 from freshvec.web.refusals import Refused
 
 MAX_BYTES = 8 * 2**20  # of a request's body
@@ -29,7 +27,6 @@ MAX_TEXTS = 2048  # per request, as OpenAI's
 MAX_TOKENS = 65_536  # per request, each text cut at the model's limit
 MAX_REQUESTS = 32  # under way at once
 _BODY_SECONDS = 20.0
-_ENCODE_SECONDS = 60.0
 _INPUT = (
     f"'input' must be a text or a list of 1 to {MAX_TEXTS:,} texts, none of them empty. "
     "Token ids are refused: those of another model's tokenizer would give vectors that mean nothing "
@@ -79,7 +76,7 @@ class Embeddings:
             async with self._turn():
                 for served in self._models.values():
                     tokens = served.dispatcher.encoder.tokenize_queries(["health"])
-                    await self._encode(served.dispatcher, tokens)
+                    await encode(served.dispatcher, tokens)
         except Refused as refused:
             return JSONResponse(refused.body, 503)
         return JSONResponse({"status": "ok"})
@@ -125,7 +122,7 @@ class Embeddings:
         if total > MAX_TOKENS and len(tokens) > 1:
             problem = f"{total:,} tokens are more than {MAX_TOKENS:,}; send fewer texts per request"
             raise Refused(400, problem, param="input")
-        vectors = [_cut(vector, width) for vector in await self._encode(served.dispatcher, tokens)]
+        vectors = [_cut(vector, width) for vector in await encode(served.dispatcher, tokens)]
         shown = [
             _base64(vector) if asked.encoding_format == "base64" else vector.tolist() for vector in vectors
         ]
@@ -138,31 +135,6 @@ class Embeddings:
             {"object": "list", "data": data, "model": asked.model, "usage": usage},
             headers={"X-Freshvec-Truncated": str(truncated)} if truncated else {},
         )
-
-    async def _encode(self, dispatcher: Dispatcher, tokens: list[Tokens]) -> list[Vector]:
-        """Vectors `[dimension]` in the order of the texts. Batches that nobody waits for are dropped.
-
-        Raises Refused when a text cannot be encoded, or not in time.
-        """
-        loop, owner = asyncio.get_running_loop(), object()
-        batches = plan_batches([len(text) for text in tokens], dispatcher.budget.next_size)
-        waiting: list[asyncio.Future[list[Vector | Exception]]] = [loop.create_future() for _ in batches]
-        for batch, future in zip(batches, waiting, strict=True):
-            chosen = [tokens[i] for i in batch.indices]
-            dispatcher.submit(Urgency.QUERY, chosen, batch.size, partial(_deliver, loop, future), owner=owner)
-        try:
-            results = await asyncio.wait_for(asyncio.gather(*waiting), _ENCODE_SECONDS)
-        except TimeoutError:
-            raise Refused(503, "the encoder does not answer; see the log of freshvec") from None
-        finally:
-            dispatcher.forget(owner)
-        vectors: dict[int, Vector] = {}
-        for batch, encoded in zip(batches, results, strict=True):
-            for place, result in zip(batch.indices, encoded, strict=True):
-                if isinstance(result, Exception):
-                    raise Refused(503, f"text {place} could not be encoded: {result}", param="input")
-                vectors[place] = result
-        return [vectors[place] for place in range(len(tokens))]
 
 
 async def _parsed(request: Request) -> EmbeddingsRequest:
@@ -194,23 +166,6 @@ async def _body(request: Request) -> bytes:
         if len(read) > MAX_BYTES:
             raise refused
     return bytes(read)
-
-
-def _deliver(
-    loop: asyncio.AbstractEventLoop,
-    future: "asyncio.Future[list[Vector | Exception]]",
-    results: list[Vector | Exception],
-) -> None:
-    """Runs on the dispatcher's thread, which must go on when the server is gone."""
-
-    def deliver() -> None:
-        if not future.done():
-            future.set_result(results)
-
-    try:
-        loop.call_soon_threadsafe(deliver)
-    except RuntimeError:
-        logger.debug("an embedding was ready after its server had stopped")
 
 
 def _cut(vector: Vector, width: int) -> Vector:

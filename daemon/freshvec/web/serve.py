@@ -1,25 +1,64 @@
-"""Serve an endpoint for the models of some syncs, beside a worker or by itself."""
+"""What `run` and `serve` answer over HTTP, put together from the settings."""
 
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from loguru import logger
 
 from freshvec.config import Settings, Sync
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.encoding.loading import Models
 from freshvec.errors import ServerError
 from freshvec.worker.sdnotify import notify
+from freshvec.worker.worker import Endpoint, Worker
 
 try:
     from freshvec.web.embeddings import Served
+    from freshvec.web.page_server import PageServer
     from freshvec.web.server import EmbeddingServer
 except ImportError as error:
     raise ServerError(
         "serve",
-        "embeddings over HTTP",
+        "over HTTP",
         f"package {error.name} is not installed",
         "Run: pip install 'freshvec[serve]'.",
     ) from error
+
+
+class Endpoints:
+    """Everything a worker answers. What it can do without is left out, with a warning, where it cannot
+    start."""
+
+    def __init__(self, needed: Sequence[Endpoint], others: Sequence[Endpoint]) -> None:
+        self._needed = needed
+        self._others = others
+
+    def start(self) -> None:
+        """Raises ServerError when one that is needed cannot start."""
+        for each in self._needed:
+            each.start()
+        for each in self._others:
+            try:
+                each.start()
+            except ServerError as error:
+                logger.warning("no page and no metrics: {}", error)
+
+    def stop(self) -> None:
+        for each in (*self._others, *self._needed):
+            each.stop()
+
+
+def endpoints(settings: Settings, worker: Worker) -> Endpoints:
+    """The embeddings endpoint and the page, as far as they are asked for. Raises ModelError, ServerError."""
+    needed: list[Endpoint] = []
+    others: list[Endpoint] = []
+    if settings.daemon.serve:
+        needed.append(open_server(settings, worker.dispatchers))
+    if settings.web.address != "off":
+        is_asked_for = "address" in settings.web.model_fields_set
+        (needed if is_asked_for else others).append(PageServer(settings, worker))
+    return Endpoints(needed, others)
 
 
 def open_server(settings: Settings, dispatchers: Mapping[str, Dispatcher]) -> EmbeddingServer:

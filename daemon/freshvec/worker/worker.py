@@ -5,12 +5,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
 
-from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
-from apscheduler.schedulers.background import BackgroundScheduler
 from loguru import logger
 
 from freshvec.backoff import Backoff
@@ -26,12 +24,13 @@ from freshvec.records import Encoder, Model
 from freshvec.schema import migrations
 from freshvec.worker import ownership
 from freshvec.worker.activity import Activity
+from freshvec.worker.housekeeping import Housekeeping
 from freshvec.worker.keeper import Keeper
-from freshvec.worker.sdnotify import notify, watchdog_seconds
+from freshvec.worker.pulse import Pulse
+from freshvec.worker.sdnotify import notify
 
 _ACTIVITY_SECONDS = 5.0
 _STANDBY_SECONDS = 1.0  # between looks whether a sync has lost its owner
-_STUCK_SECONDS = 120.0  # a thread without a sign of life for this long: let the supervisor restart us
 
 
 class Endpoint(Protocol):
@@ -45,8 +44,7 @@ class Endpoint(Protocol):
 class Worker:
     """One worker. `run` returns when it is told to stop, or with `once` when every row is fresh.
 
-    `load` gives a model's encoder, `endpoint` makes an endpoint of the dispatchers by their model's name,
-    `reload` reads the file again.
+    `load` gives a model's encoder, `endpoint` makes what answers beside it, `reload` reads the file again.
     """
 
     def __init__(
@@ -58,7 +56,7 @@ class Worker:
         on_tick: Callable[[list[Keeper]], None] = lambda keepers: None,
         tick_seconds: float = 5.0,
         load: Callable[[str], Encoder] | None = None,
-        endpoint: Callable[[Mapping[str, Dispatcher]], Endpoint] | None = None,
+        endpoint: Callable[["Worker"], Endpoint] | None = None,
         reload: Callable[[], tuple[Settings, tuple[Sync, ...]]] | None = None,
     ) -> None:
         sys.setswitchinterval(0.001)  # a live change must not wait for another thread's turn to end
@@ -69,14 +67,17 @@ class Worker:
         self._on_tick = on_tick
         self._tick_seconds = tick_seconds
         self._waker = Waker()
-        self._pressure = Pressure(settings.daemon.pause_at_lag_seconds)
-        self._resources = Resources(settings.database.url, self._pressure)
+        self.pressure = Pressure(settings.daemon.pause_at_lag_seconds)
+        self._resources = Resources(settings.database.url, self.pressure)
         self._own_due = 0.0
         self._stopping = threading.Event()
         self._reload = reload
         self._reloading = threading.Event()
         self.dispatchers: dict[str, Dispatcher] = {}
         self.keepers: list[Keeper] = []
+        self.left_out: dict[str, str] = {}  # syncs whose models could not be loaded, and why
+        self.reconnects = 0
+        self.pulse = Pulse()
         for sync in syncs:
             try:
                 self._add_sync(sync)
@@ -84,20 +85,19 @@ class Worker:
                 # One bad model must not keep the other tables from being fresh.
                 if once or len(syncs) == 1:
                     raise
-                logger.error("sync {}: {}", sync.name, error)
+                self._leave_out(sync, error)
         if not self.keepers:
             raise ModelError(
                 "run", "any sync", "none of their models could be loaded", "See the errors above."
             )
-        self._endpoint = endpoint(self.dispatchers) if endpoint else None
-        self._watchdog = watchdog_seconds()
-        self._activity = Activity(settings, self._pressure)
+        self._activity = Activity(settings, self.pressure)
+        self._endpoint = endpoint(self) if endpoint else None
 
     def run(self) -> None:
         """Work until stopped. Raises FreshvecError for what needs somebody's help before anything can run."""
         if self._endpoint is not None:
             self._endpoint.start()
-        scheduler = self._schedule()
+        housekeeping = self._begin_housekeeping()
         backoff = Backoff()
         try:
             while not self._stopping.is_set():
@@ -106,13 +106,14 @@ class Worker:
                 except DatabaseError as error:
                     if self._once or not error.retryable:
                         raise
+                    self.reconnects += 1
                     delay = backoff.next_delay()
                     self.ping()  # a server that is away is waited for; that is no reason to be killed
                     logger.warning("{} (next attempt in {:.1f} s)", error, delay)
                     self._stopping.wait(delay)
         finally:
             notify("STOPPING=1")
-            scheduler.shutdown(wait=False)
+            housekeeping.stop()
             if self._endpoint is not None:
                 self._endpoint.stop()
             for keeper in self.keepers:
@@ -164,12 +165,13 @@ class Worker:
         for keeper in leaving:
             keeper.leave(listener, self._settings.daemon.shutdown_seconds)
             self.keepers.remove(keeper)
+        self.left_out = {name: why for name, why in self.left_out.items() if name in declared}
         kept = {keeper.sync.name for keeper in self.keepers}
         for name in declared.keys() - kept:
             try:
                 self._add_sync(declared[name])
             except ModelError as error:
-                logger.error("sync {}: {}", name, error)
+                self._leave_out(declared[name], error)
         logger.info("the file was read again; syncs: {}", ", ".join(sorted(declared)) or "none")
         notify("READY=1\nSTATUS=listening")
 
@@ -184,6 +186,11 @@ class Worker:
         settings, resources = self._settings, self._resources
         keeper = Keeper(sync, described, dispatcher, settings, resources, self._waker.wake, once=self._once)
         self.keepers.append(keeper)
+        self.left_out.pop(sync.name, None)
+
+    def _leave_out(self, sync: Sync, error: ModelError) -> None:
+        self.left_out[sync.name] = str(error)
+        logger.error("sync {}: {}", sync.name, error)
 
     def _listen_once(self, backoff: Backoff) -> None:
         """One life of the listener's connection: LISTEN first, then look at everything."""
@@ -259,32 +266,22 @@ class Worker:
         due = [keeper.seconds_until_due() for keeper in self.keepers if keeper.seconds_until_due() > 0]
         if any(keeper.wants_ownership for keeper in self.keepers):
             due.append(self._own_due - time.monotonic())
-        watchdog = [self._watchdog / 3] if self._watchdog else []
+        watchdog = [self.pulse.watchdog / 3] if self.pulse.watchdog else []
         return max(0.01, min([self._tick_seconds, *due, *watchdog]))
 
     def ping(self) -> None:
-        """Tell the watchdog that the pipelines move; when one does not, say nothing and be restarted."""
-        if all(keeper.pipeline is None or keeper.pipeline.beat() < _STUCK_SECONDS for keeper in self.keepers):
-            notify("WATCHDOG=1")
+        """Show a sign of life, if every pipeline moves."""
+        self.pulse.feel(self.keepers)
 
-    def _schedule(self) -> BackgroundScheduler:
-        scheduler = BackgroundScheduler(
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}, timezone="UTC"
-        )
+    def _begin_housekeeping(self) -> Housekeeping:
+        jobs = Housekeeping()
         sweep = self._settings.daemon.sweep_seconds
-        scheduler.add_job(self.sweep, "interval", seconds=sweep, jitter=sweep / 10, id="sweep")
-        scheduler.add_job(self.housekeep, "interval", seconds=_ACTIVITY_SECONDS, id="activity")
-        if self._pressure.is_asked_for:
-            scheduler.add_job(
-                self._activity.feel_pressure, "interval", seconds=SECONDS_BETWEEN_LOOKS, id="pressure"
-            )
-
-        def on_error(event: JobExecutionEvent) -> None:
-            logger.warning("housekeeping {}: {}", event.job_id, event.exception)
-
-        scheduler.add_listener(on_error, EVENT_JOB_ERROR)
-        scheduler.start()
-        return scheduler
+        jobs.every(sweep, self.sweep, "sweep", jitter=sweep / 10)
+        jobs.every(_ACTIVITY_SECONDS, self.housekeep, "activity")
+        if self.pressure.is_asked_for:
+            jobs.every(SECONDS_BETWEEN_LOOKS, self._activity.feel_pressure, "pressure")
+        jobs.start()
+        return jobs
 
     def sweep(self) -> None:
         """A notification is a hint, this is the guarantee."""

@@ -1,0 +1,74 @@
+"""An HTTP server on a thread of its own: it binds, serves one application, and stops within seconds."""
+
+import asyncio
+import os
+import socket
+import threading
+
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+from starlette.applications import Starlette
+
+from freshvec.errors import ServerError
+
+HEAD_SECONDS = 10.0  # from the connection, or the answer before, to the end of a request's headers
+_CLOSE_SECONDS = 5.0
+
+
+class HttpThread:
+    """Serves from `start`, which binds, until `stop`, which lets requests under way end within seconds."""
+
+    def __init__(self, address: str) -> None:
+        """`address` is host:port."""
+        self.host, _, port = address.rpartition(":")
+        self.port = int(port)
+        self._loop = asyncio.new_event_loop()
+        self._stopping = asyncio.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, app: Starlette) -> int:
+        """Bind, serve, and return the port. Raises ServerError when the address cannot be bound."""
+        host = self.host.strip("[]")
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            bound = socket.create_server((host, self.port), family=family, backlog=128)
+        except OSError as error:
+            raise ServerError(
+                "serve on",
+                f"{self.host}:{self.port}",
+                error.strerror or str(error),
+                "Write another port, or stop what uses this one (ss -ltnp shows it).",
+            ) from error
+        self.port = int(bound.getsockname()[1])
+        # The server closes what it is given: it is given a descriptor of its own.
+        config = _configured(os.dup(bound.fileno()))
+        bound.close()
+        self._thread = threading.Thread(target=self._run, args=(app, config), name="http", daemon=True)
+        self._thread.start()
+        return self.port
+
+    def stop(self) -> None:
+        """Accept nothing more, and end when the requests under way are answered."""
+        if self._thread is None:
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._stopping.set)
+        except RuntimeError:
+            return  # it has ended
+        self._thread.join(_CLOSE_SECONDS + 2)
+
+    def _run(self, app: Starlette, config: Config) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(serve(app, config, shutdown_trigger=self._stopping.wait))  # type: ignore[arg-type]
+
+
+def _configured(descriptor: int) -> Config:
+    config = Config()
+    config.bind = [f"fd://{descriptor}"]
+    config.errorlog = config.accesslog = None
+    config.include_server_header = False
+    config.graceful_timeout = _CLOSE_SECONDS
+    # It runs from the connection, or the answer before, until a request's headers are there: connections that
+    # say nothing, or little by little, are closed.
+    config.keep_alive_timeout = HEAD_SECONDS
+    return config
