@@ -61,7 +61,7 @@ def test_the_readme_from_top_to_bottom(reader: Reader) -> None:
         if block.language == "python":
             for query in later:
                 play[query.language](query)
-    assert "CREATE TABLE" in shown["freshvec plan"]
+    assert "to encode  3 rows" in shown["freshvec plan"]
     assert "fresh" in shown["freshvec status"]
     assert "every one fresh" in shown["freshvec verify"]
     assert NEAREST in next(out for line, out in shown.items() if line.startswith("freshvec search"))

@@ -42,7 +42,12 @@ class Models:
         """Its dispatcher; the batch size is configured, found before a restart, or a first guess."""
         if self._daemon.batch_tokens:
             return Dispatcher(loaded, BatchBudget(self._daemon.batch_tokens, fixed=True))
-        known = self.budgets.recall(name, loaded.device)
-        memory = gpu_memory(loaded.device)
-        guess = first_guess(memory.free if memory else None)
-        return Dispatcher(loaded, BatchBudget(known.size or guess, ceiling=known.ceiling))
+        ceiling = self.budgets.recall(name, loaded.device).ceiling
+        return Dispatcher(loaded, BatchBudget(self.first_batch_tokens(name, loaded.device), ceiling=ceiling))
+
+    def first_batch_tokens(self, name: str, device: str) -> int:
+        """Padded tokens of a first batch: configured, found before a restart, or a first guess."""
+        if self._daemon.batch_tokens:
+            return self._daemon.batch_tokens
+        memory = gpu_memory(device)
+        return self.budgets.recall(name, device).size or first_guess(memory.free if memory else None)

@@ -62,6 +62,7 @@ class Plan:
             "text": hashlib.sha256(bound.text.as_string(None).encode()).hexdigest(),
             "model": f"{bound.model.name} {bound.model.fingerprint.hex()}",
             "target": [*bound.target_name, bound.vector_type.as_string(None)],
+            "declared": bound.sync.model_dump(include={"columns", "expression", "where"}, mode="json"),
         }
         return json.dumps(declared)
 
@@ -103,9 +104,15 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
     )
     planned = Plan(bound, shape, shape, (), (), None, identity.difference("", ""))
     if not knows:
-        rights = _schema_rights(worker_role) + table.access(connection, bound, [], worker_role).ddl
+        access = table.access(connection, bound, [], worker_role)
         security = _text(connection, table.row_security(bound, existing))
-        return replace(planned, lacking=shape + security, access=_text(connection, rights))
+        return replace(
+            planned,
+            lacking=shape + security,
+            access=_text(connection, _schema_rights(worker_role) + access.ddl),
+            readers=_readers(access),
+            identity=now,
+        )
     _check_target_free(connection, bound)
     applied = _applied(connection, sync.name)
     if applied is not None:
@@ -120,7 +127,7 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
         planned,
         lacking=lacking,
         access=_text(connection, rights + access.ddl),
-        readers=tuple(role or "" for role in access.granted),
+        readers=_readers(access),
         difference=identity.difference(applied.identity if applied else "", now),
         identity=now,
     )
@@ -134,7 +141,7 @@ def _bind_as_it_is(connection: Connection, sync: Sync, model: Model, *, knows: b
     """
     bound = _bind(connection, sync, model, knows=knows)
     while True:
-        now = identity.read(connection, bound)[0] if knows else ""
+        now = identity.read_alone(connection, bound)
         again = _bind(connection, sync, model, knows=knows)
         if again == bound:
             return bound, now
@@ -203,6 +210,11 @@ def _all_exist(connection: Connection, bound: BoundSync) -> bool:
     }
     row = connection.execute(_SQL["all_exist"], given).fetchone()
     return bool(row and row[0])
+
+
+def _readers(access: table.Access) -> tuple[str, ...]:
+    """Who may read the target, as it is noted: "" stands for everybody."""
+    return tuple(role or "" for role in access.granted)
 
 
 def _schema_rights(worker_role: str | None) -> list[sql.Composed]:
