@@ -16,12 +16,13 @@ class Models:
 
     def __init__(self, settings: Settings) -> None:
         self.folder = settings.daemon.models_dir or default_models_dir()
+        self.catalogue_dirs = settings.daemon.catalogue_dirs
         self.budgets = BudgetMemory(self.folder)
         self._daemon = settings.daemon
 
     def card(self, name: str) -> ModelCard:
         """The card called `name`. Raises ModelError that lists what there is."""
-        return catalogue.find(name, self._daemon.catalogue_dirs)
+        return catalogue.find(name, self.catalogue_dirs)
 
     def artefact(self, name: str) -> Artefact:
         """Its exported files. Raises ModelError when there are none or its card has changed."""
