@@ -242,11 +242,15 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
     return settings
 
 
-def _read(path: Path | None, environ: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+def file_of(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The file that is read: the one that is named, here or by FRESHVEC_CONFIG, or the first that exists."""
     if path is None and environ.get(f"{_PREFIX}CONFIG"):
         path = Path(environ[f"{_PREFIX}CONFIG"])
-    if path is None:
-        path = next((Path(name) for name in SEARCHED if Path(name).exists()), None)
+    return path or next((Path(name) for name in SEARCHED if Path(name).exists()), None)
+
+
+def _read(path: Path | None, environ: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    path = file_of(path, environ)
     if path is None:
         raise ConfigError(
             SEARCHED[0],

@@ -1,4 +1,4 @@
-"""Commands for who begins, or is in trouble: init."""
+"""Commands for who begins, or is in trouble: init, doctor."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import SecretStr
 
-from freshvec.cli.app import ModelsDirOption, app, with_models_dir
+from freshvec.cli.app import ConfigOption, JsonOption, ModelsDirOption, app, with_models_dir
 from freshvec.config import Settings
 from freshvec.errors import ConfigError, FreshvecError
 
@@ -131,3 +131,28 @@ def _write(output: Path, written: str, *, force: bool) -> None:
     except OSError as error:
         remedy = "Name another place with --output."
         raise FreshvecError("write", str(output), error.strerror or str(error), remedy) from error
+
+
+@app.command(
+    epilog="Examples: freshvec doctor; freshvec doctor --strict --json. Exit codes: 0 no fault, 1 a fault; "
+    "with --strict also 1 for a warning. It writes nothing but the record of a few empty transactions."
+)
+def doctor(
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 for warnings, too.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Leave out what is in order.")] = False,
+    as_json: JsonOption = False,
+    config_path: ConfigOption = None,
+) -> None:
+    """Look for what is wrong: device, models, database, roles, triggers, load. Say why, and what mends it."""
+    from freshvec.cli import doctor_view
+    from freshvec.doctor.examine import examine
+    from freshvec.doctor.finding import Severity
+
+    findings = []
+    for finding in examine(config_path):
+        findings.append(finding)
+        if not as_json and not (quiet and finding.severity is Severity.OK):
+            typer.echo(doctor_view.text(finding))
+    typer.echo(doctor_view.as_json(findings) if as_json else f"\n{doctor_view.summary(findings)}")
+    if max(finding.severity for finding in findings) >= (Severity.WARNING if strict else Severity.FAULT):
+        raise typer.Exit(1)

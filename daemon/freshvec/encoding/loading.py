@@ -5,6 +5,7 @@ from freshvec.encoding.budget import BatchBudget, BudgetMemory, first_guess
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.encoding.machine import gpu_memory
+from freshvec.errors import ModelError
 from freshvec.models import catalogue
 from freshvec.models.artefact import Artefact, default_models_dir
 from freshvec.models.catalogue import ModelCard
@@ -27,6 +28,13 @@ class Models:
     def artefact(self, name: str) -> Artefact:
         """Its exported files. Raises ModelError when there are none or its card has changed."""
         return Artefact.open(self.folder, self.card(name))
+
+    def if_exported(self, name: str) -> Artefact | None:
+        """Its exported files, None where there are none that can be used, or no such model."""
+        try:
+            return self.artefact(name)
+        except ModelError:
+            return None
 
     def describe(self, name: str) -> Model:
         """What the database side needs to know of it, without loading its graph. Raises ModelError."""
