@@ -98,6 +98,15 @@ def test_what_is_fresh_is_not_encoded_again() -> None:
     assert (found.texts, found.again, found.tokens) == (300, 100, 100)
 
 
+def test_a_sample_is_of_all_of_a_large_table(url: str, docs: Connection, models_dir: Path) -> None:
+    text = "CASE WHEN n <= 10000 THEN repeat(' ', 80) ELSE 'with a text' || repeat('.', 70) END"
+    docs.execute(f"INSERT INTO docs SELECT n, {text} FROM generate_series(1, 20000) AS n".encode())
+    found = cost_of(settings_for(url, sync_of("docs")), models_dir)
+    assert found.rows == pytest.approx(20000, rel=0.1)
+    assert found.sampled < 1600
+    assert 1000 < found.texts < 19000, "rows of both halves are seen"
+
+
 def test_without_a_text_nothing_is_measured() -> None:
     found = cost.of_sample([Sampled(None)], Extent(1, 1, 8192, 1), LAYOUT, words, lambda texts: 1 / 0)
     assert (found.texts, found.tokens, found.rate, found.longest(0.5)) == (0, 0, None, 0)

@@ -14,6 +14,7 @@ from freshvec.errors import ConfigError, FreshvecError
 
 if TYPE_CHECKING:
     from freshvec.proposal.propose import Candidate, Proposal
+    from freshvec.proposal.survey import Survey
 
 _URL = "FRESHVEC_DATABASE_URL"
 _OUTPUT = Path("freshvec.toml")
@@ -49,14 +50,12 @@ def init(
 
     Reads some hundred rows of the largest tables, changes nothing in the database, and asks once.
     """
-    from freshvec.cli import init_view
     from freshvec.db import connect
     from freshvec.encoding.loading import Models
-    from freshvec.proposal import file
     from freshvec.proposal.propose import propose
     from freshvec.proposal.survey import survey
 
-    tables, names = tuple(table or ()), tuple(filter(None, (columns or "").replace(" ", "").split(",")))
+    tables, names = tuple(table or ()), tuple(name.strip() for name in (columns or "").split(",") if name)
     _check(output, tables, names, force=force, yes=yes)
     given = url if url is not None else os.environ.get(_URL, "")
     with connect(SecretStr(given), "init") as connection:
@@ -64,13 +63,31 @@ def init(
     models = Models(with_models_dir(Settings(), models_dir))
     proposal = propose(found, models, model, names, measure=measure)
     wanted = list(proposal.candidates) if tables else [proposal.candidates[0]]
+    _settle(found, proposal, wanted, output, url or "", models_dir, force=force, yes=yes)
+
+
+def _settle(
+    found: "Survey",
+    proposal: "Proposal",
+    wanted: "list[Candidate]",
+    output: Path,
+    url: str,
+    models_dir: Path | None,
+    *,
+    force: bool,
+    yes: bool,
+) -> None:
+    """Show what was found and is proposed, ask, write the file, and say what comes next."""
+    from freshvec.cli import init_view
+    from freshvec.proposal import file
+
     for line in (*init_view.found(found, proposal), *init_view.proposed(proposal, wanted)):
         typer.echo(line)
     if not yes:
         wanted = _ask(proposal, wanted, output)
-    written = file.text(proposal, wanted, found.server, url or "", models_dir)
+    written = file.text(proposal, wanted, found.server, url, models_dir)
     _write(output, written, force=force)
-    had_password = file.without_password(url or "")[1]
+    had_password = file.without_password(url)[1]
     typer.echo("")
     for line in init_view.next_steps(found, proposal, output, had_password=had_password):
         typer.echo(line)

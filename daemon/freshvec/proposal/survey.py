@@ -10,7 +10,7 @@ from freshvec.config import split_name
 from freshvec.db import Connection, queries, quoted, translated
 from freshvec.errors import DatabaseError, SchemaError
 from freshvec.proposal.columns import Column, judged
-from freshvec.source.extent import Extent, measure
+from freshvec.source.extent import MOST_TIMES, Extent, measure
 
 _SQL = queries("proposal/survey")
 _BIND = queries("source/bind")
@@ -138,7 +138,7 @@ def _sampled(connection: Connection, table: Table) -> Table:
             columns=sql.SQL(", ").join(cut.format(quoted(name), limit) for name, _ in names),
             table=quoted(table.schema, table.name),
             percent=sql.Literal(percent),
-            rows=sql.Literal(_ROWS),
+            rows=sql.Literal(MOST_TIMES * _ROWS),
         )
         rows = [tuple(texts) for (texts,) in connection.execute(query)]
         if len(rows) >= _TOO_FEW:

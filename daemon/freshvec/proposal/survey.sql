@@ -15,7 +15,7 @@ SELECT current_database(), current_user::text, current_setting('server_version')
 WITH candidate AS (
   SELECT c.oid, n.nspname, c.relname, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relowner
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-   WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+   WHERE c.relkind IN ('r', 'p')
      AND n.nspname NOT LIKE 'pg\_%%' AND n.nspname NOT IN ('information_schema', 'freshvec')
      AND (%(schema)s::text IS NULL OR n.nspname = %(schema)s)
      AND (%(table)s::text IS NULL OR c.relname = %(table)s)

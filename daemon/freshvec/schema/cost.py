@@ -12,7 +12,7 @@ from freshvec.encoding.rate import Rates
 from freshvec.errors import DatabaseError
 from freshvec.schema.plan import Plan
 from freshvec.source.bound import BoundSync
-from freshvec.source.extent import Extent, measure
+from freshvec.source.extent import MOST_TIMES, Extent, measure
 from freshvec.target import table
 from freshvec.target.size import of_row
 
@@ -161,7 +161,7 @@ def _look(connection: Connection, planned: Plan) -> tuple[Extent, list[Sampled]]
         extent = measure(connection, bound.source_oid, bound.source_name)
         has_target = _has_target(connection, planned)
         rows, percent = _sample(connection, bound, extent, has_target=has_target)
-    is_whole = len(rows) < SAMPLED and percent == 100.0
+    is_whole = len(rows) < MOST_TIMES * SAMPLED and percent == 100.0
     return (replace(extent, rows=len(rows)) if is_whole else extent), rows
 
 
@@ -184,7 +184,7 @@ def _sample(
     for percent in extent.percents(SAMPLED):
         parts = {
             "percent": sql.Literal(percent),
-            "rows": sql.Literal(SAMPLED),
+            "rows": sql.Literal(MOST_TIMES * SAMPLED),
             "characters": sql.Literal(CHARACTERS),
         }
         query = bound.compose(_SQL[name], **parts)

@@ -8,7 +8,9 @@ from freshvec.db import Session, queries, quoted
 
 _SQL = queries("source/extent")
 _COUNTED_PAGES = 400  # of a table that was never analysed, spread over it
-_MARGIN = 1.5  # so many times as many pages as should suffice
+MOST_TIMES = (
+    3  # as many rows as were wanted: what is cut off are the last pages, which may be of another kind
+)
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,13 @@ class Extent:
 
     def percents(self, rows: int) -> tuple[float, ...]:
         """Shares of the pages, for TABLESAMPLE SYSTEM, of which the first should hold so many rows; the next
-        is for when it does not, since pages are chosen by chance."""
-        if self.rows <= rows * _MARGIN:
+        is for when it does not, since pages are chosen by chance.
+
+        Take at most `MOST_TIMES` as many rows, and all of a smaller table.
+        """
+        if self.rows <= rows * MOST_TIMES:
             return (100.0,)
-        first = 100.0 * _MARGIN * rows / self.rows
+        first = 100.0 * rows / self.rows
         return first, min(100.0, 20 * first)
 
 
