@@ -124,6 +124,16 @@ def test_rows_are_counted_in_some_pages(url: str, docs: Connection, analysed: bo
     assert extent.bytes > 20000 * 400
 
 
+def test_rows_in_small_partitions_are_counted_in_some(url: str, application: Connection) -> None:
+    application.execute("CREATE TABLE docs (id int PRIMARY KEY, body text) PARTITION BY RANGE (id)")
+    for n in range(500):
+        values = f"FROM ({n * 10}) TO ({n * 10 + 10})"
+        application.execute(f"CREATE TABLE docs_{n} PARTITION OF docs FOR VALUES {values}".encode())
+    application.execute("INSERT INTO docs SELECT n, 'text' FROM generate_series(0, 4999) AS n")
+    (oid,) = application.execute("SELECT 'docs'::regclass::oid::bigint").fetchone() or (0,)
+    assert measure(application, oid, ("public", "docs")).rows == pytest.approx(5000, rel=0.12)
+
+
 def test_a_changed_text_is_encoded_again_where_it_differs(
     url: str, docs: Connection, models_dir: Path
 ) -> None:
@@ -161,7 +171,9 @@ def test_the_command(url: str, docs: Connection, models_dir: Path, tmp_path: Pat
         "INSERT INTO docs SELECT n, repeat('How to bake bread. ', n) FROM generate_series(1, 80) AS n"
     )
     path = write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC))
-    shown = freshvec("plan", "--config", str(path)).stdout
+    done = freshvec("plan", "--config", str(path))
+    shown = done.stdout
+    assert done.returncode == 0, done.stderr
     assert max(map(len, shown.splitlines())) <= 80
     assert "docs: not applied yet" in shown
     assert re.search(r"to encode  80 rows, about [\d,]+ tokens: \d+ (s|min) here", shown)

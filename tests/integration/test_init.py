@@ -132,6 +132,19 @@ def test_a_large_table_is_read_in_a_small_part(url: str, docs: Connection, model
     assert rows < 6000
 
 
+def test_many_small_partitions_are_a_large_table(url: str, docs: Connection) -> None:
+    docs.execute("INSERT INTO docs SELECT n, 'text' FROM generate_series(1, 50) AS n")
+    docs.execute("CREATE TABLE parts (id int PRIMARY KEY, body text) PARTITION BY RANGE (id)")
+    for n in range(20):
+        docs.execute(
+            f"CREATE TABLE parts_{n} PARTITION OF parts FOR VALUES FROM ({n * 9}) TO ({n * 9 + 9})".encode()
+        )
+    docs.execute("INSERT INTO parts SELECT n, 'text' FROM generate_series(0, 179) AS n")
+    docs.execute("SELECT pg_stat_force_next_flush()")
+    docs.execute("SELECT 1")
+    assert [table.name for table in look(url).tables] == ["parts", "docs"]
+
+
 def test_a_table_that_is_named_is_looked_at_alone(url: str, shop: Connection, models_dir: Path) -> None:
     shop.execute(
         'CREATE SCHEMA "Shop"; CREATE TABLE "Shop"."Order ""lines""" (id int PRIMARY KEY, body text)'

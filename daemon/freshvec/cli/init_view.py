@@ -11,6 +11,7 @@ from freshvec.proposal.propose import Candidate, Proposal
 from freshvec.proposal.survey import Survey
 
 _WIDTH = 78
+_NAMED = 4  # tables without prose
 
 
 def found(survey: Survey, proposal: Proposal) -> Iterator[str]:
@@ -23,7 +24,9 @@ def found(survey: Survey, proposal: Proposal) -> Iterator[str]:
         yield from _candidate(number, candidate)
     without = [table for table in survey.tables if not table.trouble and table not in _taken(proposal)]
     if without:
-        yield from _wrapped(f"No prose in {', '.join(table.full_name for table in without)}.", "")
+        names = ", ".join(table.full_name for table in without[:_NAMED])
+        more = f" and {len(without) - _NAMED} more" if len(without) > _NAMED else ""
+        yield from _wrapped(f"No prose in {names}{more}.", "")
     for table in survey.tables:
         if table.trouble:
             yield from _wrapped(f"{table.full_name} cannot be kept: {table.trouble}. {table.remedy}", "")

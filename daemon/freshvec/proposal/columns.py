@@ -15,7 +15,7 @@ _CODE = re.compile(
 _HEADING = re.compile(
     r"(^|_)(title|name|subject|headline|heading|summary|question|caption|label)$", re.IGNORECASE
 )
-_SHORT = 12  # characters on average, below which a text says little
+_SHORT = 20  # characters on average, below which a text says little
 _PROSE = 40  # characters on average from which a text is prose
 
 

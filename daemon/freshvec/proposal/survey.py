@@ -137,7 +137,7 @@ def _sampled(connection: Connection, table: Table) -> Table:
         query = sql.SQL(_SQL["sample"]).format(
             columns=sql.SQL(", ").join(cut.format(quoted(name), limit) for name, _ in names),
             table=quoted(table.schema, table.name),
-            percent=sql.Literal(percent),
+            share=extent.share(percent),
             rows=sql.Literal(MOST_TIMES * _ROWS),
         )
         rows = [tuple(texts) for (texts,) in connection.execute(query)]

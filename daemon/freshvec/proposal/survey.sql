@@ -42,7 +42,7 @@ SELECT c.oid::bigint, c.nspname::text, c.relname::text, c.relkind = 'p',
    )
    -- what was never analysed is guessed at by its statistics: to measure a file waits for its table's lock
    SELECT sum(CASE WHEN m.relkind <> 'r' THEN 0 WHEN m.relpages > 0 THEN m.relpages
-                   ELSE coalesce(pg_stat_get_live_tuples(m.oid), 0) / 20 END) AS pages
+                   ELSE coalesce(pg_stat_get_live_tuples(m.oid), 0) / 20.0 END) AS pages
      FROM family JOIN pg_class m ON m.oid = family.oid) AS f
  ORDER BY f.pages DESC, c.nspname, c.relname LIMIT %(most)s
 
@@ -59,4 +59,4 @@ SELECT a.attname::text FROM pg_attribute a
    AND a.attname IN ('id', 'uuid', 'key') ORDER BY a.attname = 'id' DESC LIMIT 1
 
 -- sample: some rows' texts, the columns as an array, each cut
-SELECT ARRAY[{columns}] FROM {table} TABLESAMPLE SYSTEM ({percent}) REPEATABLE (0) LIMIT {rows}
+SELECT ARRAY[{columns}] FROM {table} TABLESAMPLE {share} LIMIT {rows}

@@ -183,7 +183,7 @@ def _sample(
     percent = 100.0
     for percent in extent.percents(SAMPLED):
         parts = {
-            "percent": sql.Literal(percent),
+            "share": extent.share(percent),
             "rows": sql.Literal(MOST_TIMES * SAMPLED),
             "characters": sql.Literal(CHARACTERS),
         }

@@ -8,9 +8,8 @@ from freshvec.db import Session, queries, quoted
 
 _SQL = queries("source/extent")
 _COUNTED_PAGES = 400  # of a table that was never analysed, spread over it
-MOST_TIMES = (
-    3  # as many rows as were wanted: what is cut off are the last pages, which may be of another kind
-)
+# So many times as many rows are taken as are wanted: to cut off more would leave out the table's last pages.
+MOST_TIMES = 3
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,17 @@ class Extent:
         first = 100.0 * rows / self.rows
         return first, min(100.0, 20 * first)
 
+    def share(self, percent: float) -> sql.Composable:
+        """What TABLESAMPLE is to take of it."""
+        return _share(percent, self.tables)
+
+
+def _share(percent: float, tables: int) -> sql.Composable:
+    """TABLESAMPLE's argument: the same pages each time, except where there are partitions. By one seed all of
+    those that are small would be taken, or none."""
+    again = "" if tables > 1 else " REPEATABLE (0)"
+    return sql.SQL("SYSTEM ({})" + again).format(sql.Literal(percent))
+
 
 def measure(connection: Session, oid: int, name: tuple[str, str]) -> Extent:
     """The extent of a table: by the statistics where there are any, else by counting in some of its pages."""
@@ -41,7 +51,7 @@ def measure(connection: Session, oid: int, name: tuple[str, str]) -> Extent:
     pages, size, tables, estimate = row
     if estimate is None:
         percent = min(100.0, 100.0 * _COUNTED_PAGES / max(pages, 1))
-        query = sql.SQL(_SQL["count"]).format(table=quoted(*name), percent=sql.Literal(percent))
+        query = sql.SQL(_SQL["count"]).format(table=quoted(*name), share=_share(percent, tables))
         counted = connection.execute(query).fetchone()
         estimate = (counted[0] if counted else 0) * 100 / percent
     return Extent(round(estimate), pages, size, tables)

@@ -14,4 +14,4 @@ SELECT coalesce(sum(pages), 0)::bigint, coalesce(sum(pg_total_relation_size(oid)
   FROM member
 
 -- count: rows in a share of the pages
-SELECT count(*) FROM {table} TABLESAMPLE SYSTEM ({percent}) REPEATABLE (0)
+SELECT count(*) FROM {table} TABLESAMPLE {share}
