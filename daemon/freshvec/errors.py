@@ -49,6 +49,19 @@ class SchemaError(FreshvecError):
     """The database's tables, types or migrations are not as a sync needs them."""
 
 
+class LockedError(FreshvecError):
+    """Somebody holds a lock that is needed; it was given up, so that nobody waits for it.
+
+    `vacuumed` are the tables that a vacuum holds.
+    """
+
+    def __init__(
+        self, table: str, problem: str, remedy: str, vacuumed: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        self.vacuumed = vacuumed
+        super().__init__("lock", table, problem, remedy, retryable=True)
+
+
 class ModelError(FreshvecError):
     """A model is unknown, not exported, damaged, or cannot be run."""
 

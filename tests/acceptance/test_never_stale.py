@@ -1,11 +1,9 @@
 """Never stale: hot rows, several writers, a daemon that is killed; at rest every vector is its text's."""
 
 import itertools
-import random
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +14,14 @@ from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.pipeline.ledger import Ledger, Portion
 from freshvec.records import Outcome
 from freshvec.target.upsert import TargetWriter
+from tests.acceptance.hammer import (
+    AT_REST,
+    hammers,
+    has_written,
+    last_fence,
+    owner,
+    stopped_outside_of_transactions,
+)
 from tests.support import (
     DOCS_SYNC,
     Connection,
@@ -34,81 +40,6 @@ from tests.support import (
 )
 
 ROWS = 200
-WORDS = ["amber", "basalt", "cedar", "dune", "ember", "fjord", "grove", "heath", "islet", "kelp", "mesa"]
-
-
-class Hammer:
-    """One application session that edits, reverts, empties, deletes, inserts and renumbers hot rows."""
-
-    def __init__(self, connection: Connection, seed: int, rows: int) -> None:
-        self._execute = connection.execute
-        self._connection = connection
-        self._choose = random.Random(seed)
-        self._rows = rows
-
-    def strike(self) -> None:
-        choose = self._choose
-        row, text = choose.randrange(self._rows), " ".join(choose.choices(WORDS, k=choose.randrange(1, 12)))
-        strikes = (self.edit, self.set_again, self.delete, self.insert, self.edit_twice, self.renumber)
-        (strike,) = choose.choices(strikes, weights=(65, 10, 7, 12, 3, 3))
-        strike(row, text)
-
-    def edit(self, row: int, text: str | None) -> None:
-        self._execute("UPDATE docs SET body = %s WHERE id = %s", (text, row))
-
-    def set_again(self, row: int, text: str) -> None:
-        self.edit(row, self._choose.choice([None, "", "the usual"]))
-
-    def delete(self, row: int, text: str) -> None:
-        self._execute("DELETE FROM docs WHERE id = %s", (row,))
-
-    def insert(self, row: int, text: str) -> None:
-        upsert = "INSERT INTO docs VALUES (%s, %s) ON CONFLICT (id) DO UPDATE SET body = excluded.body"
-        self._execute(upsert, (row, text))
-
-    def edit_twice(self, row: int, text: str) -> None:
-        with self._connection.transaction():
-            self.edit(row, text)
-            self.edit(row, "the usual")
-
-    def renumber(self, row: int, text: str) -> None:
-        with suppress(psycopg.errors.UniqueViolation):  # another row has that number just now
-            self._execute("UPDATE docs SET id = %s WHERE id = %s", (self._choose.randrange(self._rows), row))
-
-
-@contextmanager
-def hammers(url: str, rows: int) -> Iterator[None]:
-    """Four sessions that write all the while."""
-    over = threading.Event()
-
-    def write(seed: int) -> None:
-        with psycopg.connect(url, autocommit=True) as connection:
-            hammer = Hammer(connection, seed, rows)
-            while not over.is_set():
-                hammer.strike()
-
-    threads = [threading.Thread(target=write, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
-
-
-def last_fence(connection: Connection) -> int:
-    """The fence of the latest read that has been written."""
-    (fence,) = connection.execute("SELECT coalesce(max(fence), 0) FROM docs_embedding").fetchone() or (0,)
-    return int(fence)
-
-
-def has_written(connection: Connection, after: int) -> bool:
-    return last_fence(connection) > after + 10
-
-
-AT_REST = "SELECT backlog = 0 AND coverage = 1 AND backfill_done AND NOT rescan_waiting FROM freshvec.status"
 
 
 @pytest.mark.parametrize("version", ["18", "16"])
@@ -174,29 +105,6 @@ def test_a_worker_that_was_declared_dead_and_wakes_writes_nothing(
         assert epoch_of(connection) == epoch, "nobody has taken the sync over again"
         assert living.stop() == 0
         assert zombie.stop() == 0
-
-
-SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'freshvec%' AND state = '{}'"
-
-
-def stopped_outside_of_transactions(process: WorkerProcess, connection: Connection) -> bool:
-    """Stop it, unless it has begun a transaction: whose locks the server takes away only after 15 s."""
-
-    def sessions(state: str) -> int:
-        (number,) = connection.execute(SESSIONS.format(state).encode()).fetchone() or (0,)
-        return int(number)
-
-    process.process.send_signal(signal.SIGSTOP)
-    until("its statements have ended", lambda: sessions("active") == 0)
-    if sessions("idle in transaction") == 0:
-        return True
-    process.process.send_signal(signal.SIGCONT)
-    return False
-
-
-def owner(connection: Connection) -> tuple[int | None]:
-    (pid,) = connection.execute("SELECT owner_pid FROM freshvec.status").fetchone() or (None,)
-    return (pid,)
 
 
 def epoch_of(connection: Connection) -> int:

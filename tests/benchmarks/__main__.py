@@ -11,6 +11,7 @@ from tests.benchmarks import (
     encoding,
     footprint,
     freshness,
+    guests_locks,
     hot_rows,
     looks,
     many_syncs,
@@ -39,10 +40,12 @@ BENCHMARKS = {
     "commits": writers.slow_commits,
     "statements": statements.statements,
     "syncs": many_syncs.many_syncs,
+    "locks": guests_locks.locks,
     "queue": queue_rate.queue,
     "size": queue_size.queue_size,
     "verify": looks.verify,
     "status": looks.status,
+    "where": looks.where,
 }
 
 

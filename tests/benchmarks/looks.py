@@ -66,3 +66,19 @@ def status(report: Report, quick: bool) -> None:
                 connection.execute("SELECT * FROM freshvec.status").fetchall()
                 seconds.append(time.perf_counter() - began)
             report.at_most(f"status of {rows:,} rows, {backlog:,} queued", median(seconds) * 1000, 50, "ms")
+
+
+def where(report: Report, quick: bool) -> None:
+    """A condition that selects one row in a hundred: only those are kept in the target."""
+    rows = 5000 if quick else 1_000_000
+    with database() as (url, connection):
+        wanted = "is_wanted boolean GENERATED ALWAYS AS (id % 100 = 0) STORED"
+        connection.execute(f"ALTER TABLE docs ADD COLUMN {wanted}")
+        connection.execute(FILL, (rows,))
+        began = time.perf_counter()
+        backfill(settings_for(url, sync_of("docs", where="is_wanted")), WideNullEncoder())
+        seconds = time.perf_counter() - began
+        (kept,) = connection.execute("SELECT count(*) FROM docs_embedding").fetchone() or (0,)
+    report.add(f"backfill of the 1% of {rows:,} rows that a condition selects", seconds, "s")
+    report.at_most("rows in the target of a condition that selects 1%", kept / rows * 100, 1.1, "%")
+    report.at_least("the same, at the least", kept / rows * 100, 1.0, "%")

@@ -1,6 +1,5 @@
 """Plan, apply and remove."""
 
-import threading
 from typing import Any
 
 import psycopg
@@ -109,20 +108,6 @@ def test_remove_leaves_the_source_as_it_was(url: str, docs: Connection) -> None:
         assert remove(connection, "docs")
         assert not remove(connection, "docs")
     assert catalogue(docs) == before
-
-
-def test_apply_gives_way_to_an_open_transaction(url: str, docs: Connection) -> None:
-    with psycopg.connect(url) as busy:
-        busy.execute("INSERT INTO docs VALUES (1, 'open')")
-        applying = threading.Thread(target=has_applied, args=(url,))
-        applying.start()
-        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'ShareRowExclusiveLock'"
-        until("apply waits for the table", lambda: docs.execute(waiting).fetchone() == (1,))
-        docs.execute("SET statement_timeout = '30s'")
-        docs.execute("INSERT INTO docs VALUES (2, 'others go on')")
-        busy.commit()
-        applying.join(60)
-    assert not has_applied(url)
 
 
 def test_who_may_read_the_source_may_read_its_embeddings(url: str, docs: Connection) -> None:

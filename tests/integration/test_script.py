@@ -53,7 +53,7 @@ def noted(connection: Connection) -> dict[str, Any]:
         parts[part] = sorted(parts[part]) if part == "triggers" else len(parts[part])
     for part in ("target", "target_file", "queue", "queue_file", "view"):
         parts[part] = parts[part] is not None
-    for changing in ("id", "walk_started_at", "walk_fence"):
+    for changing in ("id", "walk_started_at", "walk_fence", "generation"):  # `apply` may take several steps
         known.pop(changing)
     known |= parts
     return known
@@ -101,12 +101,14 @@ def test_without_options_psql_does_the_same(url: str, docs: Connection) -> None:
 
 def test_another_definition_is_walked_by_the_next_generation(url: str, docs: Connection) -> None:
     applied(url, sync_of("docs"))
-    docs.execute("UPDATE freshvec.sync SET backfill_done = true")
+    (before,) = docs.execute(
+        "UPDATE freshvec.sync SET backfill_done = true RETURNING generation"
+    ).fetchone() or (0,)
     changed = sync_of("docs", where="id > 1")
     assert psql(url, planned(url, changed)[1], *ONE).returncode == 0
     assert planned(url, changed)[0].is_applied
     row = docs.execute("SELECT generation, backfill_done FROM freshvec.sync").fetchone()
-    assert row == (2, False)
+    assert row == (before + 1, False)
 
 
 def test_lost_triggers_are_mended_and_all_is_walked(url: str, docs: Connection) -> None:

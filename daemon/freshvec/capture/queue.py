@@ -16,8 +16,9 @@ _LIVE_ENTRIES = 4096  # looked at in one read: hot rows have many entries each
 
 def statements(bound: BoundSync) -> list[sql.Composed]:
     """The DDL of the sync's queue."""
-    index = quoted(f"queue_{bound.name}_live")
-    return [bound.compose(_SQL["create"]), bound.compose(_SQL["create_index"], index=index)]
+    index = f"queue_{bound.name}_live"
+    named = {"index": quoted(index), "index_name": sql.Literal(quoted("freshvec", index).as_string(None))}
+    return [bound.compose(_SQL["create"]), bound.compose(_SQL["create_index"], **named)]
 
 
 class QueueReader:

@@ -8,8 +8,13 @@ CREATE TABLE IF NOT EXISTS {queue} (
         autovacuum_vacuum_cost_delay = 0,
         autovacuum_vacuum_insert_threshold = -1)
 
--- create_index: lets a small change be found behind a million bulk ones
-CREATE INDEX IF NOT EXISTS {index} ON {queue} (seq) WHERE NOT bulk
+-- create_index: lets a small change be found behind a million bulk ones. IF NOT EXISTS would wait for all who
+-- append before it looks.
+DO $freshvec$ BEGIN
+  IF to_regclass({index_name}) IS NULL THEN
+    CREATE INDEX {index} ON {queue} (seq) WHERE NOT bulk;
+  END IF;
+END $freshvec$
 
 -- read_live: rows changed by small statements, each with its entries: one reading of a row answers all of
 -- them. The fence is drawn after the queue's snapshot, before any text is read.

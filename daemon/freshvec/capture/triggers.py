@@ -7,6 +7,7 @@ another partition shows statement triggers nothing. Postgres copies a row trigge
 every partition, those to come as well.
 """
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +15,24 @@ from psycopg import sql
 
 from freshvec.db import BELL_LOCK_CLASS, Connection, queries, quoted
 from freshvec.source.bound import BoundSync
+from freshvec.source.locks import Mode
 
 _SQL = queries("capture/triggers")
 # As pg_trigger has it.
 _ENABLE = {"O": "enable_origin", "R": "enable_replica", "A": "enable_always"}
+# The locks that Postgres takes for it.
+_MAKE: Mode = "SHARE ROW EXCLUSIVE"
+_DROP: Mode = "ACCESS EXCLUSIVE"
 _TOAST_CHUNK_IDS = 170000  # the version that can tell whether an out-of-line value kept its place
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """A trigger as it should be, or as it is. `enabled` is pg_trigger's: Origin, Replica or Always."""
+    """A trigger as it should be, or as it is.
+
+    `enabled` is pg_trigger's: Origin, Replica or Always. `version` is an argument of the trigger that tells
+    how it was made.
+    """
 
     relation_oid: int
     relation: tuple[str, str]
@@ -33,6 +42,10 @@ class Trigger:
     is_copy: bool = False  # made by Postgres for a partition
     version: str = ""
 
+    @property
+    def is_row(self) -> bool:
+        return self.name.endswith("_row")
+
 
 def wanted(bound: BoundSync) -> list[Trigger]:
     """Every trigger that the sync needs, partitions' copies included."""
@@ -41,7 +54,8 @@ def wanted(bound: BoundSync) -> list[Trigger]:
 
         def trigger(event: str, enabled: str, is_copy: bool = False, relation: Any = relation) -> None:
             name = f"freshvec_{bound.name}_{event}"
-            triggers.append(Trigger(relation.oid, relation.name, name, enabled, event, is_copy))
+            version = hashlib.sha256(_SQL[event].encode()).hexdigest()[:8]
+            triggers.append(Trigger(relation.oid, relation.name, name, enabled, event, is_copy, version))
 
         if bound.is_family:
             trigger("row", "A", is_copy=place > 0 and bound.relations[0].is_partitioned)
@@ -63,55 +77,82 @@ def installed(connection: Connection, name: str) -> list[Trigger]:
     ]
 
 
+@dataclass(frozen=True)
+class Change:
+    """DDL on one table, and the lock that it takes; if it is about a row trigger, of all partitions, too."""
+
+    oid: int
+    relation: tuple[str, str]
+    mode: Mode
+    is_of_rows: bool
+    statements: tuple[sql.Composed, ...]
+
+
 def function_statements(bound: BoundSync) -> list[sql.Composed]:
     """The DDL of the functions that triggers call."""
     parts = _parts(bound)
     return [bound.compose(_SQL[name], **parts) for name in ("function", "row_function", "revoke")]
 
 
-def statements(bound: BoundSync) -> list[sql.Composed]:
-    """The DDL of the functions and of every trigger."""
-    return function_statements(bound) + [
-        statement for trigger in wanted(bound) if not trigger.is_copy for statement in _create(bound, trigger)
-    ]
-
-
-def mending(connection: Connection, bound: BoundSync) -> list[sql.Composed]:
-    """The DDL that makes the triggers as they should be, where they are not."""
+def mending(connection: Connection, bound: BoundSync) -> list[Change]:
+    """What makes the triggers as they should be, where they are not."""
     there = {(trigger.relation_oid, trigger.name): trigger for trigger in installed(connection, bound.name)}
     ddl = []
     for trigger in wanted(bound):
         found = there.get((trigger.relation_oid, trigger.name))
-        if found is None and not trigger.is_copy:
-            ddl += _create(bound, trigger)
+        if (found is None or found.version != trigger.version) and not trigger.is_copy:
+            ddl.append((trigger, _create(bound, trigger)))
         elif found is not None and found.enabled != trigger.enabled:
-            ddl.append(_enable(trigger))
-    return ddl + strays(connection, bound)
+            ddl.append((trigger, [_enable(trigger)]))
+    return _grouped(ddl, _MAKE)
 
 
-def strays(connection: Connection, bound: BoundSync) -> list[sql.Composed]:
-    """The DDL that drops triggers on a table that is no longer the sync's, or of a kind that it needs no
-    more."""
+def strays(connection: Connection, bound: BoundSync) -> list[Change]:
+    """What drops triggers on a table that is no longer the sync's, or of a kind that it needs no more."""
     needed = {(trigger.relation_oid, trigger.name) for trigger in wanted(bound)}
-    return [
-        _drop(trigger)
+    found = [
+        trigger
         for trigger in installed(connection, bound.name)
         if (trigger.relation_oid, trigger.name) not in needed and not trigger.is_copy
     ]
+    return _grouped([(trigger, [_drop(trigger)]) for trigger in found], _DROP)
 
 
-def removal(connection: Connection, name: str) -> list[sql.Composed]:
-    """The DDL that takes the triggers and their functions away."""
+def removal(connection: Connection, name: str) -> list[Change]:
+    """What drops every trigger of the sync called `name`."""
+    found = [trigger for trigger in installed(connection, name) if not trigger.is_copy]
+    return _grouped([(trigger, [_drop(trigger)]) for trigger in found], _DROP)
+
+
+def functions_removal(name: str) -> sql.Composed:
+    """The DDL that takes the functions away, once no trigger calls them."""
     functions = {
         "capture": quoted("freshvec", f"capture_{name}"),
         "capture_row": quoted("freshvec", f"capture_row_{name}"),
     }
-    drops = [_drop(trigger) for trigger in installed(connection, name) if not trigger.is_copy]
-    return [*drops, sql.SQL(_SQL["drop_functions"]).format(**functions)]
+    return sql.SQL(_SQL["drop_functions"]).format(**functions)
+
+
+def _grouped(ddl: list[tuple[Trigger, list[sql.Composed]]], mode: Mode) -> list[Change]:
+    """One change per table."""
+    triggers: dict[tuple[int, tuple[str, str]], list[Trigger]] = {}
+    statements: dict[tuple[int, tuple[str, str]], list[sql.Composed]] = {}
+    for trigger, made in ddl:
+        place = trigger.relation_oid, trigger.relation
+        triggers.setdefault(place, []).append(trigger)
+        statements.setdefault(place, []).extend(made)
+    return [
+        Change(*place, mode, any(trigger.is_row for trigger in triggers[place]), tuple(made))
+        for place, made in statements.items()
+    ]
 
 
 def _create(bound: BoundSync, trigger: Trigger) -> list[sql.Composed]:
-    names = {"trigger": quoted(trigger.name), "relation": quoted(*trigger.relation)}
+    names: dict[str, sql.Composable] = {
+        "trigger": quoted(trigger.name),
+        "relation": quoted(*trigger.relation),
+        "version": sql.Literal(trigger.version),
+    }
     made = bound.compose(_SQL[trigger.event], **names)
     return [made] if trigger.enabled == "O" else [made, _enable(trigger)]
 

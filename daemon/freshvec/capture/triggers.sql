@@ -115,23 +115,23 @@ queue IS NOT NULL
 
 -- insert: capture INSERT and COPY
 CREATE OR REPLACE TRIGGER {trigger} AFTER INSERT ON {relation}
-REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION {capture}()
+REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION {capture}({version})
 
 -- update: capture UPDATE
 CREATE OR REPLACE TRIGGER {trigger} AFTER UPDATE ON {relation}
-REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION {capture}()
+REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION {capture}({version})
 
 -- delete: capture DELETE
 CREATE OR REPLACE TRIGGER {trigger} AFTER DELETE ON {relation}
-REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION {capture}()
+REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION {capture}({version})
 
 -- truncate: capture TRUNCATE
 CREATE OR REPLACE TRIGGER {trigger} AFTER TRUNCATE ON {relation}
-FOR EACH STATEMENT EXECUTE FUNCTION {capture}()
+FOR EACH STATEMENT EXECUTE FUNCTION {capture}({version})
 
 -- row: capture every change of a row
 CREATE OR REPLACE TRIGGER {trigger} AFTER INSERT OR UPDATE OR DELETE ON {relation}
-FOR EACH ROW EXECUTE FUNCTION {capture_row}()
+FOR EACH ROW EXECUTE FUNCTION {capture_row}({version})
 
 -- enable_origin: fire in ordinary sessions
 ALTER TABLE {relation} ENABLE TRIGGER {trigger}
@@ -142,11 +142,10 @@ ALTER TABLE {relation} ENABLE REPLICA TRIGGER {trigger}
 -- enable_always: fire in every session
 ALTER TABLE {relation} ENABLE ALWAYS TRIGGER {trigger}
 
--- installed: a sync's triggers, wherever they are, whether each is a partition's copy, and when it last
--- changed
+-- installed: a sync's triggers, wherever they are, whether each is a partition's copy, and its argument
 SELECT t.tgrelid::bigint, t.tgname::text, t.tgenabled::text,
        rn.nspname::text, c.relname::text, t.tgparentid <> 0,
-       t.xmin::text
+       split_part(encode(t.tgargs, 'escape'), '\000', 1)
   FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
   JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace rn ON rn.oid = c.relnamespace
  WHERE n.nspname = 'freshvec' AND p.proname = ANY (ARRAY['capture_' || %(name)s, 'capture_row_' || %(name)s])

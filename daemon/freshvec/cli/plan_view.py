@@ -37,14 +37,13 @@ def locks(planned: Plan) -> str:
     """Which locks on the application's tables are taken, and for how long."""
     bound = planned.bound
     source = ".".join(bound.source_name)
-    is_locked = any(re.search(r"\bTRIGGER\b.*\bON\b", text, re.DOTALL) for text in planned.lacking)
-    if not is_locked:
+    if not (planned.triggers or planned.strays):
         return f"none on {source}"
     others = len(bound.relations) - 1
     below = f" and {others} tables below it" if others else ""
     return (
         f"SHARE ROW EXCLUSIVE on {source}{below}, for some milliseconds: writers wait that long, readers do "
-        "not; where somebody holds it, attempts of at most a second, with pauses"
+        "not; where somebody is in the way, short attempts with pauses"
     )
 
 

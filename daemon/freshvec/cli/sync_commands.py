@@ -1,6 +1,7 @@
 """Commands that make a sync's objects in the database, and remove them: plan, apply, remove."""
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
     from freshvec.encoding.loading import Models
     from freshvec.schema.cost import Cost
     from freshvec.schema.plan import Plan
+
+_PATIENCE_SECONDS = 10.0  # with whoever is altering a table that is only looked at
+WaitOption = Annotated[
+    float, typer.Option("--wait", help="Seconds to try, while somebody holds a lock that is needed.")
+]
 
 
 @app.command(
@@ -38,16 +44,17 @@ def plan(
     from freshvec.encoding.loading import Models
     from freshvec.schema import migrations, script
     from freshvec.schema.plan import plan as plan_sync
+    from freshvec.source.locks import patiently
 
     settings = load_settings(config_path)
     models = Models(settings)
     role = settings.database.worker_role
     with connect(settings.database.url, "plan") as connection:
         pending = migrations.pending(connection)
-        plans = [
-            plan_sync(connection, declared, models.describe(declared.model), role)
-            for declared in settings.find(sync)
-        ]
+        plans = []
+        for declared in settings.find(sync):
+            planning = partial(plan_sync, connection, declared, models.describe(declared.model), role)
+            plans.append(patiently(connection, planning, _PATIENCE_SECONDS))
         if as_sql:
             typer.echo(script.of_plans(connection, pending, plans))
             return
@@ -81,7 +88,7 @@ def _costs(
 
 
 @app.command()
-def apply(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
+def apply(sync: SyncArgument = None, wait: WaitOption = 60.0, config_path: ConfigOption = None) -> None:
     """Make the declared syncs' queue, triggers, target and view. Running it again changes nothing."""
     from freshvec.db import connect
     from freshvec.encoding.loading import Models
@@ -95,7 +102,8 @@ def apply(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
             typer.echo(f"migrated: {name}")
         for declared in settings.find(sync):
             model = models.describe(declared.model)
-            bound, changed = apply_sync(connection, declared, model, settings.database.worker_role)
+            role = settings.database.worker_role
+            bound, changed = apply_sync(connection, declared, model, role, wait)
             state = "applied" if changed else "nothing to do"
             typer.echo(f"{declared.name}: {state} (target {'.'.join(bound.target_name)})")
 
@@ -104,6 +112,7 @@ def apply(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
 def remove(
     sync: Annotated[str, typer.Argument(help="The sync's name.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    wait: WaitOption = 60.0,
     config_path: ConfigOption = None,
 ) -> None:
     """Remove everything of a sync, its embeddings included; the source table stays as it was."""
@@ -114,5 +123,5 @@ def remove(
     if not yes and not typer.confirm(f"Drop the triggers, the queue and all embeddings of sync {sync!r}?"):
         raise typer.Exit(1)
     with connect(settings.database.url, "remove") as connection:
-        removed = remove_sync(connection, sync)
+        removed = remove_sync(connection, sync, wait)
     typer.echo(f"{sync}: removed" if removed else f"{sync}: the database knows no such sync")

@@ -1,57 +1,122 @@
 """Apply and remove: make a sync's objects in the database as planned, bind it to its table, and take it all
 away."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import psycopg
+from loguru import logger
 from psycopg import sql
 
-from freshvec.backoff import Backoff
 from freshvec.capture import triggers
 from freshvec.capture.queue import ORPHANS
 from freshvec.config import Sync
 from freshvec.db import LOCK_CLASS, WRITE_LOCK_CLASS, Connection, queries, quoted, translated
-from freshvec.errors import DatabaseError, FreshvecError
+from freshvec.errors import DatabaseError, FreshvecError, LockedError
 from freshvec.records import Model
 from freshvec.schema import identity, migrations
-from freshvec.schema.plan import Plan, is_complete, plan
-from freshvec.source.bound import BoundSync
+from freshvec.schema.plan import Plan, has_all, plan, texts
+from freshvec.source.bound import BoundSync, view_of
+from freshvec.source.locks import (
+    ATTEMPT_SECONDS,
+    attempt,
+    held,
+    patiently,
+    take,
+    wait_at_most,
+    with_partitions,
+)
 from freshvec.target import table
 
 _SQL = queries("schema/apply")
-_LOCK_ATTEMPTS = 10
+PATIENCE_SECONDS = 60.0
+_TOGETHER = 100  # tables whose triggers are changed in one transaction, so that nobody waits for long
+_OWN_SECONDS = 0.25  # to wait for a writing transaction of ours, which holds up nobody else
 
 
 def apply(
-    connection: Connection, sync: Sync, model: Model, worker_role: str | None = None
+    connection: Connection,
+    sync: Sync,
+    model: Model,
+    worker_role: str | None = None,
+    patience: float = PATIENCE_SECONDS,
 ) -> tuple[BoundSync, bool]:
-    """Make the sync's objects and grants as declared; returns it, and whether anything had to be changed."""
-    with translated("apply", f"sync {sync.name!r}"), migrations.exclusive(connection):
-        changes = False
-        backoff = Backoff(first=0.1, cap=2.0)
-        while True:
-            try:
-                planned = plan(connection, sync, model, worker_role)
-                changes = changes or not planned.is_applied
-                return carry_out(connection, planned), changes
-            except DatabaseError as error:
-                # Whoever waits for a table's lock holds up all who come after: give way and try again.
-                if not error.retryable or backoff.attempts >= _LOCK_ATTEMPTS:
-                    raise
-                connection.execute(_SQL["pause"], {"seconds": backoff.next_delay()})
+    """Make the sync's objects and grants as declared; returns it, and whether anything had to be changed.
+
+    Raises LockedError where somebody is in the way of it for longer than `patience`; what was made by then
+    stays, and another attempt makes the rest.
+    """
+    changes = False
+
+    def act() -> BoundSync:
+        nonlocal changes
+        with migrations.exclusive(connection):  # between attempts others have their turn
+            planned = plan(connection, sync, model, worker_role)
+            changes = changes or not planned.is_applied
+            bound = carry_out(connection, planned)
+            _change(connection, triggers.strays(connection, bound))
+            return bound
+
+    with translated("apply", f"sync {sync.name!r}"):
+        return patiently(connection, act, patience), changes
 
 
 def carry_out(connection: Connection, planned: Plan, *, trouble: str | None = None) -> BoundSync:
-    """One transaction: what is lacking, the grants, and the new binding. Raises DatabaseError."""
+    """What is lacking, the grants, and the new binding, by one attempt at each lock that is needed.
+
+    Each of the application's tables has a transaction of its own. Raises LockedError and DatabaseError; then
+    the next plan does the rest.
+    """
+    with translated("apply", f"sync {planned.bound.name!r}"):
+        if planned.triggers and (planned.objects or planned.access or planned.is_redefined):
+            # Triggers need queue and functions. No identity is noted yet: if this ends here, whoever goes on
+            # walks everything.
+            _define(connection, planned, trouble, is_complete=False)
+            planned = replace(planned, objects=(), access=())
+        _change(connection, planned.triggers)
+        try:
+            _change(connection, planned.strays)
+        except LockedError as error:  # they note too much, which is no reason to stand still
+            logger.info("sync {}: triggers it needs no more stay for now; {}", planned.bound.name, error)
+        return _define(connection, planned, trouble, is_complete=True)
+
+
+def _change(connection: Connection, changes: Sequence[triggers.Change]) -> None:
+    """Make or drop triggers, in a transaction per table. Raises LockedError.
+
+    What is about one of a partitioned table's partitions, whose locks are held anyway, is done along with it.
+    """
+    waiting = sorted(changes, key=lambda change: not change.is_of_rows)
+    while waiting:
+        first = waiting[0]
+        tables = with_partitions(connection, first.oid) if first.is_of_rows else [first.relation]
+        among = set(tables)
+        along = [change for change in waiting[1:] if change.relation in among]
+        together = [first, *along][:_TOGETHER]
+        with held(connection, tables, first.mode):
+            ddl = [statement for change in together for statement in texts(change.statements)]
+            connection.execute(sql.SQL(";\n".join(ddl)))
+        waiting = [change for change in waiting if change not in together]
+
+
+def _define(connection: Connection, planned: Plan, trouble: str | None, *, is_complete: bool) -> BoundSync:
+    """Objects, grants and definition in one transaction: none of them counts as applied without the
+    others."""
     bound = planned.bound
-    with translated("apply", f"sync {bound.name!r}"), connection.transaction():
-        connection.execute(_SQL["give_way_soon"])
+    made_anew = (bound.view_name, bound.target_name) if planned.objects else ()
+    if planned.renews_view:
+        made_anew = (*made_anew, ("freshvec", f"queue_{bound.name}"))
+    with attempt(connection, made_anew or (bound.target_name,), "ACCESS EXCLUSIVE"):
+        wait_at_most(connection, _OWN_SECONDS)
         connection.execute(_SQL["lock"], {"class": WRITE_LOCK_CLASS, "name": bound.name})
-        for statement in (*planned.lacking, *planned.access):
+        wait_at_most(connection, ATTEMPT_SECONDS)
+        take(connection, made_anew, "ACCESS EXCLUSIVE")
+        for statement in (*planned.objects, *planned.access):
             connection.execute(sql.SQL(statement))
         if planned.access:
             _check_grants(connection, bound)
-        return _define(connection, planned, trouble)
+        return _note(connection, planned, trouble, is_complete=is_complete)
 
 
 def _check_grants(connection: Connection, bound: BoundSync) -> None:
@@ -63,13 +128,16 @@ def _check_grants(connection: Connection, bound: BoundSync) -> None:
         raise psycopg.errors.InsufficientPrivilege(f"must be owner of table {bound.target_name[1]}")
 
 
-def _define(connection: Connection, planned: Plan, trouble: str | None) -> BoundSync:
-    """Note the binding. The definition counts as applied only together with everything it says."""
-    bound, difference = planned.bound, planned.difference
+def _note(connection: Connection, planned: Plan, trouble: str | None, *, is_complete: bool) -> BoundSync:
+    """Note the binding, and what is to be walked for it. Without its triggers it has no identity yet."""
+    bound, difference = planned.bound, planned.difference if is_complete else identity.SAME
     now, _ = identity.read(connection, bound)
-    if planned.lacking and not is_complete(connection, bound):  # later changes are seen at the next look
+    if is_complete and planned.lacking and not has_all(connection, bound):  # later changes: at the next look
         problem = "its table or what was made for it changed while this was under way"
         raise DatabaseError("apply", f"sync {bound.name!r}", problem, "Try it again.", retryable=True)
+    noted = identity.noted(planned.identity, now, has_made=bool(planned.lacking)) if is_complete else ""
+    is_walked = planned.is_redefined or difference.whole
+    is_walked = is_walked or not _queue_members(connection, bound, difference.added)
     given = {
         "name": bound.name,
         "source_schema": bound.source_name[0],
@@ -81,30 +149,29 @@ def _define(connection: Connection, planned: Plan, trouble: str | None) -> Bound
         "fingerprint": bound.model.fingerprint,
         "definition": planned.definition,
         "shape": planned.shape_hash,
-        "identity": identity.noted(planned.identity, now, has_made=bool(planned.lacking)),
+        "identity": noted,
         "granted": list(planned.readers),
         "trouble": trouble,
-        "walk": planned.is_redefined or difference.whole or not _queue_members(connection, planned),
+        "walk": is_walked,
         "is_new_binding": planned.is_redefined or difference.is_binding,
     }
     if planned.applied is None:
         connection.execute(_SQL["insert_sync"], given)
     if planned.is_redefined or difference.whole:
         connection.execute(bound.compose(_SQL["raise_fence"]))
-    if difference.has_lost_members and not given["walk"]:
+    if difference.has_lost_members and not is_walked:
         ask_for_walk(connection, bound.name, ORPHANS)
     row = connection.execute(_SQL["define_sync"], given).fetchone()
     assert row is not None
     return replace(bound, id=row[0], generation=row[1])
 
 
-def _queue_members(connection: Connection, planned: Plan) -> bool:
+def _queue_members(connection: Connection, bound: BoundSync, added: Sequence[int]) -> bool:
     """Queue the rows of partitions or children that came; False where the queue has no room for them.
 
     A walk of the others would find nothing, so it is left to members that are too large for the queue.
     """
-    bound = planned.bound
-    for oid in planned.difference.added:
+    for oid in added:
         row = connection.execute(_SQL["member"], {"oid": oid}).fetchone()
         if row is None:
             continue
@@ -122,29 +189,43 @@ def ask_for_walk(connection: Connection, name: str, reason: str) -> None:
     connection.execute(_SQL["ask_for_walk"], {"name": name, "reason": reason})
 
 
-def remove(connection: Connection, name: str) -> bool:
+def remove(connection: Connection, name: str, patience: float = PATIENCE_SECONDS) -> bool:
     """Take everything of a sync away; the source stays as it was. False when it was not applied.
 
-    Raises FreshvecError while a worker owns the sync: it would make everything again.
+    Raises FreshvecError while a worker owns the sync: it would make everything again. Raises LockedError
+    where somebody is in the way for longer than `patience`; another attempt takes the rest away.
     """
-    with translated("remove", f"sync {name!r}"), migrations.exclusive(connection):
+
+    def act() -> bool:
+        with migrations.exclusive(connection):  # between attempts others have their turn
+            row = connection.execute(_SQL["find_target"], {"name": name}).fetchone()
+            if row is None:
+                return False
+            _change(connection, triggers.removal(connection, name))
+            _forget(connection, name, (row[0], row[1]))
+            return True
+
+    with translated("remove", f"sync {name!r}"):
         if not migrations.is_bootstrapped(connection):
             return False
-        row = connection.execute(_SQL["find_target"], {"name": name}).fetchone()
-        if row is None:
-            return False
-        with connection.transaction():
-            _refuse_while_owned(connection, name)
-            for statement in triggers.removal(connection, name):
-                connection.execute(statement, ())
-            connection.execute(table.removal(name, (row[0], row[1])), ())
-            connection.execute(_SQL["forget"], {"name": name})
-    return True
+        with _owned(connection, name):
+            return patiently(connection, act, patience)
 
 
-def _refuse_while_owned(connection: Connection, name: str) -> None:
+def _forget(connection: Connection, name: str, target: tuple[str, str]) -> None:
+    """Take away what the triggers needed, and the sync."""
+    objects = [view_of(target), target, ("freshvec", f"queue_{name}")]
+    with held(connection, objects, "ACCESS EXCLUSIVE"):
+        connection.execute(triggers.functions_removal(name), ())
+        connection.execute(table.removal(name, target), ())
+        connection.execute(_SQL["forget"], {"name": name})
+
+
+@contextmanager
+def _owned(connection: Connection, name: str) -> Iterator[None]:
+    """No worker owns the sync, and none will until the end. Raises FreshvecError where one does."""
     lock = {"class": LOCK_CLASS, "name": name}
-    row = connection.execute(_SQL["own_for_now"], lock).fetchone()
+    row = connection.execute(_SQL["own"], lock).fetchone()
     if not (row and row[0]):
         pid, application = connection.execute(_SQL["owner"], lock).fetchone() or ("unknown", "unknown")
         raise FreshvecError(
@@ -153,6 +234,11 @@ def _refuse_while_owned(connection: Connection, name: str) -> None:
             f"a running worker keeps it (backend {pid}, {application}) and would make everything again",
             "Take the sync out of that worker's file and reload or stop it; then remove the sync.",
         )
+    try:
+        yield
+    finally:
+        if not connection.broken:
+            connection.execute(_SQL["disown"], lock)
 
 
 def applied_names(connection: Connection) -> list[str]:

@@ -1,9 +1,3 @@
--- give_way_soon: whoever waits for a table's lock holds up all who come after
-SET LOCAL lock_timeout = '1s'
-
--- pause: before the next attempt
-SELECT pg_sleep(%(seconds)s)
-
 -- lock: no writing transaction of an older generation is under way any more, and none begins
 SELECT pg_advisory_xact_lock(%(class)s, hashtext(%(name)s))
 
@@ -12,6 +6,7 @@ INSERT INTO freshvec.sync (name, source_schema, source_table, source_oid, target
                            model, fingerprint, definition, shape)
 VALUES (%(name)s, %(source_schema)s, %(source_table)s, %(source_oid)s, %(target_schema)s, %(target_table)s,
         %(model)s, %(fingerprint)s, '', '')
+    ON CONFLICT (name) DO NOTHING
 
 -- define_sync: note what is applied; what is defined otherwise, or may have changed unseen, is walked from
 -- the beginning
@@ -64,8 +59,11 @@ DELETE FROM freshvec.sync WHERE name = %(name)s
 -- ask_for_walk: have the owner compare the whole table
 SELECT freshvec.ask_for_walk(%(name)s, %(reason)s)
 
--- own_for_now: nobody owns the sync, and nobody will until this transaction ends
-SELECT pg_try_advisory_xact_lock(%(class)s, hashtext(%(name)s))
+-- own: nobody owns the sync, and nobody will until it is disowned
+SELECT pg_try_advisory_lock(%(class)s, hashtext(%(name)s))
+
+-- disown: a worker may own it
+SELECT pg_advisory_unlock(%(class)s, hashtext(%(name)s))
 
 -- owner: who owns a sync: its backend and what it calls itself
 SELECT l.pid, a.application_name FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)

@@ -36,6 +36,9 @@ class Difference:
         return self.whole or bool(self.added) or self.has_lost_members
 
 
+SAME = Difference(whole=False, added=(), has_lost_members=False, access=False)
+
+
 def read(connection: Connection, bound: BoundSync) -> tuple[str, int | None]:
     """The identity, and the sync's generation, None while it is not applied."""
     row = connection.execute(_WITH_GENERATION, names(bound)).fetchone()
@@ -91,7 +94,8 @@ def noted(planned: str, now: str, *, has_made: bool) -> str:
 
 
 def is_same(one: str, other: str) -> bool:
-    return bool(json.loads(one) == json.loads(other))
+    """Whether two identities, of which either may not be noted yet, are one."""
+    return one == other or bool(one and other and json.loads(one) == json.loads(other))
 
 
 def difference(before: str, now: str) -> Difference:

@@ -6,7 +6,7 @@ WITH RECURSIVE source AS (
 ), family AS (
   SELECT oid FROM source
   UNION
-  SELECT inhrelid FROM pg_inherits JOIN family ON inhparent = family.oid
+  SELECT inhrelid FROM pg_inherits JOIN family ON inhparent = family.oid AND NOT inhdetachpending
 )
 SELECT json_build_object(
   'source', (SELECT oid::bigint FROM source),

@@ -66,6 +66,8 @@ def pending(connection: Connection, folder: Path | None = None) -> list[Path]:
 
 def migrate(connection: Connection, folder: Path | None = None) -> list[str]:
     """Apply what is pending; returns the names. `connection` holds an advisory lock meanwhile."""
+    if not pending(connection, folder):
+        return []  # without waiting for who may be applying
     with translated("migrate", "the freshvec schema"), exclusive(connection):
         waiting = pending(connection, folder)
         if waiting:

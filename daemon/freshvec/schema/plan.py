@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from psycopg import sql
 
 from freshvec.capture import queue, triggers
+from freshvec.capture.triggers import Change
 from freshvec.config import Sync
 from freshvec.db import Connection, queries, quoted
 from freshvec.errors import SchemaError
@@ -16,6 +17,7 @@ from freshvec.schema import identity, migrations
 from freshvec.schema.identity import Difference
 from freshvec.source.bind import bind
 from freshvec.source.bound import BoundSync
+from freshvec.source.locks import ATTEMPT_SECONDS
 from freshvec.target import table
 
 _SQL = queries("schema/plan")
@@ -38,14 +40,17 @@ class Applied:
 class Plan:
     """What a sync needs in the database.
 
-    `shape` are all its objects, `lacking` what must be run to have them, `access` what is still to be granted
-    or revoked, `readers` who then may read the target. `applied` is None while the database does not know the
-    sync.
+    `shape` is the DDL of all its objects but the triggers. `objects` is what must be run to have them, with
+    no lock of the source that holds up anybody; `triggers` and `strays` are what must be made and dropped on
+    tables of the application's. `access` is what is still to be granted or revoked, `readers` who then may
+    read the target. `applied` is None while the database does not know the sync.
     """
 
     bound: BoundSync
     shape: tuple[str, ...]
-    lacking: tuple[str, ...]
+    objects: tuple[str, ...]
+    triggers: tuple[Change, ...]
+    strays: tuple[Change, ...]
     access: tuple[str, ...]
     readers: tuple[str, ...]
     applied: Applied | None
@@ -71,6 +76,12 @@ class Plan:
         return hashlib.sha256("\n".join(self.shape).encode()).hexdigest()
 
     @property
+    def lacking(self) -> tuple[str, ...]:
+        """All the DDL that is to be run, but for `access`."""
+        changes = (*self.triggers, *self.strays)
+        return self.objects + tuple(ddl for change in changes for ddl in texts(change.statements))
+
+    @property
     def is_redefined(self) -> bool:
         """Whether another text, model, key, table or target is declared than was applied."""
         return self.applied is None or self.applied.definition != self.definition
@@ -79,11 +90,17 @@ class Plan:
     def needs_objects(self) -> bool:
         """Whether queue, target or functions are to be made: without them nothing can run. Triggers alone may
         wait."""
-        return self.shape[0] in self.lacking  # all of the shape is run, or only what mends the triggers
+        return self.shape[0] in self.objects  # all of the shape is run, or none of it
+
+    @property
+    def renews_view(self) -> bool:
+        """Whether the view is dropped, and target and queue made otherwise."""
+        return any(statement.startswith("DROP VIEW") for statement in self.objects)
 
     def without_ddl(self) -> "Plan":
         """The same binding, with nothing made, mended or granted. Who was given the target stays noted."""
-        return replace(self, lacking=(), access=(), readers=self.applied.granted if self.applied else ())
+        readers = self.applied.granted if self.applied else ()
+        return replace(self, objects=(), triggers=(), strays=(), access=(), readers=readers)
 
     @property
     def is_applied(self) -> bool:
@@ -94,22 +111,22 @@ class Plan:
 def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | None = None) -> Plan:
     """The sync bound to the database, its DDL, and what of it is lacking. Changes nothing.
 
-    Raises SchemaError or DatabaseError for whatever would keep it from being applied.
+    Raises SchemaError or DatabaseError for whatever would keep it from being applied, and LockedError.
     """
     knows = not migrations.pending(connection)
     bound, now = _bind_as_it_is(connection, sync, model, knows=knows)
     existing = table.check_existing(connection, bound)
-    shape = _text(
-        connection, [*queue.statements(bound), *table.statements(bound), *triggers.statements(bound)]
-    )
-    planned = Plan(bound, shape, shape, (), (), None, identity.difference("", ""))
+    statements = [*queue.statements(bound), *table.statements(bound), *triggers.function_statements(bound)]
+    shape = texts(statements, connection)
+    mending, strays = tuple(triggers.mending(connection, bound)), tuple(triggers.strays(connection, bound))
+    planned = Plan(bound, shape, shape, mending, strays, (), (), None, identity.difference("", ""))
     if not knows:
         access = table.access(connection, bound, [], worker_role)
-        security = _text(connection, table.row_security(bound, existing))
+        security = texts(table.row_security(bound, existing), connection)
         return replace(
             planned,
-            lacking=shape + security,
-            access=_text(connection, _schema_rights(worker_role) + access.ddl),
+            objects=shape + security,
+            access=texts(_schema_rights(worker_role) + access.ddl, connection),
             readers=_readers(access),
             identity=now,
         )
@@ -118,15 +135,14 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
     if applied is not None:
         bound = replace(bound, id=applied.id, generation=applied.generation)
     planned = replace(planned, bound=bound, applied=applied)
-    lacking = _lacking(connection, planned, existing)
+    objects = _objects(connection, planned, existing)
     given = list(applied.granted) if applied else []
-    is_renewed = planned.shape[0] in lacking  # all of it is made
-    access = table.access(connection, bound, given, worker_role, is_renewed=is_renewed)
+    planned = replace(planned, objects=objects)
+    access = table.access(connection, bound, given, worker_role, is_renewed=planned.renews_view)
     rights = [] if _has_schema_rights(connection, worker_role) else _schema_rights(worker_role)
     return replace(
         planned,
-        lacking=lacking,
-        access=_text(connection, rights + access.ddl),
+        access=texts(rights + access.ddl, connection),
         readers=_readers(access),
         difference=identity.difference(applied.identity if applied else "", now),
         identity=now,
@@ -151,7 +167,7 @@ def _bind_as_it_is(connection: Connection, sync: Sync, model: Model, *, knows: b
 def _bind(connection: Connection, sync: Sync, model: Model, *, knows: bool) -> BoundSync:
     """The sync bound to its table. A table that was renamed is named."""
     try:
-        return bind(connection, sync, model)
+        return bind(connection, sync, model, ATTEMPT_SECONDS)
     except SchemaError as error:
         row = connection.execute(_SQL["renamed"], {"name": sync.name}).fetchone() if knows else None
         if row is None or "no such table" not in error.problem:
@@ -161,35 +177,32 @@ def _bind(connection: Connection, sync: Sync, model: Model, *, knows: bool) -> B
         raise SchemaError(error.operation, error.subject, problem, remedy) from error
 
 
-def _lacking(connection: Connection, planned: Plan, existing: table.Existing | None) -> tuple[str, ...]:
-    """The DDL to be run: all of it where an object is missing or made otherwise, else what mends the
-    triggers."""
+def _objects(connection: Connection, planned: Plan, existing: table.Existing | None) -> tuple[str, ...]:
+    """The DDL of the objects, triggers apart: all of it where one is missing or made otherwise."""
     bound, applied = planned.bound, planned.applied
     found_queue = table.describe(connection, ("freshvec", f"queue_{bound.name}"))
     ddl: list[sql.Composed] = []
     if existing is not None:
         ddl += table.following(connection, bound, existing, found_queue.oid if found_queue else None)
     is_shaped = applied is not None and applied.shape == planned.shape_hash and _all_exist(connection, bound)
-    lacking = _text(connection, ddl)
+    objects = texts(ddl, connection)
     if ddl or not is_shaped:
-        lacking += planned.shape + _text(connection, triggers.strays(connection, bound))
+        objects += planned.shape
     else:
-        lacking += _text(connection, _mending(connection, bound))
+        objects += texts(table.mending(connection, bound), connection)
     if existing is None or ddl or existing.has_row_security != bound.has_row_security:
-        lacking += _text(connection, table.row_security(bound, existing))
-    return lacking
+        objects += texts(table.row_security(bound, existing), connection)
+    return objects
 
 
-def _mending(connection: Connection, bound: BoundSync) -> list[sql.Composed]:
-    return triggers.mending(connection, bound) + table.mending(connection, bound)
-
-
-def is_complete(connection: Connection, bound: BoundSync) -> bool:
+def has_all(connection: Connection, bound: BoundSync) -> bool:
     """Whether all that the sync needs is there, and its triggers are as they should be."""
-    return _all_exist(connection, bound) and not _mending(connection, bound)
+    mending = [*triggers.mending(connection, bound), *table.mending(connection, bound)]
+    return _all_exist(connection, bound) and not mending
 
 
-def _text(connection: Connection, statements: list[Any]) -> tuple[str, ...]:
+def texts(statements: Sequence[sql.Composable], connection: Connection | None = None) -> tuple[str, ...]:
+    """Composed statements as what is sent."""
     return tuple(statement.as_string(connection).replace("%%", "%") for statement in statements)
 
 

@@ -1,1 +1,1 @@
-"""The application's table: resolved, and read."""
+"""The application's table: resolved, read, and locked no longer than it bears."""

@@ -9,13 +9,17 @@ from freshvec.records import Model
 from freshvec.source.bound import BoundSync, Relation
 from freshvec.source.expression import dependence
 from freshvec.source.key import KeyColumn
+from freshvec.source.locks import attempt
 
 _SQL = queries("source/bind")
 _TARGET_COLUMNS = {"embedding", "content_hash", "fingerprint", "fence", "encode_error", "embedded_at"}
 
 
-def bind(connection: Connection, sync: Sync, model: Model) -> BoundSync:
-    """Resolve a sync against the database. Raises SchemaError or DatabaseError naming what to change."""
+def bind(connection: Connection, sync: Sync, model: Model, wait: float = 10.0) -> BoundSync:
+    """Resolve a sync against the database. A table that is altered meanwhile is waited for, so many seconds.
+
+    Raises SchemaError or DatabaseError naming what to change, and LockedError.
+    """
     with translated("inspect", f"table {sync.table}"):
         encoding, version = connection.execute(_SQL["server"]).fetchone() or ("", 0)
         if encoding == "SQL_ASCII":
@@ -43,7 +47,8 @@ def bind(connection: Connection, sync: Sync, model: Model) -> BoundSync:
             encoding=encoding,
             server_version=version,
         )
-    with translated(f"read the text of sync {sync.name!r} from", sync.table):
+    reading = translated(f"read the text of sync {sync.name!r} from", sync.table)
+    with reading, attempt(connection, [name], "ACCESS SHARE", wait):
         names = {number: column for column, number in columns}
         depends = dependence(connection, sync, oid, bound.text, quoted(*name), names)
         # Only now: planning a query evaluates what is constant in it, by functions that may be another's.

@@ -49,11 +49,12 @@ SELECT t.oid::regtype::text, o.rolname::text FROM pg_type t JOIN pg_roles o ON o
  WHERE t.oid = ANY (%(types)s::oid[]) AND NOT o.rolsuper
    AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
 
--- relations: the table and every partition or child: oid, schema, name, kind
+-- relations: the table and every partition or child: oid, schema, name, kind. One that is being detached
+-- concurrently is seen by no new query, and cannot be altered.
 WITH RECURSIVE family AS (
   SELECT %(oid)s::oid AS oid
   UNION
-  SELECT inhrelid FROM pg_inherits JOIN family ON inhparent = family.oid
+  SELECT inhrelid FROM pg_inherits JOIN family ON inhparent = family.oid AND NOT inhdetachpending
 )
 SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text
   FROM family JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -11,7 +11,7 @@ from freshvec.capture.bell import Bell, Listener
 from freshvec.config import Settings, Sync
 from freshvec.db import Connection, translated
 from freshvec.encoding.dispatch import Dispatcher
-from freshvec.errors import FreshvecError
+from freshvec.errors import FreshvecError, LockedError
 from freshvec.pipeline.pipeline import Pipeline
 from freshvec.pipeline.progress import Progress
 from freshvec.pipeline.resources import Resources
@@ -19,6 +19,7 @@ from freshvec.records import Model
 from freshvec.schema import identity, migrations
 from freshvec.schema.apply import ask_for_walk
 from freshvec.schema.plan import plan
+from freshvec.source.locks import FIRST_PAUSE
 from freshvec.worker import ownership
 from freshvec.worker.binding import bind, redefined
 
@@ -64,8 +65,9 @@ class Keeper:
         self._owned = False
         self.stands_by = False  # another worker owns the sync
         self._backoff = Backoff()
+        self._lock_pauses = Backoff(first=FIRST_PAUSE, cap=2.0)
         self._due = 0.0
-        self._logged_at = 0.0
+        self._logged, self._logged_at = "", 0.0
         self._running_since = 0.0
 
     @property
@@ -266,15 +268,19 @@ class Keeper:
     def _failed(self, error: Exception, connection: Connection) -> None:
         """Log it, though not the same error over and over, and set the time of the next attempt."""
         message = str(error) if isinstance(error, FreshvecError) else f"{type(error).__name__}: {error}"
-        delay = self._backoff.next_delay()
+        is_locked = isinstance(error, LockedError)
+        delay = (self._lock_pauses if is_locked else self._backoff).next_delay()
         self._due = time.monotonic() + delay
-        if message == self.last_error and time.monotonic() - self._logged_at < _REPEAT_SECONDS:
-            return
-        logger.opt(exception=None if isinstance(error, FreshvecError) else error).error(
-            "sync {}: {} (next attempt in {:.1f} s)", self.sync.name, message, delay
-        )
-        self.last_error, self._logged_at = message, time.monotonic()
-        self._show_trouble(connection, message)
+        kind = LockedError.__name__ if is_locked else message  # who is in the way may change each time
+        is_said = kind == self._logged and time.monotonic() - self._logged_at < _REPEAT_SECONDS
+        if not is_said:
+            logger.opt(exception=None if isinstance(error, FreshvecError) else error).error(
+                "sync {}: {} (next attempt in {:.1f} s)", self.sync.name, message, delay
+            )
+            self._logged, self._logged_at = kind, time.monotonic()
+        if not is_said or message != self.last_error:
+            self.last_error = message
+            self._show_trouble(connection, message)
 
     def _show_trouble(self, connection: Connection, message: str) -> None:
         """Let `status` say it, where there is a place to say it."""
@@ -287,6 +293,8 @@ class Keeper:
     def _settle(self) -> None:
         """After a while without a failure the trouble counts as over; said once."""
         if self.last_error and time.monotonic() - self._running_since > RECOVERED_SECONDS:
-            logger.info("sync {}: recovered after {} attempts", self.sync.name, self._backoff.attempts)
-            self.last_error = None
+            attempts = self._backoff.attempts + self._lock_pauses.attempts
+            logger.info("sync {}: recovered after {} attempts", self.sync.name, attempts)
+            self.last_error, self._logged = None, ""
             self._backoff.reset()
+            self._lock_pauses.reset()
