@@ -25,6 +25,7 @@ from freshvec.faults import describe, nearest
 
 SEARCHED = ("freshvec.toml", "/etc/freshvec/freshvec.toml")
 _PREFIX = "FRESHVEC_"
+_ADVICE = "docs/configuration.md has every key; `freshvec init --output FILE` writes a sound file to compare."
 
 
 def _device(value: str) -> str:
@@ -225,7 +226,11 @@ class Settings(_Frozen):
         if name is None:
             if not self.sync:
                 raise ConfigError(
-                    "freshvec.toml", ["[[sync]]: none is declared; add one with name, table, columns"]
+                    "freshvec.toml",
+                    [
+                        "[[sync]]: none is declared; add one with name, table, columns and model; "
+                        "`freshvec init` proposes some"
+                    ],
                 )
             return self.sync
         found = tuple(sync for sync in self.sync if sync.name == name)
@@ -251,26 +256,34 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
             for fault in describe(detail, _siblings(detail)).split("\n")
         ]
     if faults:
-        raise ConfigError(origin, faults)
+        raise ConfigError(origin, faults, _ADVICE)
     logs.hide_url(settings.database.url.get_secret_value())
     return settings
 
 
-def _read(path: Path | None, environ: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+def file_of(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The file that is read: the one that is named, here or by FRESHVEC_CONFIG, or the first that exists."""
     if path is None and environ.get(f"{_PREFIX}CONFIG"):
         path = Path(environ[f"{_PREFIX}CONFIG"])
-    if path is None:
-        path = next((Path(name) for name in SEARCHED if Path(name).exists()), None)
+    return path or next((Path(name) for name in SEARCHED if Path(name).exists()), None)
+
+
+def _read(path: Path | None, environ: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    path = file_of(path, environ)
     if path is None:
         raise ConfigError(
-            SEARCHED[0], [f"there is none here nor at {SEARCHED[1]}; write one, or name it with --config"]
+            SEARCHED[0],
+            [
+                f"there is none here nor at {SEARCHED[1]}; `freshvec init` looks at your database and writes "
+                "one; name another with --config"
+            ],
         )
     try:
         return str(path), tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(str(path), [f"it cannot be read: {error.strerror}"]) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), [f"it is not valid TOML: {error}"]) from error
+        raise ConfigError(str(path), [f"it is not valid TOML: {error}"], _ADVICE) from error
 
 
 def _overlay(document: dict[str, Any], environ: Mapping[str, str]) -> list[str]:

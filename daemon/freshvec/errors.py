@@ -32,12 +32,13 @@ class ConfigError(FreshvecError):
 
     exit_code = 2
 
-    def __init__(self, origin: str, faults: Sequence[str]) -> None:
+    def __init__(self, origin: str, faults: Sequence[str], remedy: str = "") -> None:
         self.faults = tuple(faults)
-        super().__init__("use the configuration", origin, "; ".join(self.faults))
+        super().__init__("use the configuration", origin, "; ".join(self.faults), remedy)
 
     def __str__(self) -> str:
-        return "\n  - ".join((f"cannot {self.operation} {self.subject}:", *self.faults))
+        lines = "\n  - ".join((f"cannot {self.operation} {self.subject}:", *self.faults))
+        return f"{lines}\n  {self.remedy}" if self.remedy else lines
 
 
 class DatabaseError(FreshvecError):

@@ -5,6 +5,30 @@ from collections.abc import Iterable
 
 from pydantic_core import ErrorDetails
 
+# What pydantic calls a value of the wrong shape, and what is wanted in its place.
+_SHAPES = {
+    "tuple_type": "a list",
+    "model_type": "a table of settings",
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "path_type": "a path",
+}
+_EXAMPLES = {
+    "string_type": '"…", in quotes',
+    "bool_type": "true",
+    "int_type": "1, without quotes",
+    "int_parsing": "1",
+    "int_from_float": "1",
+    "float_type": "1.0, without quotes",
+    "float_parsing": "1.0",
+    "path_type": '"/…", in quotes',
+}
+
 
 def describe(detail: ErrorDetails, siblings: Iterable[str]) -> str:
     """One fault that pydantic found; `siblings` are the keys that are possible at its place."""
@@ -23,7 +47,31 @@ def describe(detail: ErrorDetails, siblings: Iterable[str]) -> str:
     if kind == "value_error":
         return f"{key}: {context['error']}" if key else str(context["error"])
     shown = "***" if key.startswith("database") else repr(given)
+    if kind in _SHAPES:
+        return f"{key}: {_shaped(str(detail['loc'][-1]), kind, given)}"
     return f"{key}: {detail['msg'].lower()}, but it says {shown}"
+
+
+def _shaped(key: str, kind: str, given: object) -> str:
+    """What to write where a value has another shape than its key wants."""
+    wanted = _SHAPES[kind]
+    if key == "sync":
+        return "each sync is a table of its own; write [[sync]], in double brackets, before its keys"
+    if kind == "model_type" and key.isdecimal():
+        return "a sync is a table; write [[sync]], in double brackets, and its keys below"
+    if kind == "model_type":
+        inline = 'target = { type = "halfvec" }' if key == "target" else f"[{key}] on a line of its own"
+        return f"it is a table of settings, not {_kind(given)}; write {inline}"
+    if kind == "tuple_type":
+        return f'it is a list, not {_kind(given)}; write {key} = ["…"]'
+    return f"it is {wanted}, not {_kind(given)}; write {key} = {_EXAMPLES[kind]}"
+
+
+def _kind(given: object) -> str:
+    """What a value of a TOML file is called, and the value where that shows more."""
+    kinds = ((bool, "true or false"), (str, "a text"), (int, "a number"), (float, "a number"))
+    named = next((name for kind, name in kinds if isinstance(given, kind)), "")
+    return named or ("a list" if isinstance(given, list) else "a table of settings")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

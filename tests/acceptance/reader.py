@@ -14,6 +14,7 @@ no network here, no root to spare and no time to export:
 
 import json
 import os
+import pty
 import re
 import shlex
 import shutil
@@ -127,6 +128,8 @@ class Reader:
             check_usage(words[1:])
             shown = json.loads(self.run(f"freshvec models {words[2]} --json"))
             assert shown[0]["exported"], "it is exported already"
+        elif words[:2] == ["freshvec", "init"]:
+            return self.answer(line)
         elif words[:2] == ["freshvec", "run"]:
             self._start(line)
         else:
@@ -141,6 +144,19 @@ class Reader:
         done = subprocess.run(
             command, cwd=self.folder, env=self.env, input="y\n", capture_output=True, text=True, check=False
         )
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def answer(self, line: str) -> str:
+        """The line, run on a terminal, where its question is answered with Enter."""
+        ours, theirs = pty.openpty()
+        os.write(ours, b"\n")
+        command = ["bash", "-c", self.here(line)]
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.env, stdin=theirs, capture_output=True, text=True, check=False
+        )
+        os.close(ours)
+        os.close(theirs)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         return done.stdout
 

@@ -12,7 +12,7 @@ def test_the_whole_day_of_a_user(url: str, docs: Connection, models_dir: Path, t
     unapplied = freshvec("status", "--check", *config)
     assert unapplied.returncode == 3
     assert "docs: declared, but never applied" in unapplied.stderr
-    assert "CREATE TABLE" in freshvec("plan", *config).stdout
+    assert "CREATE TABLE" in freshvec("plan", "--sql", *config).stdout
     assert "applied" in freshvec("apply", *config).stdout
     assert "nothing to do" in freshvec("apply", *config).stdout
     assert freshvec("verify", *config).returncode == 3

@@ -61,7 +61,8 @@ def test_the_readme_from_top_to_bottom(reader: Reader) -> None:
         if block.language == "python":
             for query in later:
                 play[query.language](query)
-    assert "CREATE TABLE" in shown["freshvec plan"]
+    assert "public.articles (title, body)" in shown["freshvec init"]
+    assert "to encode  3 rows" in shown["freshvec plan"]
     assert "fresh" in shown["freshvec status"]
     assert "every one fresh" in shown["freshvec verify"]
     assert f'freshvec_rows{{sync="articles"}} {len(ARTICLES)}' in next(

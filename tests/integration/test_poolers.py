@@ -127,6 +127,15 @@ def test_a_pool_that_shares_sessions_is_refused(pooled: Pooler, settings: dict[s
         assert "database.url" in error.remedy
 
 
+def test_the_doctor_names_the_pool(pooled: Pooler, models_dir: Path, tmp_path: Path) -> None:
+    path = write_config(
+        tmp_path / "freshvec.toml", config_toml(pooled(pool_mode="transaction"), models_dir, DOCS_SYNC)
+    )
+    done = freshvec("doctor", "--quiet", "--config", str(path))
+    assert done.returncode == 1
+    assert "FAULT     database: the pooler at" in done.stdout
+
+
 def test_a_busy_pool_is_refused_as_well(docs: Connection, pooled: Pooler) -> None:
     """Other clients take sessions between any two transactions of ours."""
     url = pooled(pool_mode="transaction", default_pool_size=4)

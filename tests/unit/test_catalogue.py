@@ -93,3 +93,16 @@ def test_an_unknown_model_lists_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(OWN.format(name="mine"))
     with pytest.raises(ModelError, match=r"'nothing'.*Known are: .*all-MiniLM-L6-v2.*mine.*catalogue_dirs"):
         catalogue.find("nothing", [tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("all-minilm-l6-v2", "all-MiniLM-L6-v2"),
+        ("sentence-transformers/all-MiniLM-L6-v2", "all-MiniLM-L6-v2"),
+        ("bge-m4", "bge-m3"),
+    ],
+)
+def test_the_model_that_was_probably_meant_is_named(name: str, meant: str) -> None:
+    with pytest.raises(ModelError, match=rf"Did you mean {meant}\? `freshvec models` lists all"):
+        catalogue.find(name)

@@ -189,6 +189,20 @@ def test_five_faults_at_once_each_with_key_problem_and_remedy(tmp_path: Path) ->
         ('[[sync]]\nname="a"\ntable="t"\nmodel="m"\nexpression="x; y"', "must not contain ';'"),
         ("[databse]\n", "databse: there is no such key; did you mean database?"),
         ("[database\n", "not valid TOML"),
+        ('[sync]\nname="a"', "sync: each sync is a table of its own; write [[sync]], in double brackets"),
+        ('sync = ["articles"]', "sync[0]: a sync is a table; write [[sync]]"),
+        ('database = "postgresql://localhost/shop"', "database: it is a table of settings, not a text"),
+        (
+            '[[sync]]\nname="a"\ntable="t"\nmodel="m"\ncolumns="body"',
+            'sync[0].columns: it is a list, not a text; write columns = ["…"]',
+        ),
+        (
+            '[[sync]]\nname="a"\ntable="t"\nmodel="m"\ncolumns=["x"]\ntarget="t"',
+            'sync[0].target: it is a table of settings, not a text; write target = { type = "halfvec" }',
+        ),
+        ("[[sync]]\nname=1\n", 'sync[0].name: it is a text, not a number; write name = "…", in quotes'),
+        ('[daemon]\nthreads="all"', "daemon.threads: it is a whole number, not a text; write threads = 1"),
+        ("[daemon]\nsweep_seconds=[1]", "daemon.sweep_seconds: it is a number, not a list; write"),
     ],
 )
 def test_a_fault(tmp_path: Path, text: str, message: str) -> None:
@@ -243,8 +257,23 @@ def test_an_unknown_variable_is_named(tmp_path: Path) -> None:
 
 def test_no_file_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="--config"):
+    with pytest.raises(ConfigError, match=r"`freshvec init` .* --config"):
         config.load(None, {})
+
+
+@pytest.mark.parametrize("text", ["[databse]\n", "[database\n"])
+def test_a_faulty_file_says_where_every_key_stands_and_what_writes_a_sound_one(
+    tmp_path: Path, text: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+    assert "docs/configuration.md" in str(caught.value).splitlines()[-1]
+    assert "`freshvec init --output FILE`" in str(caught.value)
+
+
+def test_no_sync_points_to_init(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="`freshvec init` proposes"):
+        load(tmp_path, "[daemon]\n").find(None)
 
 
 @pytest.mark.parametrize(

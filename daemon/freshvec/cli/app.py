@@ -17,7 +17,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     add_completion=False,
     help="Keeps an embedding for every row of a Postgres table fresh, with a model on your own machine.",
-    epilog="Start with [bold]freshvec demo[/bold]. "
+    epilog="Start with [bold]freshvec demo[/bold], on your own tables with [bold]freshvec init[/bold]. "
     "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not fresh.",
 )
 console = Console(highlight=False)

@@ -65,7 +65,7 @@ def run(console: Console, rows: int | None, models_dir: Path | None) -> None:
     console.print(
         f"\nDone in {time.monotonic() - started:.0f} s; the database and its files are gone again. "
         "Now your own table:\n"
-        "  1. write freshvec.toml (the README has one to copy)\n"
+        "  1. freshvec init     [dim]# looks at your database, writes freshvec.toml[/]\n"
         f"  2. freshvec export {MODEL}\n"
         "  3. freshvec plan     [dim]# what would be created; changes nothing[/]\n"
         "  4. freshvec run      [dim]# backfill, then fresh for good[/]"

@@ -10,7 +10,13 @@ from loguru import logger
 from freshvec import logs
 
 # Imported for their commands; this order is that of `freshvec --help`.
-from freshvec.cli import look_commands, model_commands, run_commands, sync_commands  # noqa: F401
+from freshvec.cli import (  # noqa: F401
+    look_commands,
+    model_commands,
+    run_commands,
+    setup_commands,
+    sync_commands,
+)
 from freshvec.cli.app import app
 from freshvec.errors import ConfigError, FreshvecError
 

@@ -1,11 +1,18 @@
 """Commands that make a sync's objects in the database, and remove them: plan, apply, remove."""
 
+import json
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from freshvec.cli.app import ConfigOption, SyncArgument, app, load_settings
+from freshvec.cli.app import ConfigOption, JsonOption, SyncArgument, app, load_settings
+
+if TYPE_CHECKING:
+    from freshvec.db import Connection
+    from freshvec.encoding.loading import Models
+    from freshvec.schema.cost import Cost
+    from freshvec.schema.plan import Plan
 
 _PATIENCE_SECONDS = 10.0  # with whoever is altering a table that is only looked at
 WaitOption = Annotated[
@@ -13,32 +20,71 @@ WaitOption = Annotated[
 ]
 
 
-@app.command()
-def plan(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
-    """Print the exact DDL that `apply` would run. Changes nothing."""
+@app.command(
+    epilog="Examples: freshvec plan; freshvec plan articles --sql | psql -1 -v ON_ERROR_STOP=1 shop; "
+    "freshvec plan --json"
+)
+def plan(
+    sync: SyncArgument = None,
+    as_sql: Annotated[
+        bool, typer.Option("--sql", help="Print SQL alone, which psql runs in place of `freshvec apply`.")
+    ] = False,
+    as_json: JsonOption = False,
+    measure: Annotated[
+        bool, typer.Option(help="Load the model for a second, to tell how long encoding takes here.")
+    ] = True,
+    config_path: ConfigOption = None,
+) -> None:
+    """Show what `apply` and the backfill would do: what differs, how many rows are encoded, what it costs.
+
+    Changes nothing.
+    """
+    from freshvec.cli import plan_view
     from freshvec.db import connect
     from freshvec.encoding.loading import Models
-    from freshvec.schema import migrations
+    from freshvec.schema import migrations, script
     from freshvec.schema.plan import plan as plan_sync
     from freshvec.source.locks import patiently
 
     settings = load_settings(config_path)
     models = Models(settings)
+    role = settings.database.worker_role
     with connect(settings.database.url, "plan") as connection:
-        for path in migrations.pending(connection):
-            typer.echo(f"-- migration {path.name}\n{path.read_text().rstrip()}\n")
+        pending = migrations.pending(connection)
+        plans = []
         for declared in settings.find(sync):
-            model = models.describe(declared.model)
-            planning = partial(plan_sync, connection, declared, model, settings.database.worker_role)
-            planned = patiently(connection, planning, _PATIENCE_SECONDS)
-            ddl = (*planned.lacking, *planned.access)
-            state = (
-                "already applied, nothing would change"
-                if planned.is_applied and not ddl
-                else "not applied yet"
-            )
-            typer.echo(f"-- sync {declared.name}: {state}")
-            typer.echo("\n".join(f"{statement};" for statement in ddl or planned.shape) + "\n")
+            planning = partial(plan_sync, connection, declared, models.describe(declared.model), role)
+            plans.append(patiently(connection, planning, _PATIENCE_SECONDS))
+        if as_sql:
+            typer.echo(script.of_plans(connection, pending, plans))
+            return
+        costs = _costs(connection, models, plans, measure=measure)
+    if as_json:
+        shown = [plan_view.as_json(planned, cost) for planned, cost in zip(plans, costs, strict=True)]
+        names = [path.name for path in pending]
+        typer.echo(json.dumps({"migrations": names, "syncs": shown}, indent=2))
+        return
+    if pending:
+        typer.echo(f"schema freshvec: {len(pending)} migrations to apply\n")
+    for planned, cost in zip(plans, costs, strict=True):
+        typer.echo("\n".join(plan_view.lines(planned, cost)) + "\n")
+    if any(not planned.is_applied or planned.access for planned in plans):
+        typer.echo("Nothing was changed. `freshvec apply` makes it, `freshvec run` also fills it.")
+
+
+def _costs(
+    connection: "Connection", models: "Models", plans: "list[Plan]", *, measure: bool
+) -> "list[Cost | str | None]":
+    """What each plan costs, why that is unknown, or None where nothing is to be encoded."""
+    from freshvec.encoding.rate import Rates
+    from freshvec.schema import cost
+
+    rates = Rates(models, is_tried=measure)
+    found: list[Cost | str | None] = []
+    for planned in plans:
+        is_walked = planned.applied is None or planned.is_redefined or planned.difference.is_binding
+        found.append(cost.of_plan(connection, planned, rates) if is_walked else None)
+    return found
 
 
 @app.command()

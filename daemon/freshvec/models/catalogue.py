@@ -80,6 +80,15 @@ def find(name: str, folders: Iterable[Path] = ()) -> ModelCard:
             "find",
             f"model {name!r}",
             "it is not in the catalogue",
-            f"Known are: {', '.join(cards)}. Add your own as a TOML file in daemon.catalogue_dirs.",
+            f"{_meant(name, cards)} Add your own as a TOML file in daemon.catalogue_dirs.",
         )
     return cards[name]
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """The model that was probably meant, by itself or without the repository's owner, else all there are."""
+    by_lower = {card.lower(): card for card in known}
+    near = difflib.get_close_matches(name.lower().rpartition("/")[2], list(by_lower), n=1)
+    if near:
+        return f"Did you mean {by_lower[near[0]]}? `freshvec models` lists all."
+    return f"Known are: {', '.join(by_lower.values())}."

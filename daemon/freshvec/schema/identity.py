@@ -11,7 +11,9 @@ from freshvec.db import Connection, queries
 from freshvec.source.bound import BoundSync
 
 _SQL = queries("schema/identity")
-_OURS = ("triggers", "target", "target_file", "guards", "queue", "queue_file", "view")
+QUERY = _SQL["identity"]
+_WITH_GENERATION = f"SELECT ({QUERY}), ({_SQL['generation']})"
+OURS = ("triggers", "target", "target_file", "guards", "queue", "queue_file", "view")
 _PARTIAL = ("members", "triggers")  # a partition that came or went changes these two
 
 
@@ -39,8 +41,22 @@ SAME = Difference(whole=False, added=(), has_lost_members=False, access=False)
 
 def read(connection: Connection, bound: BoundSync) -> tuple[str, int | None]:
     """The identity, and the sync's generation, None while it is not applied."""
+    row = connection.execute(_WITH_GENERATION, names(bound)).fetchone()
+    assert row is not None
+    return row[0], row[1]
+
+
+def read_alone(connection: Connection, bound: BoundSync) -> str:
+    """The identity, also where the freshvec schema has not been made."""
+    row = connection.execute(QUERY, names(bound)).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def names(bound: BoundSync) -> dict[str, Any]:
+    """The parameters of `QUERY`."""
     schema, table = bound.source_name
-    given = {
+    return {
         "schema": schema,
         "table": table,
         "name": bound.name,
@@ -50,9 +66,6 @@ def read(connection: Connection, bound: BoundSync) -> tuple[str, int | None]:
         "queue": _text("freshvec", f"queue_{bound.name}"),
         "view": _text(*bound.view_name),
     }
-    row = connection.execute(_SQL["identity"], given).fetchone()
-    assert row is not None
-    return row[0], row[1]
 
 
 def generation(connection: Connection, name: str) -> int | None:
@@ -77,7 +90,7 @@ def noted(planned: str, now: str, *, has_made: bool) -> str:
     if not has_made or not planned:
         return planned or now
     made = json.loads(now)
-    return json.dumps(json.loads(planned) | {name: made[name] for name in _OURS})
+    return json.dumps(json.loads(planned) | {name: made[name] for name in OURS})
 
 
 def is_same(one: str, other: str) -> bool:

@@ -45,7 +45,7 @@ SELECT json_build_object(
   'view', to_regclass(%(view)s)::oid::bigint,
   'security', (SELECT ARRAY[relrowsecurity::text, relforcerowsecurity::text] FROM source),
   'access', (SELECT coalesce(relacl::text, '') || ' ' || relowner::text FROM source)
-)::text, (SELECT generation FROM freshvec.sync WHERE name = %(name)s)
+)::text
 
 -- generation: of an applied sync
 SELECT generation FROM freshvec.sync WHERE name = %(name)s

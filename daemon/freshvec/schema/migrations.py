@@ -14,7 +14,7 @@ from freshvec.db import LOCK_CLASS, MIGRATE_LOCK, Connection, queries, translate
 from freshvec.errors import SchemaError
 
 _SQL = queries("schema/migrations")
-_NO_TRANSACTION = "-- freshvec: no-transaction"
+NO_TRANSACTION = "-- freshvec: no-transaction"
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def pending(connection: Connection, folder: Path | None = None) -> list[Path]:
                 "the database has it applied, but this freshvec does not have the file",
                 "A newer freshvec made this database: upgrade this one.",
             )
-        if _checksum(files[name]) != checksum:
+        if checksum_of(files[name]) != checksum:
             raise SchemaError(
                 "trust",
                 f"migration {name}",
@@ -79,9 +79,9 @@ def migrate(connection: Connection, folder: Path | None = None) -> list[str]:
 
 def _apply(connection: Connection, path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    note = {"name": path.name, "sha256": _checksum(path)}
+    note = {"name": path.name, "sha256": checksum_of(path)}
     with translated("apply", f"migration {path.name}"):
-        if text.startswith(_NO_TRANSACTION):
+        if text.startswith(NO_TRANSACTION):
             # Such a file must bear being run again: a crash may come between its end and the note.
             for statement in re.split(r";\s*$", text, flags=re.MULTILINE):
                 if re.sub(r"--.*", "", statement).strip():
@@ -93,5 +93,6 @@ def _apply(connection: Connection, path: Path) -> None:
                 connection.execute(_SQL["note"], note)
 
 
-def _checksum(path: Path) -> str:
+def checksum_of(path: Path) -> str:
+    """What is noted of an applied migration, to see whether it has changed."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -76,6 +76,7 @@ class Plan:
             "text": hashlib.sha256(bound.text.as_string(None).encode()).hexdigest(),
             "model": f"{bound.model.name} {bound.model.fingerprint.hex()}",
             "target": [*bound.target_name, bound.vector_type.as_string(None)],
+            "declared": bound.sync.model_dump(include={"columns", "expression", "where"}, mode="json"),
         }
         return json.dumps(declared)
 
@@ -129,9 +130,15 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
     mending, strays = tuple(triggers.mending(connection, bound)), tuple(triggers.strays(connection, bound))
     planned = Plan(bound, shape, shape, mending, strays, (), (), None, identity.difference("", ""))
     if not knows:
-        rights = _schema_rights(worker_role) + table.access(connection, bound, [], worker_role).ddl
+        access = table.access(connection, bound, [], worker_role)
         security = texts(table.row_security(bound, existing), connection)
-        return replace(planned, objects=shape + security, access=texts(rights, connection))
+        return replace(
+            planned,
+            objects=shape + security,
+            access=texts(_schema_rights(worker_role) + access.ddl, connection),
+            readers=_readers(access),
+            identity=now,
+        )
     _check_target_free(connection, bound)
     applied = _applied(connection, sync.name)
     if applied is not None:
@@ -145,7 +152,7 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
     return replace(
         planned,
         access=texts(rights + access.ddl, connection),
-        readers=tuple(role or "" for role in access.granted),
+        readers=_readers(access),
         difference=identity.difference(applied.identity if applied else "", now),
         identity=now,
     )
@@ -159,7 +166,7 @@ def _bind_as_it_is(connection: Connection, sync: Sync, model: Model, *, knows: b
     """
     bound = _bind(connection, sync, model, knows=knows)
     while True:
-        now = identity.read(connection, bound)[0] if knows else ""
+        now = identity.read_alone(connection, bound)
         again = _bind(connection, sync, model, knows=knows)
         if again == bound:
             return bound, now
@@ -225,6 +232,11 @@ def _all_exist(connection: Connection, bound: BoundSync) -> bool:
     }
     row = connection.execute(_SQL["all_exist"], given).fetchone()
     return bool(row and row[0])
+
+
+def _readers(access: table.Access) -> tuple[str, ...]:
+    """Who may read the target, as it is noted: "" stands for everybody."""
+    return tuple(role or "" for role in access.granted)
 
 
 def _schema_rights(worker_role: str | None) -> list[sql.Composed]:

@@ -1,0 +1,59 @@
+"""What a cost shows: rows, a histogram of the texts' lengths, time, log and disk."""
+
+from collections.abc import Iterator
+
+from freshvec.cli.status_view import duration
+from freshvec.schema.cost import Cost
+
+_BAR = 30  # columns of a bar that stands for every text
+
+
+def lines(cost: Cost) -> Iterator[str]:
+    """The cost in lines of at most 78 columns."""
+    sampled = "" if cost.sampled == cost.rows else f"; by a sample of {cost.sampled:,} rows"
+    yield f"rows       {cost.rows:,}, {cost.texts:,} of them with a text{sampled}"
+    if not cost.lengths:
+        yield "           no text was found in the sample, so nothing can be estimated"
+        return
+    yield f"to encode  {cost.again:,} rows, about {count(cost.tokens)} tokens{_time(cost)}"
+    yield (
+        f"tokens     half of the texts have at most {cost.longest(0.5):,}, 95% at most {cost.longest(0.95):,}"
+    )
+    for low, top, share in cost.histogram():
+        is_cut = low >= cost.max_tokens
+        label = f"> {low:,}" if is_cut else f"≤ {top:,}"
+        note = f"  cut: the model reads {cost.max_tokens:,}" if is_cut else ""
+        yield f"           {label:>8} {share:>4.0%} {'█' * round(share * _BAR)}{note}".rstrip()
+    index = "none is possible on real[]" if cost.index_bytes is None else size(cost.index_bytes)
+    yield f"disk       vectors {size(cost.vector_bytes)}; an HNSW index on them: {index}"
+    yield f"WAL        {size(cost.wal_bytes)} while they are written"
+
+
+def short(cost: Cost) -> str:
+    """The cost in one line."""
+    cut = f", {cost.cut:.0%} cut at {cost.max_tokens}" if cost.cut else ""
+    time = "" if cost.seconds is None else f"; about {duration(cost.seconds)}"
+    length = f"{cost.longest(0.5):,} tokens each (median){cut}"
+    return f"{length}{time}, {size(cost.vector_bytes)} of vectors"
+
+
+def _time(cost: Cost) -> str:
+    if cost.seconds is None or cost.rate is None:
+        return ""
+    return f": {duration(max(cost.seconds, 1))} here ({count(cost.rate)} tokens/s)"
+
+
+def size(number: float) -> str:
+    """Bytes in the unit a person would use."""
+    for unit, one in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= one:
+            return f"{number / one:.3g} {unit}"
+    return f"{number:.0f} bytes"
+
+
+def count(number: float) -> str:
+    """A large number in short."""
+    for unit, one in (("billion", 1e9), ("million", 1e6)):
+        if number >= one:
+            return f"{number / one:.3g} {unit}"
+    return f"{number:,.0f}"

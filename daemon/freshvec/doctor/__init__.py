@@ -1,0 +1,1 @@
+"""What may be wrong with it, where it runs, and the command that mends it."""

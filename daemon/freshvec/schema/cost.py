@@ -1,0 +1,194 @@
+"""Cost: what it takes to embed a table: rows, tokens, time on this machine, log and disk. From a sample."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from psycopg import sql
+
+from freshvec.db import Connection, queries, translated
+from freshvec.encoding.rate import Rates
+from freshvec.errors import DatabaseError
+from freshvec.schema.plan import Plan
+from freshvec.source.bound import BoundSync
+from freshvec.source.extent import MOST_TIMES, Extent, measure
+from freshvec.target import table
+from freshvec.target.size import of_row
+
+_SQL = queries("schema/cost")
+Lengths = Callable[[Sequence[str]], list[int]]  # tokens of texts
+Rate = Callable[[Sequence[str]], float | None]  # tokens per second of such texts
+SAMPLED = 500  # rows
+CHARACTERS = 10_000  # of a text; what is longer is counted as if it ended there
+_FIRST_BUCKET = 16  # tokens
+_KEY_BYTES = 12  # of a key column, as a guess
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What embedding a table takes, estimated from `sampled` rows.
+
+    `rows` are the table's, `texts` those of them with a text, `again` those to be encoded. `lengths` are the
+    sampled texts' tokens, sorted; the model reads `max_tokens` of a text. `rate` is in tokens per second, and
+    None where it was not measured. Bytes are of vectors, of an HNSW index on them, and of write-ahead log.
+    """
+
+    rows: int
+    texts: int
+    again: int
+    sampled: int
+    lengths: tuple[int, ...]
+    max_tokens: int
+    rate: float | None
+    vector_bytes: int
+    index_bytes: int | None
+    wal_bytes: int
+
+    @property
+    def cut(self) -> float:
+        """Share of the texts that are longer than the model reads."""
+        return sum(length > self.max_tokens for length in self.lengths) / max(len(self.lengths), 1)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens to be encoded."""
+        read = [min(length, self.max_tokens) for length in self.lengths]
+        return round(self.again * sum(read) / max(len(read), 1))
+
+    @property
+    def seconds(self) -> float | None:
+        """How long encoding takes on this machine, alone."""
+        return self.tokens / self.rate if self.rate else None
+
+    def longest(self, share: float) -> int:
+        """Tokens that this share of the texts does not exceed."""
+        return self.lengths[min(int(share * len(self.lengths)), len(self.lengths) - 1)] if self.lengths else 0
+
+    def histogram(self) -> list[tuple[int, int, float]]:
+        """Share of the texts by length: more tokens than the first number, at most the second."""
+        bounds = [_FIRST_BUCKET]
+        while bounds[-1] * 2 < self.max_tokens:
+            bounds.append(bounds[-1] * 2)
+        bounds += [self.max_tokens, *([self.lengths[-1]] if self.cut else [])]
+        edges = zip([0, *bounds], bounds, strict=False)
+        count = max(len(self.lengths), 1)
+        return [(low, top, sum(low < length <= top for length in self.lengths) / count) for low, top in edges]
+
+    def json(self) -> dict[str, Any]:
+        """The figures, for `--json`."""
+        return {
+            "rows": self.rows,
+            "texts": self.texts,
+            "to_encode": self.again,
+            "sampled": self.sampled,
+            "tokens": self.tokens,
+            "tokens_p50": self.longest(0.5),
+            "tokens_p95": self.longest(0.95),
+            "max_tokens": self.max_tokens,
+            "share_cut": self.cut,
+            "histogram": [
+                {"above": low, "up_to": top, "share": share} for low, top, share in self.histogram()
+            ],
+            "tokens_per_second": self.rate,
+            "seconds": self.seconds,
+            "vector_bytes": self.vector_bytes,
+            "index_bytes": self.index_bytes,
+            "wal_bytes": self.wal_bytes,
+        }
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A text of a row, None where it has none, and whether the target has a vector of it already."""
+
+    text: str | None
+    is_fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What decides the size of a vector's row."""
+
+    dimension: int
+    max_tokens: int
+    kind: str
+    key_columns: int
+
+
+def of_sample(
+    rows: Sequence[Sampled], extent: Extent, layout: Layout, lengths_of: Lengths, rate: Rate
+) -> Cost:
+    """The cost of a table of that extent."""
+    texts = [row.text for row in rows if row.text is not None]
+    lengths = sorted(lengths_of(texts)) if texts else []
+    stale = sum(row.text is not None and not row.is_fresh for row in rows) / max(len(rows), 1)
+    with_text, again = round(extent.rows * len(texts) / max(len(rows), 1)), round(extent.rows * stale)
+    size = of_row(layout.dimension, layout.kind, _KEY_BYTES * layout.key_columns)
+    return Cost(
+        rows=extent.rows,
+        texts=with_text,
+        again=again,
+        sampled=len(rows),
+        lengths=tuple(lengths),
+        max_tokens=layout.max_tokens,
+        rate=rate(texts) if again else None,
+        vector_bytes=round(with_text * size.target),
+        index_bytes=None if size.index is None else round(with_text * size.index),
+        wal_bytes=round(again * size.wal),
+    )
+
+
+def of_plan(connection: Connection, planned: Plan, rates: Rates) -> Cost | str:
+    """The cost of a sync as planned, or why it cannot be told. Rows whose vector is there already are not
+    encoded again."""
+    bound = planned.bound
+    try:
+        with translated(f"look at rows of sync {bound.name!r} in", bound.sync.table):
+            extent, rows = _look(connection, planned)
+    except DatabaseError as error:
+        return str(error)
+    layout = Layout(bound.model.dimension, bound.model.max_tokens, bound.sync.target.type, len(bound.key))
+    model = bound.model.name
+    return of_sample(rows, extent, layout, partial(rates.lengths, model), partial(rates.rate, model))
+
+
+def _look(connection: Connection, planned: Plan) -> tuple[Extent, list[Sampled]]:
+    """The extent of the table, and some of its rows."""
+    bound = planned.bound
+    with connection.transaction():
+        connection.execute(_SQL["within"])
+        extent = measure(connection, bound.source_oid, bound.source_name)
+        has_target = _has_target(connection, planned)
+        rows, percent = _sample(connection, bound, extent, has_target=has_target)
+    is_whole = len(rows) < MOST_TIMES * SAMPLED and percent == 100.0
+    return (replace(extent, rows=len(rows)) if is_whole else extent), rows
+
+
+def _has_target(connection: Connection, planned: Plan) -> bool:
+    """Whether there is a target whose vectors may be those that are wanted."""
+    if planned.applied is None:
+        return False
+    target = table.describe(connection, planned.bound.target_name)
+    return target is not None and not table.following(connection, planned.bound, target, target.oid)
+
+
+def _sample(
+    connection: Connection, bound: BoundSync, extent: Extent, *, has_target: bool
+) -> tuple[list[Sampled], float]:
+    """Rows, and the share of the table's pages that they were taken from, in percent."""
+    name = "sample_with_target" if has_target else "sample"
+    given = {"fingerprint": bound.model.fingerprint}
+    rows: list[Sampled] = []
+    percent = 100.0
+    for percent in extent.percents(SAMPLED):
+        parts = {
+            "share": extent.share(percent),
+            "rows": sql.Literal(MOST_TIMES * SAMPLED),
+            "characters": sql.Literal(CHARACTERS),
+        }
+        query = bound.compose(_SQL[name], **parts)
+        rows = [Sampled(text, is_fresh) for text, is_fresh in connection.execute(query, given)]
+        if len(rows) >= SAMPLED // 4:
+            break
+    return rows, percent

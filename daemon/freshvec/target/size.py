@@ -1,0 +1,54 @@
+"""How much disk and log a row's vector takes, by how Postgres and pgvector lay it out."""
+
+from dataclasses import dataclass
+
+_PAGE = 8192
+_USABLE = _PAGE - 24  # of a page: the rest is its header
+_TUPLE = 24 + 4  # bytes of a row's header, and of its pointer on the page
+_OURS = 20 + 20 + 8 + 8  # content_hash, fingerprint, fence, embedded_at
+_INLINE = 2032  # a longer row has its vector out of line
+_CHUNK = 1996  # bytes of a vector in one row of the TOAST table
+_CHUNK_ROW = _CHUNK + 12 + _TUPLE + 8
+_INDEX_ENTRY = 8 + 4 + 4  # bytes around a key in a btree, whose leaves are 90% full
+_RECORD = 60  # bytes around each change in the write-ahead log
+_LINKS = 6 * (2 * 16 + 16 // 15) + 40  # of an HNSW graph with m = 16
+_DIMENSION = {"vector": 4, "halfvec": 2, "real[]": 4}
+_HEADER = {"vector": 8, "halfvec": 8, "real[]": 24}
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes per row: of the target with its key's index, of an HNSW index on the vectors (None where the type
+    can have none), and of write-ahead log for the target."""
+
+    target: float
+    index: float | None
+    wal: float
+
+
+def of_row(dimension: int, kind: str, key_bytes: int) -> Size:
+    """The size of one row with a vector of that type and a key of so many bytes."""
+    vector = _HEADER[kind] + _DIMENSION[kind] * dimension
+    row = _aligned(_TUPLE + key_bytes + _OURS + vector + 8)
+    key_index = (_aligned(key_bytes) + _INDEX_ENTRY) / 0.9
+    if row <= _INLINE:
+        heap, logged = _share_of_pages(row), row + 2 * _RECORD
+    else:
+        small = _aligned(_TUPLE + key_bytes + _OURS + 18 + 8)
+        chunks = -(-vector // _CHUNK)
+        last = vector - (chunks - 1) * _CHUNK
+        heap = _share_of_pages(small) + (chunks - 1) * _share_of_pages(_CHUNK_ROW)
+        heap += last + _CHUNK_ROW - _CHUNK + chunks * _INDEX_ENTRY / 0.9
+        logged = small + vector + (2 + 2 * chunks) * _RECORD
+    has_index = kind != "real[]"
+    element = _share_of_pages(_aligned(vector + 100 + _TUPLE) + _aligned(_LINKS))
+    return Size(heap + key_index, element if has_index else None, logged + key_index)
+
+
+def _aligned(size: float) -> int:
+    return int(-(-size // 8) * 8)
+
+
+def _share_of_pages(size: float) -> float:
+    """Bytes of pages that a row of that size takes: what is left over on a page is lost."""
+    return _PAGE / max(1, _USABLE // size)
