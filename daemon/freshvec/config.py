@@ -20,11 +20,11 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from freshvec import logs
+from freshvec.environment import PREFIX, overlay
 from freshvec.errors import ConfigError
-from freshvec.faults import describe, nearest
+from freshvec.faults import describe
 
 SEARCHED = ("freshvec.toml", "/etc/freshvec/freshvec.toml")
-_PREFIX = "FRESHVEC_"
 _ADVICE = "docs/configuration.md has every key; `freshvec init --output FILE` writes a sound file to compare."
 
 
@@ -246,7 +246,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
     Raises ConfigError that lists every fault: the key, what is wrong, and what to write instead.
     """
     origin, document = _read(path, environ)
-    faults = _overlay(document, environ)
+    faults = overlay(document, environ, _SECTIONS)
     try:
         settings = Settings.model_validate(document)
     except ValidationError as error:
@@ -263,8 +263,8 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
 
 def file_of(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path | None:
     """The file that is read: the one that is named, here or by FRESHVEC_CONFIG, or the first that exists."""
-    if path is None and environ.get(f"{_PREFIX}CONFIG"):
-        path = Path(environ[f"{_PREFIX}CONFIG"])
+    if path is None and environ.get(f"{PREFIX}CONFIG"):
+        path = Path(environ[f"{PREFIX}CONFIG"])
     return path or next((Path(name) for name in SEARCHED if Path(name).exists()), None)
 
 
@@ -284,26 +284,6 @@ def _read(path: Path | None, environ: Mapping[str, str]) -> tuple[str, dict[str,
         raise ConfigError(str(path), [f"it cannot be read: {error.strerror}"]) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), [f"it is not valid TOML: {error}"], _ADVICE) from error
-
-
-def _overlay(document: dict[str, Any], environ: Mapping[str, str]) -> list[str]:
-    """Put FRESHVEC_DATABASE_URL, FRESHVEC_DAEMON_DEVICE and their like over the file's values."""
-    faults = []
-    known = {
-        f"{_PREFIX}{section.upper()}_{key.upper()}": (section, key)
-        for section, model in _SECTIONS.items()
-        for key in model.model_fields
-    }
-    credential = Path(environ.get("CREDENTIALS_DIRECTORY", ""), "database_url")
-    values = {"FRESHVEC_DATABASE_URL": credential.read_text().strip()} if credential.is_file() else {}
-    values |= {name: value for name, value in environ.items() if name.startswith(_PREFIX)}
-    for name, value in values.items():
-        if name in known and isinstance(document.setdefault(known[name][0], {}), dict):
-            section, key = known[name]
-            document[section][key] = value.split(os.pathsep) if key == "catalogue_dirs" else value
-        elif name.startswith(tuple(f"{_PREFIX}{section.upper()}_" for section in _SECTIONS)):
-            faults.append(f"{name} (environment): there is no such setting{nearest(name, known)}")
-    return faults
 
 
 def _siblings(detail: ErrorDetails) -> list[str]:

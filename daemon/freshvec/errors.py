@@ -1,6 +1,7 @@
 """What can go wrong, in words that a tired person can act on."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 class FreshvecError(Exception):
@@ -100,3 +101,10 @@ class NotFreshError(FreshvecError):
     """Some rows' embeddings are not those of their current text."""
 
     exit_code = 3
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that was probably meant, else all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else f"; possible are {', '.join(known)}"

@@ -1,9 +1,10 @@
 """What is wrong with a setting, in words that say what to write instead."""
 
-import difflib
 from collections.abc import Iterable
 
 from pydantic_core import ErrorDetails
+
+from freshvec.errors import nearest
 
 # What pydantic calls a value of the wrong shape, and what is wanted in its place.
 _SHAPES = {
@@ -72,10 +73,3 @@ def _kind(given: object) -> str:
     kinds = ((bool, "true or false"), (str, "a text"), (int, "a number"), (float, "a number"))
     named = next((name for kind, name in kinds if isinstance(given, kind)), "")
     return named or ("a list" if isinstance(given, list) else "a table of settings")
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that was probably meant, else all of them."""
-    known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else f"; possible are {', '.join(known)}"

@@ -99,14 +99,20 @@ def test_the_readme_as_a_service(reader: Reader) -> None:
 
 
 @pytest.mark.parametrize("document", OTHERS)
-def test_what_the_other_documents_type(document: str) -> None:
+def test_what_the_other_documents_type(document: str, reader: Reader) -> None:
+    (reader.folder / "freshvec.toml").write_text(
+        f'[[sync]]\nname = "articles"\ntable = "articles"\ncolumns = ["title", "body"]\nmodel = "{MODEL}"\n'
+    )
     for block in blocks(document):
         if document == "docs/operations.md" and block.language == "sql":
             continue  # run by tests/integration/test_roles.py, which reads it from the document
         assert block.language == "console", "write a way to run this kind of block"
         for line in commands(block, "$"):
-            assert line.startswith("make "), "write a way to run this line"
-            check_make(line, REPOSITORY)
+            if line.startswith("freshvec "):
+                reader.type(line)
+            else:
+                assert line.startswith("make "), "write a way to run this line"
+                check_make(line, REPOSITORY)
 
 
 @pytest.mark.parametrize("document", ["README.md", *OTHERS])

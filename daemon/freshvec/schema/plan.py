@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -104,7 +105,7 @@ class Plan:
     @property
     def renews_view(self) -> bool:
         """Whether the view is dropped, and target and queue made otherwise."""
-        return any(statement.startswith("DROP VIEW") for statement in self.objects)
+        return any(re.search("^DROP VIEW ", statement, re.MULTILINE) for statement in self.objects)
 
     def without_ddl(self) -> "Plan":
         """The same binding, with nothing made, mended or granted. Who was given the target stays noted."""

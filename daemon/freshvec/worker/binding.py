@@ -1,5 +1,6 @@
 """Binding: a sync applied to its table as far as this worker's rights go."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from loguru import logger
@@ -17,14 +18,18 @@ _DENIED = "42501"  # Postgres: insufficient privilege
 
 @dataclass(frozen=True)
 class Binding:
-    """A bound sync, what this worker may not mend about it, and whether changes may be missed for that."""
+    """A bound sync, and what this worker may not mend about it: said in words, and as the statements of it.
+
+    `misses_changes`: triggers are among that.
+    """
 
     bound: BoundSync
     trouble: str | None = None
+    undone: tuple[str, ...] = ()
     misses_changes: bool = False
 
 
-def bind(connection: Connection, sync: Sync, planned: Plan) -> Binding:
+def bind(connection: Connection, sync: Sync, planned: Plan, plan_again: Callable[[], Plan]) -> Binding:
     """Apply what is planned; what the worker's rights do not allow is said in status.
 
     Raises SchemaError where nothing can be kept without it, and DatabaseError.
@@ -36,6 +41,8 @@ def bind(connection: Connection, sync: Sync, planned: Plan) -> Binding:
         bound = carry_out(connection, planned)
     except DatabaseError as error:
         if getattr(error.__cause__, "sqlstate", None) != _DENIED:
+            raise
+        if undone(plan_again()) != undone(planned):  # who has the rights was at it meanwhile
             raise
         return _without_ddl(connection, sync, planned, error)
     if planned.lacking:
@@ -53,7 +60,12 @@ def _without_ddl(connection: Connection, sync: Sync, planned: Plan, error: Datab
     trouble = f"{problem}. {remedy}; until then changes are found by walking the table"
     logger.warning("sync {}: {}", sync.name, trouble)
     bound = carry_out(connection, planned.without_ddl(), trouble=trouble)
-    return Binding(bound, trouble, bool(planned.lacking))
+    return Binding(bound, trouble, undone(planned), bool(planned.lacking))
+
+
+def undone(planned: Plan) -> tuple[str, ...]:
+    """What is still to be made or granted."""
+    return (*planned.lacking, *planned.access)
 
 
 def redefined(sync: Sync) -> SchemaError:

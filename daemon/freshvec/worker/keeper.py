@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from loguru import logger
@@ -17,15 +18,14 @@ from freshvec.pipeline.progress import Progress
 from freshvec.pipeline.resources import Resources
 from freshvec.records import Model
 from freshvec.schema import identity, migrations
-from freshvec.schema.apply import ask_for_walk
-from freshvec.schema.plan import plan
+from freshvec.schema.plan import Plan, plan
 from freshvec.source.locks import FIRST_PAUSE
 from freshvec.worker import ownership
-from freshvec.worker.binding import bind, redefined
+from freshvec.worker.binding import Binding, bind, redefined, undone
+from freshvec.worker.walks import Walks
 
 RECOVERED_SECONDS = 5.0  # a pipeline that has run this long has recovered
 _REPEAT_SECONDS = 60.0  # the same error is logged again after this long
-_REST_BETWEEN_WALKS = 10.0  # times as long as one takes, where changes can only be found by walking
 
 
 class Keeper:
@@ -55,12 +55,10 @@ class Keeper:
         self._once = once
         self._bell = Bell(sync.name)
         self._identity = ""  # of the binding that the pipeline works by
-        self._seen: int | None = (
-            None  # the generation when this declaration was first compared with what is applied
-        )
-        self._trouble: str | None = None  # what this worker may not mend
-        self._misses_changes = False  # nor are its triggers as they should be
-        self._walk_due = self._walk_began = 0.0
+        # The generation when this declaration was first compared with what is applied.
+        self._seen: int | None = None
+        self._binding: Binding | None = None  # the last one
+        self._walks = Walks(sync.name, settings.daemon.sweep_seconds)
         self._check_due = False
         self._owned = False
         self.stands_by = False  # another worker owns the sync
@@ -88,7 +86,7 @@ class Keeper:
     @property
     def trouble(self) -> str | None:
         """What keeps the sync from being kept as declared."""
-        return self._trouble or self.last_error
+        return (self._binding and self._binding.trouble) or self.last_error
 
     def seconds_until_due(self) -> float:
         """When `advance` should be called again without any news."""
@@ -155,11 +153,11 @@ class Keeper:
         self._bell.release(connection)  # of a pipeline that has ended
         if migrations.pending(connection):
             migrations.migrate(connection)
-        planned = plan(connection, self.sync, self._model, self._settings.database.worker_role)
+        planned = self._plan(connection)
         if planned.is_redefined and planned.bound.generation != self._seen and planned.applied is not None:
             self._give_way(listener)
-        binding = bind(connection, self.sync, planned)
-        bound, self._trouble, self._misses_changes = binding.bound, binding.trouble, binding.misses_changes
+        self._binding = bind(connection, self.sync, planned, lambda: self._plan(connection))
+        bound = self._binding.bound
         self._identity = identity.applied(connection, self.sync.name)  # it may fail: before the pipeline
         self.pipeline = Pipeline(
             bound,
@@ -172,9 +170,12 @@ class Keeper:
         )
         self._seen = bound.generation
         self._running_since = time.monotonic()
-        self._walk_due = time.monotonic() + self._settings.daemon.sweep_seconds
+        self._walks.rest()
         self.pipeline.start()
         self._due = 0.0
+
+    def _plan(self, connection: Connection) -> Plan:
+        return plan(connection, self.sync, self._model, self._settings.database.worker_role)
 
     def _give_way(self, listener: Listener) -> NoReturn:
         """Say why this worker keeps the sync no more, and let one have it whose file says what is applied."""
@@ -201,24 +202,22 @@ class Keeper:
         if self._bell.is_taken and listener.is_queue_filling():
             self._silence(connection)
         now, generation = identity.read(connection, self.pipeline.bound)
-        if not identity.is_same(now, self._identity) or generation != self.pipeline.bound.generation:
+        is_same = identity.is_same(now, self._identity) and generation == self.pipeline.bound.generation
+        if not is_same or self._is_mended(connection):
             logger.info(
                 "sync {}: {} or what was applied has changed; looking again", self.sync.name, self.sync.table
             )
             self._end_pipeline(0.5)
             self._due = 0.0
-        elif self._misses_changes:
-            self._walk_now_and_then(connection, self.pipeline)
+        elif self._binding is not None and self._binding.misses_changes:
+            self._walks.tend(connection, self.pipeline)
 
-    def _walk_now_and_then(self, connection: Connection, pipeline: Pipeline) -> None:
-        """Where changes can only be found by walking: a walk, and a rest of ten times its length."""
-        now = time.monotonic()
-        if pipeline.is_walking:
-            self._walk_due = now + _REST_BETWEEN_WALKS * (now - self._walk_began)
-        elif now >= self._walk_due:
-            ask_for_walk(connection, self.sync.name, "changes may be missed")
-            pipeline.wake()
-            self._walk_began, self._walk_due = now, now + self._settings.daemon.sweep_seconds
+    def _is_mended(self, connection: Connection) -> bool:
+        """Whether somebody has done some of what this worker may not."""
+        with suppress(LockedError):
+            if self._binding is not None and self._binding.trouble is not None:
+                return undone(self._plan(connection)) != self._binding.undone
+        return False
 
     def _tend_bell(self, listener: Listener) -> None:
         """Take the bell once it has become quiet, unless nobody may ring."""
