@@ -5,6 +5,8 @@ FULL := .venv
 SMALL := .venv-small
 # Style and types need no torch: the full environment is used where it is, else the small one is made.
 TOOLS := $(if $(wildcard $(FULL)/.ready),$(FULL),$(SMALL))
+# Tests wait more than they work.
+PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 INSTALL := -m pip install --quiet --disable-pip-version-check --upgrade-strategy only-if-needed \
            --constraint constraints.txt --editable
 
@@ -18,7 +20,7 @@ demo: $(FULL)/.ready ## See it work: an embedded Postgres, real texts, a real mo
 	$(FULL)/bin/freshvec demo
 
 test: $(FULL)/.ready ## Every test, on real parts: Postgres 18 and 16, the real model.
-	$(FULL)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(FULL)/bin/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
 
 test-one: $(SMALL)/.ready ## One test, without torch: make test-one T=tests/unit/test_config.py::NAME
 	@test -n "$(T)" || { echo "name a test: make test-one T=tests/unit/test_config.py"; exit 2; }

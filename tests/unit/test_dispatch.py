@@ -314,3 +314,15 @@ def test_on_a_gpu_two_batches_are_under_way_and_every_text_gets_its_own_vector()
         assert isinstance(found[0], np.ndarray)
         assert found[0][0] == number
     assert made.tokens == 40 * 4
+
+
+def test_whatever_ends_its_thread_ends_the_process(dispatcher: Dispatcher, encoder: Recorder) -> None:
+    """A fault of ours in what is done with the vectors: nobody would encode any more, and nobody say so."""
+    encoder.gate.set()
+
+    def fails(results: Results) -> None:
+        raise ZeroDivisionError("of ours")
+
+    dispatcher.submit(Urgency.LIVE, encoder.tokenize(["text"]), 64, fails)
+    until("it gives up", lambda: dispatcher.lost is not None)
+    assert "of ours" in str(dispatcher.lost)

@@ -137,8 +137,12 @@ class Dispatcher:
 
     def _run(self) -> None:
         """A lane: one of the dispatcher's threads."""
-        while (job := self._next()) is not None:
-            self._work(job)
+        try:
+            while (job := self._next()) is not None:
+                self._work(job)
+        except Exception as error:  # a fault of ours: without this thread nobody would encode any more
+            logger.exception("the encoder's thread has ended: {}", error)
+            self._give_up(f"{type(error).__name__}: {error}")
 
     def _work(self, job: Job) -> None:
         """Encode a batch, with urgent ones between its pieces."""
@@ -221,12 +225,15 @@ class Dispatcher:
         hopeless = self._is_full or self.encoder.device != "cpu"
         self._failures = self._failures + 1 if errors and hopeless else 0
         if self._failures == _PATIENCE:
-            self.lost = DeviceError(
-                "encode",
-                f"on {self.encoder.device} in this process",
-                f"{self._failures} batches in a row failed; {errors[-1]}",
-                "It ends, so that its supervisor starts another; nothing is lost.",
-            )
+            self._give_up(f"{self._failures} batches in a row failed; {errors[-1]}")
+
+    def _give_up(self, problem: str) -> None:
+        self.lost = DeviceError(
+            "encode",
+            f"on {self.encoder.device} in this process",
+            problem,
+            "It ends, so that its supervisor starts another; nothing is lost.",
+        )
 
     def _rebuilt(
         self, tokens: list[Tokens], error: Exception, in_vain: list[Exception]
