@@ -1,6 +1,7 @@
 """Commands that look at what there is: status, wait, search, verify, retry."""
 
 import json
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,11 +11,15 @@ from freshvec.cli.app import ConfigOption, JsonOption, SyncArgument, app, consol
 from freshvec.config import Sync
 from freshvec.errors import FreshvecError, NotFreshError
 
+_WATCH_SECONDS = 2.0
+
 if TYPE_CHECKING:
     from freshvec.scans.verify import Report
 
 
-@app.command(epilog="Example: freshvec status --check || alert")
+@app.command(
+    epilog="Examples: freshvec status --watch; freshvec status --check --max-lag 60 --min-coverage 0.999"
+)
 def status(
     as_json: JsonOption = False,
     check: Annotated[
@@ -23,30 +28,40 @@ def status(
             "--check", help="Exit 3 unless every sync is applied as declared and every row is fresh."
         ),
     ] = False,
+    max_lag: Annotated[
+        float | None, typer.Option(help="For --check: seconds that the oldest change may wait.")
+    ] = None,
+    min_coverage: Annotated[
+        float | None, typer.Option(help="For --check: the share of rows that must have a vector, 0 to 1.")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show it anew every 2 s, until Ctrl-C.")
+    ] = False,
     config_path: ConfigOption = None,
 ) -> None:
     """Coverage, backlog, lag, rate and trouble of every sync. In SQL: SELECT * FROM freshvec.status."""
     from freshvec.cli import status_view
     from freshvec.db import connect
-    from freshvec.health.status import failures, is_fresh, read, unapplied
-    from freshvec.schema import migrations
+    from freshvec.health.status import is_within, look
 
     settings = load_settings(config_path)
     with connect(settings.database.url, "status") as connection:
-        is_made = migrations.is_bootstrapped(connection)
-        rows = read(connection) if is_made else []
-        failed = failures(connection) if is_made else {}
-        lacking = unapplied(connection, settings.sync)
-    if as_json:
-        shown = [row | {"failures": failed.get(row["sync"], [])} for row in rows]
-        typer.echo(json.dumps(shown, indent=2, default=str))
-    else:
-        console.print(status_view.table(rows, lacking))
-        for line in (*status_view.pauses(rows), *status_view.proofs(rows), *status_view.failed(failed)):
-            typer.echo(line)
-    for name, what in lacking.items():
-        typer.echo(f"{name}: {what}", err=True)
-    if check and (lacking or not all(is_fresh(row) for row in rows)):
+        while True:
+            seen = look(connection, settings.sync)
+            if as_json:
+                typer.echo(json.dumps(seen.as_values(), indent=2, default=str))
+            else:
+                if watch and console.is_terminal:
+                    console.clear()
+                status_view.show(console, seen.rows, seen.unapplied)
+                for line in status_view.remarks(seen):
+                    typer.echo(line)
+            for name, what in seen.unapplied.items():
+                typer.echo(f"{name}: {what}", err=True)
+            if not watch:
+                break
+            time.sleep(_WATCH_SECONDS)
+    if check and (seen.unapplied or not all(is_within(row, max_lag, min_coverage) for row in seen.rows)):
         raise typer.Exit(3)
 
 

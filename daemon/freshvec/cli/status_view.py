@@ -3,9 +3,43 @@
 from collections.abc import Container, Iterator
 from typing import Any
 
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from freshvec.health import status
+
+
+def show(console: Console, rows: list[dict[str, Any]], unapplied: Container[str] = ()) -> None:
+    """The table where a person looks at a terminal that is wide enough; elsewhere nothing may be cut."""
+    wide = table(rows, unapplied)
+    is_fitting = (
+        Measurement.get(console, console.options.update(max_width=1000), wide).maximum <= console.width
+    )
+    if console.is_terminal and is_fitting:
+        console.print(wide)
+    else:
+        for line in blocks(rows, unapplied):
+            console.print(line, soft_wrap=True, markup=False)
+
+
+def blocks(rows: list[dict[str, Any]], unapplied: Container[str] = ()) -> Iterator[str]:
+    """A few short lines per sync: at 80 columns, and for programs that read lines."""
+    for row in rows:
+        rate, failures = row["rows_per_second"], row["rows_failed"]
+        yield f"{row['sync']}: {_state(row, unapplied)}"
+        yield f"  coverage  {row['coverage']:.2%} of {_number(row['rows_total'])} rows"
+        waiting = row["oldest_unfresh_seconds"]
+        yield f"  backlog   {_number(row['backlog'])}" + (
+            f", the oldest {duration(waiting)}" if waiting is not None else ""
+        )
+        if rate:
+            yield f"  rate      {rate:.0f} rows/s, ETA {duration(row['eta_seconds'])}"
+        yield f"  lag       {_lag(row)} (p50 / p99)"
+        if failures:
+            yield f"  failed    {_number(failures)}"
+        if row["device"]:
+            yield f"  device    {device(row)}"
 
 
 def table(rows: list[dict[str, Any]], unapplied: Container[str] = ()) -> Table:
@@ -29,17 +63,24 @@ def table(rows: list[dict[str, Any]], unapplied: Container[str] = ()) -> Table:
         rate = row["rows_per_second"]
         shown.add_row(
             row["sync"],
-            "not as declared" if row["sync"] in unapplied else status.state(row),
+            _state(row, unapplied),
             f"{row['coverage']:.2%}",
             _number(row["rows_total"]),
             _number(row["backlog"]),
             duration(row["oldest_unfresh_seconds"]),
             f"{rate:.0f} rows/s" if rate else "–",
             duration(row["eta_seconds"]),
-            f"{_ms(row['lag_p50_ms'])} / {_ms(row['lag_p99_ms'])}",
+            _lag(row),
             _number(row["rows_failed"]),
         )
     return shown
+
+
+def remarks(seen: status.Seen) -> Iterator[str]:
+    """What is to be said besides: pauses, proofs, troubles, and rows that could not be encoded."""
+    yield from pauses(seen.rows)
+    yield from proofs(seen.rows)
+    yield from failed(seen.failures)
 
 
 def pauses(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -98,6 +139,14 @@ def duration(seconds: float | None) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def _state(row: dict[str, Any], unapplied: Container[str]) -> str:
+    return "not as declared" if row["sync"] in unapplied else status.state(row)
+
+
+def _lag(row: dict[str, Any]) -> str:
+    return f"{_ms(row['lag_p50_ms'])} / {_ms(row['lag_p99_ms'])}"
 
 
 def _number(value: int | None) -> str:

@@ -3,15 +3,38 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from psycopg.rows import dict_row
 
 from freshvec.config import Sync
 from freshvec.db import Connection, queries, translated
+from freshvec.schema import migrations
 from freshvec.source.bound import text_of
 
 _SQL = queries("health/status")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A look at every sync: rows of `freshvec.status`, the latest failures of each, and what is declared and
+    not applied."""
+
+    rows: list[dict[str, Any]]
+    failures: dict[str, list[dict[str, Any]]]
+    unapplied: dict[str, str]
+
+    def as_values(self) -> list[dict[str, Any]]:
+        """One mapping a sync, with its failures."""
+        return [row | {"failures": self.failures.get(row["sync"], [])} for row in self.rows]
+
+
+def look(connection: Connection, declared: Sequence[Sync]) -> Seen:
+    """How all is; before the first `apply`, that nothing is there."""
+    is_made = migrations.is_bootstrapped(connection)
+    rows = read(connection) if is_made else []
+    return Seen(rows, failures(connection) if is_made else {}, unapplied(connection, declared))
 
 
 def read(connection: Connection) -> list[dict[str, Any]]:
@@ -40,6 +63,17 @@ def is_fresh(row: dict[str, Any]) -> bool:
         and not row["rescan_waiting"]
         and row["trouble"] is None
     )
+
+
+def is_within(row: dict[str, Any], max_lag: float | None, min_coverage: float | None) -> bool:
+    """Whether it is fresh, or as near to it as is asked for: the oldest change that waits is no older than
+    `max_lag` seconds, and the share of rows that have their vector no smaller than `min_coverage`."""
+    if is_fresh(row):
+        return True
+    if row["trouble"] is not None or (max_lag is None and min_coverage is None):
+        return False
+    is_late = max_lag is not None and (row["oldest_unfresh_seconds"] or 0.0) > max_lag
+    return not is_late and (min_coverage is None or row["coverage"] >= min_coverage)
 
 
 def state(row: dict[str, Any]) -> str:
