@@ -12,7 +12,8 @@ import pytest
 
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.encoding.encoder import OnnxEncoder
-from tests.support import MODEL, Connection, WorkerProcess, count, exported, models_in, until
+from tests.exports import exported
+from tests.support import MODEL, Connection, WorkerProcess, count, models_in, until
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["FRESHVEC_WEB_ADDRESS"] = "off"  # workers side by side would want one port

@@ -10,19 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from fcntl import LOCK_EX, flock
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psycopg
-import pytest
 
 from freshvec.config import Settings
 from freshvec.encoding.loading import Models
-from freshvec.errors import ModelError
-from freshvec.models.artefact import Precision
 from freshvec.records import Encoder, Model, Tokens, Vector
 from freshvec.schema.plan import plan
 from freshvec.source.bound import BoundSync
@@ -32,7 +27,6 @@ from freshvec.worker.worker import Worker
 REPOSITORY = Path(__file__).parents[1]
 MODEL = "all-MiniLM-L6-v2"
 NEEDS_EXPORT = "torch and onnx are not installed, which export needs: `make test` installs them"
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
@@ -50,31 +44,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def exported() -> Path:
-    """A folder with the real model in every precision, which stays between runs, checked by its sha256."""
-    folder = REPOSITORY / ".cache" / "models"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / "exporting").open("w") as lock:  # several processes of tests, one export
-        flock(lock, LOCK_EX)
-        return _exported(models_in(folder))
-
-
-def _exported(models: Models) -> Path:
-    """Where it must be made and what makes it is not installed, the test that asks for it is skipped."""
-    (models.folder / "budgets.json").unlink(missing_ok=True)  # no run depends on what the last one learnt
-    try:
-        kept = models.artefact(MODEL)
-        for precision in PRECISIONS:
-            kept.path(precision)
-    except ModelError:
-        if find_spec("torch") is None:
-            pytest.skip(f"{MODEL} is not exported, and torch is not installed: `make test` does both")
-        from freshvec.export.export import export
-
-        export(models.card(MODEL), models.folder)
-    return models.folder
 
 
 class NullEncoder:
@@ -317,6 +286,3 @@ def freshvec(
         env={**os.environ, **(env or {})},
         check=False,
     )
-
-
-serving = running

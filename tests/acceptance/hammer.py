@@ -20,6 +20,7 @@ import psycopg
 
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.encoding.encoder import OnnxEncoder
+from tests.exports import exported
 from tests.support import (
     DOCS_SYNC,
     MODEL,
@@ -27,7 +28,6 @@ from tests.support import (
     WorkerProcess,
     config_toml,
     exists,
-    exported,
     models_in,
     stale,
     until,

@@ -10,7 +10,8 @@ from freshvec.bench.throughput import tokenizing_rates
 from freshvec.encoding.machine import cpu_limit
 from freshvec.encoding.tokenizer import pool_processes
 from tests.benchmarks.harness import Report, median, one_line_texts, texts
-from tests.support import MODEL, exported, models_in
+from tests.exports import exported
+from tests.support import MODEL, models_in
 
 BASELINE: Baseline = "sentence-transformers"
 

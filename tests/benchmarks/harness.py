@@ -22,17 +22,8 @@ from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.models.artefact import Precision
 from freshvec.records import Tokens, Vector
 from freshvec.stdlib_texts import docstrings
-from tests.support import (
-    DOCS_SYNC,
-    MODEL,
-    REPOSITORY,
-    Connection,
-    NullEncoder,
-    config_toml,
-    exported,
-    models_in,
-    until,
-)
+from tests.exports import exported
+from tests.support import DOCS_SYNC, MODEL, REPOSITORY, Connection, NullEncoder, config_toml, models_in, until
 
 MODELS = REPOSITORY / ".cache" / "models"
 NULL_WORKER = ("-m", "tests.benchmarks.null_worker")

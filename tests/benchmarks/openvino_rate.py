@@ -9,7 +9,8 @@ import numpy as np
 from freshvec.encoding.batching import padded, plan_batches
 from freshvec.pipeline.progress import resident_mib
 from tests.benchmarks.harness import Report, median, one_line_texts, real_encoder, texts
-from tests.support import MODEL, exported, models_in
+from tests.exports import exported
+from tests.support import MODEL, models_in
 
 BUDGET = 512
 

@@ -39,7 +39,6 @@ def plan(
 
     Changes nothing.
     """
-    from freshvec.cli import plan_view
     from freshvec.db import connect
     from freshvec.encoding.loading import Models
     from freshvec.schema import migrations, script
@@ -59,16 +58,21 @@ def plan(
             typer.echo(script.of_plans(connection, pending, plans))
             return
         costs = _costs(connection, models, plans, measure=measure)
+    _show([path.name for path in pending], list(zip(plans, costs, strict=True)), as_json=as_json)
+
+
+def _show(pending: list[str], planned: "list[tuple[Plan, Cost | str | None]]", *, as_json: bool) -> None:
+    from freshvec.cli import plan_view
+
     if as_json:
-        shown = [plan_view.as_json(planned, cost) for planned, cost in zip(plans, costs, strict=True)]
-        names = [path.name for path in pending]
-        typer.echo(json.dumps({"migrations": names, "syncs": shown}, indent=2))
+        shown = [plan_view.as_json(one, cost) for one, cost in planned]
+        typer.echo(json.dumps({"migrations": pending, "syncs": shown}, indent=2))
         return
     if pending:
         typer.echo(f"schema freshvec: {len(pending)} migrations to apply\n")
-    for planned, cost in zip(plans, costs, strict=True):
-        typer.echo("\n".join(plan_view.lines(planned, cost)) + "\n")
-    if any(not planned.is_applied or planned.access for planned in plans):
+    for one, cost in planned:
+        typer.echo("\n".join(plan_view.lines(one, cost)) + "\n")
+    if any(not one.is_applied or one.access for one, _ in planned):
         typer.echo("Nothing was changed. `freshvec apply` makes it, `freshvec run` also fills it.")
 
 
