@@ -120,7 +120,7 @@ class Kept:
         for number in range(2):
             self.edit(f"edited {number}")
             until(f"edits are followed, time {number}", self.is_right)
-        # It stands for some seconds after the last failure (`RECOVERED_SECONDS`), if it was ever written down.
+        # It stands for some seconds after the last failure (`RECOVERED_SECONDS`), if it was written down.
         until("no error is shown any more", lambda: self.status()["last_error"] is None)
         shown = self.status()
         rows = self.app.execute(f"SELECT count(*) FROM {self.table} WHERE {self.text} <> ''".encode())
