@@ -10,8 +10,8 @@ from freshvec.pipeline import epoch
 from freshvec.pipeline.epoch import Epoch
 from freshvec.pipeline.ledger import Ledger
 from freshvec.target.upsert import TargetWriter
+from tests.integration.stepwise import Bench
 from tests.integration.test_interleavings import (
-    Bench,
     a_change_that_commits_late_is_read,
     a_removal_sees_what_is_being_written,
     a_row_without_text_keeps_older_readings_out,

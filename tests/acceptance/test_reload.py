@@ -18,6 +18,26 @@ from tests.support import (
 NOTES = DOCS_SYNC.replace("docs", "notes")
 
 
+def fill(docs: Connection) -> None:
+    """One row in `docs`, and one in a table `notes` beside it."""
+    docs.execute("INSERT INTO docs VALUES (1, 'one')")
+    docs.execute("CREATE TABLE notes (id bigint PRIMARY KEY, body text, title text)")
+    docs.execute("INSERT INTO notes VALUES (1, 'body', 'title')")
+
+
+def owned(docs: Connection) -> dict[str, int]:
+    """How often each sync that is owned has been taken up."""
+    found = docs.execute(
+        "SELECT s.name, s.epoch FROM freshvec.sync s JOIN freshvec.status ON sync = name"
+        " WHERE owner_pid IS NOT NULL"
+    )
+    return dict(found.fetchall())
+
+
+def embedded(docs: Connection, table: str) -> bool:
+    return exists(docs, table) and count(docs, f"{table} WHERE embedding IS NOT NULL") == 1
+
+
 def test_a_reloaded_file_is_taken_up_and_the_other_syncs_go_on(
     url: str,
     docs: Connection,
@@ -25,36 +45,23 @@ def test_a_reloaded_file_is_taken_up_and_the_other_syncs_go_on(
     tmp_path: Path,
     workers: Callable[..., WorkerProcess],
 ) -> None:
-    docs.execute("INSERT INTO docs VALUES (1, 'one')")
-    docs.execute("CREATE TABLE notes (id bigint PRIMARY KEY, body text, title text)")
-    docs.execute("INSERT INTO notes VALUES (1, 'body', 'title')")
+    fill(docs)
     path = tmp_path / "freshvec.toml"
 
     def declare(syncs: str) -> None:
         write_config(path, config_toml(url, models_dir, syncs))
 
-    def owned() -> dict[str, int]:
-        """How often each sync that is owned has been taken up."""
-        found = docs.execute(
-            "SELECT s.name, s.epoch FROM freshvec.sync s JOIN freshvec.status ON sync = name"
-            " WHERE owner_pid IS NOT NULL"
-        )
-        return dict(found.fetchall())
-
     def reload(syncs: str) -> None:
         declare(syncs)
         worker.process.send_signal(signal.SIGHUP)
 
-    def embedded(table: str) -> bool:
-        return exists(docs, table) and count(docs, f"{table} WHERE embedding IS NOT NULL") == 1
-
     declare(DOCS_SYNC)
     worker = workers(path)
-    until("docs is embedded", lambda: embedded("docs_embedding"))
-    kept = owned()
+    until("docs is embedded", lambda: embedded(docs, "docs_embedding"))
+    kept = owned(docs)
 
     reload(DOCS_SYNC + NOTES)
-    until("an added sync is taken up", lambda: embedded("notes_embedding"))
+    until("an added sync is taken up", lambda: embedded(docs, "notes_embedding"))
     first = docs.execute("SELECT content_hash FROM notes_embedding").fetchone()
 
     reload(DOCS_SYNC + NOTES.replace('["body"]', '["title"]'))
@@ -65,10 +72,10 @@ def test_a_reloaded_file_is_taken_up_and_the_other_syncs_go_on(
 
     reload(DOCS_SYNC + 'this is "no TOML')
     until("a faulty file is said", lambda: "the old one stays" in worker.output)
-    assert owned().keys() == {"docs", "notes"}
+    assert owned(docs).keys() == {"docs", "notes"}
 
     reload(DOCS_SYNC)
-    until("a removed one ends", lambda: owned() == kept)  # and docs was never interrupted
+    until("a removed one ends", lambda: owned(docs) == kept)  # and docs was never interrupted
     docs.execute("UPDATE docs SET body = 'two'")
     until("docs is kept", lambda: count(docs, "freshvec.queue_docs") == 0)
     owner = "SELECT owner_pid FROM freshvec.status WHERE sync = 'notes'"

@@ -1,15 +1,12 @@
 """The bell on a real server: nothing is missed, nobody rings for nothing, and no commit fails for it."""
 
-import random
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import psycopg
 import pytest
-from pydantic import SecretStr
 
-from freshvec.capture.bell import Bell, Listener, Waker
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.worker.worker import Worker
 from tests.support import (
@@ -25,110 +22,11 @@ from tests.support import (
     wait_fresh,
 )
 
-PROGRAMS, STEPS = 150, 16
-WRITERS = 3
-
-
-class Keeper:
-    """A sync's keeper as bell.pml has it: it polls, takes the bell, is rung, and may die."""
-
-    def __init__(self, url: str, docs: Connection) -> None:
-        self._url = url
-        self._docs = docs
-        self._waker = Waker()
-        self.live()
-
-    def live(self) -> None:
-        self.listener = Listener(SecretStr(self._url), self._waker)
-        self.bell = Bell("docs")
-        self.read()
-
-    def die(self) -> None:
-        self.listener.close()
-        self.live()
-
-    def read(self) -> None:
-        """Everything there is."""
-        self._docs.execute("DELETE FROM freshvec.queue_docs")
-
-    def step(self, choice: int) -> None:
-        if choice == 0:
-            self.die()
-        elif not self.bell.is_taken:
-            self.read()
-            if choice > 2 and self.bell.take(self.listener.connection):
-                self.read()
-        elif self.hears():
-            self.read()
-            if choice == 1:
-                self.bell.release(self.listener.connection)
-
-    def hears(self) -> bool:
-        return bool(self.listener.wait(0))
-
-    def close(self) -> None:
-        self.listener.close()
-        self._waker.close()
-
-
-class Application:
-    """A session that changes rows in transactions with savepoints, one step at a time."""
-
-    def __init__(self, url: str, stack: ExitStack) -> None:
-        self._session = stack.enter_context(psycopg.connect(url))
-        self._row = random.randrange(10**9)
-
-    def step(self, choice: int) -> None:
-        if choice < 3:
-            self._row += 1
-            self._session.execute(
-                "INSERT INTO docs VALUES (%s, 'a') ON CONFLICT (id) DO UPDATE SET body = docs.body || 'a'",
-                (self._row,),
-            )
-        elif choice == 3:
-            self._session.execute("SAVEPOINT s")
-        elif choice == 4 and self._session.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS:
-            with_savepoint = "SAVEPOINT s; INSERT INTO docs VALUES (%s, 'b'); ROLLBACK TO s"
-            self._row += 1
-            self._session.execute(with_savepoint.replace("%s", str(self._row)))
-        elif choice == 5:
-            self._session.rollback()
-        else:
-            self._session.commit()
-
-    def end(self) -> None:
-        self._session.commit()
-
 
 @pytest.fixture
 def applied(url: str, docs: Connection) -> str:
     backfill(settings_for(url, sync_of("docs")), NullEncoder())
     return url
-
-
-def test_random_interleavings_miss_nothing(applied: str, docs: Connection) -> None:
-    """Writers, savepoints, rollbacks and deaths of the keeper, in any order: at rest it has read all."""
-    seed = random.randrange(10**9)
-    chance = random.Random(seed)
-    rung = 0
-    with ExitStack() as stack:
-        writers = [Application(applied, stack) for _ in range(WRITERS)]
-        keeper = Keeper(applied, docs)
-        stack.callback(keeper.close)
-        for program in range(PROGRAMS):
-            for _ in range(STEPS):
-                who = chance.randrange(WRITERS + 2)
-                if who < WRITERS:
-                    writers[who].step(chance.randrange(8))
-                else:
-                    keeper.step(chance.randrange(8))
-            for writer in writers:
-                writer.end()
-            rung += keeper.bell.is_taken
-            if keeper.bell.is_taken and count(docs, "freshvec.queue_docs"):
-                assert keeper.listener.wait(10), f"seed {seed}: missed in program {program}"
-            keeper.read()
-    assert rung > PROGRAMS / 10
 
 
 def heard(docs: Connection, change: str) -> list[str]:

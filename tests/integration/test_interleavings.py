@@ -5,29 +5,18 @@ what they are about.
 """
 
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
-import numpy as np
-import psycopg
 import pytest
 
-from freshvec.capture.queue import QUEUE_FULL, QueueReader
-from freshvec.db import connect
 from freshvec.errors import SupersededError
-from freshvec.pipeline.epoch import Epoch, take
 from freshvec.pipeline.ledger import Ledger, Portion, Ready
-from freshvec.pipeline.progress import Progress
-from freshvec.pipeline.writer import Writer
-from freshvec.records import Fate, Key, Outcome, SourceRow, Tokens, Urgency, Vector
+from freshvec.records import Fate, SourceRow, Tokens, Urgency
 from freshvec.scans.backfill import Backfill
+from tests.integration.stepwise import KEY, Bench, HeldEncoder, drain, flush, outcome
 from tests.support import (
     Connection,
     NullEncoder,
-    backfill,
-    bound_sync,
     count,
     running,
     settings_for,
@@ -37,81 +26,10 @@ from tests.support import (
     wait_fresh,
 )
 
-KEY = ("1",)
-
-
-class Bench:
-    """The table `docs` with rows 1 to 3, applied and fresh; readers and writers of its queue, no worker."""
-
-    def __init__(self, docs: Connection) -> None:
-        self.docs = docs
-        docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 3) g")
-        self.settings = settings_for(docs.info.dsn, sync_of("docs"), sweep_seconds=600)
-        backfill(self.settings, NullEncoder())
-
-    @contextmanager
-    def session(self) -> Iterator[Connection]:
-        """Another session of the application, with a transaction that ends when it is told to."""
-        with psycopg.connect(self.docs.info.dsn) as session:
-            yield session
-
-    @contextmanager
-    def reader(self) -> Iterator[QueueReader]:
-        with connect(self.settings.database.url, "test") as connection:
-            yield QueueReader(connection, bound_sync(connection, self.settings, NullEncoder()))
-
-    @contextmanager
-    def writer(self, epoch: Epoch | None = None) -> Iterator[tuple[Writer, Ledger, Epoch]]:
-        """A writer, of a new owner's time or of the one that is given."""
-        with connect(self.settings.database.url, "test") as connection:
-            bound = bound_sync(connection, self.settings, NullEncoder())
-            epoch = epoch or take(connection, "docs", bound.generation)
-            ledger = Ledger()
-            yield (
-                Writer(connection, bound, self.settings.daemon, Progress(), ledger, epoch),
-                ledger,
-                epoch,
-            )
-
-    def edit(self, text: str | None, row: int = 1, session: Connection | None = None) -> None:
-        (session or self.docs).execute("UPDATE docs SET body = %s WHERE id = %s", (text, row))
-
-    def edit_unnoted(self, text: str | None, session: Connection) -> None:
-        """A change that no queue entry tells of."""
-        self.edit(text, session=session)
-        session.execute("DELETE FROM freshvec.queue_docs")
-
-    def stored(self) -> tuple[Any, ...] | None:
-        return self.docs.execute("SELECT content_hash, fence FROM docs_embedding WHERE id = 1").fetchone()
-
 
 @pytest.fixture
 def bench(docs: Connection) -> Bench:
     return Bench(docs)
-
-
-def outcome(fence: int, fate: Fate = Fate.STORE, text: bytes | None = b"text") -> Outcome:
-    vector: Vector | None = np.ones(8, dtype=np.float32) if text and fate is Fate.STORE else None
-    return Outcome(KEY, fence, fate, vector, text)
-
-
-def flush(writer: Writer, ledger: Ledger, written: Outcome) -> None:
-    """Write one outcome, as the pipeline does it."""
-    portion = Portion(Urgency.LIVE, written.fence, 1)
-    ledger.open(portion)
-    writer.flush([Ready(portion, [written])])
-
-
-def drain(reader: QueueReader, handed_out: list[int]) -> list[Key]:
-    """Read until nothing is found, with a look at the floor after each; what was found."""
-    found = []
-    for _ in range(6):
-        for bulk in (False, True):
-            for change in reader.read(100, handed_out, bulk=bulk)[1]:
-                handed_out += change.entries
-                found.append(change.key)
-        reader.settle()
-    return found
 
 
 # The queue's floor.
@@ -189,31 +107,6 @@ def a_row_without_text_keeps_older_readings_out(bench: Bench) -> None:
 
 def test_a_row_without_text_keeps_older_readings_out(bench: Bench) -> None:
     a_row_without_text_keeps_older_readings_out(bench)
-
-
-class HeldEncoder(NullEncoder):
-    """Holds what it encodes while it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.is_held = threading.Event()
-        self._free = threading.Event()
-        self._free.set()
-
-    @contextmanager
-    def holding(self) -> Iterator[None]:
-        self.is_held.clear()
-        self._free.clear()
-        try:
-            yield
-        finally:
-            self._free.set()
-
-    def encode(self, batch: list[Tokens]) -> Vector:
-        if not self._free.is_set():
-            self.is_held.set()
-            assert self._free.wait(90)
-        return super().encode(batch)
 
 
 def test_a_walk_that_finds_a_row_unchanged_keeps_an_older_reading_of_it_out(bench: Bench) -> None:
@@ -345,66 +238,3 @@ def test_an_owner_begins_once_the_last_one_has_written(bench: Bench) -> None:
             assert not taken.is_set()
         thread.join(60)
         assert taken.is_set()
-
-
-# Requests for a walk.
-
-
-def test_a_request_that_is_relied_on_is_answered_after_that_transaction(bench: Bench) -> None:
-    """A change that could not be noted relies on a request; a walk passes the row before the commit."""
-    encoder = NullEncoder()
-    ask = f"SELECT freshvec.ask_for_walk('docs', '{QUEUE_FULL}')"
-    bench.docs.execute(ask)
-    with bench.session() as slow:
-        bench.edit_unnoted("unnoted", slow)
-        slow.execute(ask)
-        walked = bench.docs.execute("SELECT proven_at FROM freshvec.sync").fetchone()
-        with running(bench.settings, encoder) as worker:
-            query = "SELECT proven_at IS DISTINCT FROM %s FROM freshvec.sync"
-            until("a walk is over", lambda: bench.docs.execute(query, walked).fetchone() == (True,))
-            slow.commit()
-            worker.sweep()
-            until("nothing is stale", lambda: stale(bench.docs, encoder) == [], 20)
-            until("the request is gone", lambda: count(bench.docs, "freshvec.rescan") == 0)
-
-
-def test_a_request_that_an_open_transaction_relies_on_is_not_walked_for_over_and_over(bench: Bench) -> None:
-    encoder = NullEncoder()
-    ask = f"SELECT freshvec.ask_for_walk('docs', '{QUEUE_FULL}')"
-    bench.docs.execute(ask)
-    with bench.session() as slow:
-        slow.execute(ask)
-        with running(bench.settings, encoder):
-            walks = set()
-            watched_until = time.monotonic() + 2.5
-            while time.monotonic() < watched_until:
-                walks.add(bench.docs.execute("SELECT walk_started_at FROM freshvec.sync").fetchone())
-            assert 2 <= len(walks) <= 5, "the one before, the first, and one each second"
-            slow.commit()
-            until("the request is gone", lambda: count(bench.docs, "freshvec.rescan") == 0)
-
-
-def test_a_request_answered_since_a_transactions_snapshot_is_made_again(bench: Bench) -> None:
-    encoder = NullEncoder()
-    ask = f"SELECT freshvec.ask_for_walk('docs', '{QUEUE_FULL}')"
-    bench.docs.execute(ask)
-    with bench.session() as slow:
-        slow.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        assert count(slow, "freshvec.rescan") == 1
-        with running(bench.settings, encoder) as worker:
-            until("it is answered", lambda: count(bench.docs, "freshvec.rescan") == 0)
-            wait_fresh(worker)
-            bench.edit_unnoted("unnoted", slow)
-            slow.execute(ask)
-            slow.commit()
-            until("nothing is stale", lambda: stale(bench.docs, encoder) == [], 20)
-
-
-def test_retry_takes_its_transactions_id_before_it_draws_a_number(bench: Bench) -> None:
-    """Whoever draws a number has an id, so that the floor waits for it: the plan tells, the gap is short."""
-    from freshvec.scans import retry
-
-    with connect(bench.settings.database.url, "test") as connection:
-        bound = bound_sync(connection, bench.settings, NullEncoder())
-        plan = connection.execute(bound.compose("EXPLAIN " + retry._SQL["retry"])).fetchall()
-    assert any("One-Time Filter: (pg_current_xact_id()" in line for (line,) in plan)

@@ -1,36 +1,24 @@
-"""What cannot be kept is refused at `plan` with the reason and the remedy; what can, is; every mistake ends
-in one message."""
+"""What cannot be kept is refused at `plan` with the reason and the remedy; what can, is."""
 
-import json
-import os
-import subprocess
-import sys
-from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from freshvec.db import connect
 from freshvec.errors import FreshvecError
 from freshvec.scans.verify import verify
 from tests.support import (
-    DOCS_SYNC,
     Connection,
     NullEncoder,
     backfill,
     bound_sync,
-    config_toml,
     count,
-    freshvec,
     running,
     settings_for,
     sync_of,
     until,
     wait_fresh,
-    write_config,
 )
 
 FUNCTIONS = """
@@ -103,10 +91,6 @@ def table(application: Connection) -> Connection:
     return application
 
 
-def is_empty(application: Connection, place: int) -> bool:
-    return count(application, f"freshvec.queue_s{place}") == 0
-
-
 def refusal(url: str, **declared: object) -> str:
     settings = settings_for(url, sync_of("docs", **cast(Any, declared)))
     with connect(settings.database.url, "test") as connection, pytest.raises(FreshvecError) as refused:
@@ -163,75 +147,6 @@ def test_what_is_of_the_row_is_kept(url: str, table: Connection) -> None:
         assert count(table, f"t{number}") == 4, sync.expression
 
 
-NAMES = [
-    "old",
-    "new",
-    "found",
-    "k1",
-    "seq",
-    "bulk",
-    "place",
-    "n",
-    "o",
-    "d",
-    "t",
-    "k",
-    "g",
-    "noted",
-    "queue",
-    "text",
-]
-NAMES += [
-    "unchanged",
-    "characters",
-    "slot",
-    "tg_op",
-    "new_rows",
-    "old_rows",
-    "pair",
-    "embedded",
-    "failed",
-    "is_embedded",
-    "problem",
-]
-
-
-@pytest.mark.parametrize("version", ["18", "16"])
-def test_columns_called_as_ours_are(version: str, request: pytest.FixtureRequest) -> None:
-    """Every such name as a column of the key, and as a column of the text, of one table each."""
-    url: str = request.getfixturevalue("url" if version == "18" else "url16")
-    with psycopg.connect(url, autocommit=True) as application:
-        notices: list[str] = []
-        application.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
-        declared = []
-        for place, name in enumerate(NAMES):
-            other = NAMES[place - 1]
-            table, key, text = (sql.Identifier(part) for part in (f"t{place}", name, other))
-            application.execute(
-                sql.SQL("CREATE TABLE {} ({} int PRIMARY KEY, {} text)").format(table, key, text)
-            )
-            application.execute(sql.SQL("INSERT INTO {} VALUES (1, 'one'), (2, 'two')").format(table))
-            declared.append(sync_of(f"t{place}", f"s{place}", columns=[other, name]))
-        settings, encoder = settings_for(url, *declared, sweep_seconds=600), NullEncoder()
-        with running(settings, encoder) as worker:
-            wait_fresh(worker)
-            for place, name in enumerate(NAMES):
-                table, key, text = (sql.Identifier(part) for part in (f"t{place}", name, NAMES[place - 1]))
-                application.execute(
-                    sql.SQL("UPDATE {} SET {} = 'edited' WHERE {} = 1").format(table, text, key)
-                )
-                application.execute(sql.SQL("UPDATE {0} SET {1} = 7 WHERE {1} = 2").format(table, key))
-                until(f"{name} is read", partial(is_empty, application, place))
-            wait_fresh(worker)
-        assert notices == []
-        for number, name in enumerate(NAMES):
-            with connect(settings.database.url, "test") as connection:
-                report = verify(
-                    connection, bound_sync(connection, settings_for(url, declared[number]), encoder)
-                )
-            assert report.is_fresh, (name, report)
-
-
 def test_a_deferrable_key_is_refused_as_such(url: str, application: Connection) -> None:
     application.execute("CREATE TABLE docs (id int PRIMARY KEY DEFERRABLE, body text)")
     message = refusal(url)
@@ -239,142 +154,6 @@ def test_a_deferrable_key_is_refused_as_such(url: str, application: Connection) 
     assert "Give it a unique index on NOT NULL columns that is checked at once" in message
     application.execute("CREATE UNIQUE INDEX ON docs (id)")
     backfill(settings_for(url, sync_of("docs")), NullEncoder())
-
-
-@pytest.mark.parametrize("version", ["18", "16"])
-def test_150_columns(version: str, request: pytest.FixtureRequest) -> None:
-    url: str = request.getfixturevalue("url" if version == "18" else "url16")
-    with psycopg.connect(url, autocommit=True) as application:
-        columns = [f"c{number}" for number in range(150)]
-        application.execute(f"CREATE TABLE docs (id int PRIMARY KEY, {' text, '.join(columns)} text)")
-        application.execute("INSERT INTO docs (id, c0, c149) VALUES (1, 'a', 'b')")
-        settings, encoder = (
-            settings_for(url, sync_of("docs", columns=columns), sweep_seconds=600),
-            NullEncoder(),
-        )
-        with running(settings, encoder) as worker:
-            wait_fresh(worker)
-            application.execute("UPDATE docs SET c77 = 'c'")
-            query = "docs_embedding WHERE content_hash = substring(sha256(E'a\\nc\\nb') FROM 1 FOR 16)"
-            until("the change is written", lambda: count(application, query) == 1)
-
-
-def test_virtual_generated_columns(url: str, application: Connection) -> None:
-    application.execute(
-        "CREATE TABLE docs (id int PRIMARY KEY, a text, b text,"
-        " v text GENERATED ALWAYS AS (a || b) VIRTUAL, s text GENERATED ALWAYS AS (upper(b)) STORED)"
-    )
-    application.execute("INSERT INTO docs VALUES (1, 'x', 'y')")
-    for declared, text in (
-        (sync_of("docs", "one", columns=["v"], target={"table": "one"}), "pq"),
-        (sync_of("docs", "two", expression="v || s", target={"table": "two"}), "pqQ"),
-    ):
-        application.execute("UPDATE docs SET a = 'x', b = 'y'")
-        settings, encoder = settings_for(url, declared, sweep_seconds=600), NullEncoder()
-        with running(settings, encoder) as worker:
-            wait_fresh(worker)
-            application.execute("UPDATE docs SET a = 'p'; UPDATE docs SET b = 'q'")
-            name = declared["name"]
-            query = f"{name} WHERE content_hash = substring(sha256('{text}') FROM 1 FOR 16)"
-            until("it is written", lambda query=query: count(application, query) == 1)  # type: ignore[misc]
-            assert not count(application, "freshvec.rescan")
-
-
-def test_a_role_whose_transactions_are_read_only(url: str, docs: Connection) -> None:
-    docs.execute("INSERT INTO docs VALUES (1, 'one')")
-    (name,) = docs.execute("SELECT current_database()").fetchone() or ("",)
-    docs.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-    backfill(settings_for(url, sync_of("docs")), NullEncoder())
-    docs.execute("SET default_transaction_read_only = off")
-    assert count(docs, "docs_embedded") == 1
-
-
-def one_message(done: "subprocess.CompletedProcess[str]", code: int) -> str:
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    assert "should not have happened" not in done.stderr
-    return done.stderr
-
-
-def test_commands_before_apply(url: str, docs: Connection, models_dir: Path, tmp_path: Path) -> None:
-    config = str(write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC)))
-    assert "run `freshvec apply docs`" in freshvec("status", "--config", config).stderr
-    for command in (["retry"], ["verify"], ["search", "words"]):
-        message = one_message(freshvec(*command, "--config", config), 1)
-        assert "freshvec apply" in message, (command, message)
-    assert freshvec("apply", "--config", config).returncode == 0
-    more = DOCS_SYNC + DOCS_SYNC.replace('name = "docs"', 'name = "later"') + 'target = { table = "later" }\n'
-    config = str(write_config(tmp_path / "more.toml", config_toml(url, models_dir, more)))
-    done = freshvec("status", "--check", "--config", config)
-    assert "later: declared, but never applied: run `freshvec apply later`" in one_message(done, 3)
-    done = freshvec("status", "--check", "--json", "--config", config)
-    assert [row["sync"] for row in json.loads(done.stdout)] == ["docs"]
-
-
-def test_plan_without_rights_on_the_schema(
-    url: str, docs: Connection, models_dir: Path, tmp_path: Path
-) -> None:
-    config = write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC))
-    assert freshvec("apply", "--config", str(config)).returncode == 0
-    docs.execute("CREATE ROLE freshvec_test_stranger LOGIN")
-    stranger = config_toml(url.replace("postgres:@", "freshvec_test_stranger:@"), models_dir, DOCS_SYNC)
-    try:
-        write_config(config, stranger)
-        for command in ("plan", "apply", "status", "verify", "retry"):
-            message = one_message(freshvec(command, "--config", str(config)), 1)
-            assert "permission denied" in message
-            assert "Grant the right, or connect as the table's owner" in message
-    finally:
-        docs.execute("DROP ROLE freshvec_test_stranger")
-
-
-def test_arguments_that_are_no_text(url: str, models_dir: Path, tmp_path: Path) -> None:
-    config = write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC))
-    for arguments in ([b"search", b"\xff"], [b"run", b"na\xc3me"], [b"status", b"--config", b"/\xff"]):
-        command = [sys.executable.encode(), b"-m", b"freshvec", *arguments, b"--config", bytes(config)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert "is not text in UTF-8" in one_message(done, 2)
-
-
-def test_json_of_a_repair_is_json(url: str, docs: Connection, models_dir: Path, tmp_path: Path) -> None:
-    config = str(write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC)))
-    assert freshvec("apply", "--config", config).returncode == 0
-    docs.execute("ALTER TABLE docs DISABLE TRIGGER USER; INSERT INTO docs VALUES (1, 'unseen')")
-    done = freshvec("verify", "--repair", "--json", "--config", config)
-    one_message(done, 3)
-    assert json.loads(done.stdout)["problems"] == {"missing": 1}
-    assert "queued for the worker" in done.stderr
-
-
-@pytest.mark.parametrize(
-    "password", ["gehe@imnis", "gehe/imnis", "gehe@im/nis@more", "gehe:im@nis", "gehe?im#nis@more"]
-)
-def test_a_password_that_should_have_been_quoted(models_dir: Path, tmp_path: Path, password: str) -> None:
-    url = f"postgresql://app:{password}@127.0.0.1:1/base"
-    config = str(write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC)))
-    message = one_message(freshvec("status", "--config", config), 1)
-    assert "gehe" not in message, message
-    assert "imnis" not in message, message
-    assert "cannot connect to the database" in message
-
-
-LOGS = "from freshvec import logs; from loguru import logger; logs.configure(); logger.warning('a line')"
-
-
-def test_priorities_are_for_the_journal_alone(tmp_path: Path) -> None:
-    """systemd: a program should compare JOURNAL_STREAM with the device and inode of its stderr."""
-    with (tmp_path / "stderr").open("w+") as file:
-        stat = os.fstat(file.fileno())
-        for stream, prefix in ((f"{stat.st_dev}:{stat.st_ino}", "<4>"), ("8:12345", ""), ("", ""), ("x", "")):
-            file.seek(0)
-            file.truncate()
-            env = {**os.environ, "JOURNAL_STREAM": stream}
-            subprocess.run([sys.executable, "-c", LOGS], stderr=file, env=env, check=True)
-            file.seek(0)
-            line = file.read()
-            assert "a line" in line
-            assert line.startswith("<") == bool(prefix), (stream, line)
-            assert line.startswith(prefix)
 
 
 def test_a_foreign_partition_is_refused(url15: str) -> None:

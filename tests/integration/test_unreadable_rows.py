@@ -9,6 +9,7 @@ from typing import Any, cast
 import psycopg
 import pytest
 
+from freshvec.config import Settings
 from freshvec.db import connect
 from freshvec.health import status
 from freshvec.scans.verify import verify
@@ -69,6 +70,32 @@ def failed(application: Connection) -> list[int]:
     return [row for (row,) in application.execute(query)]
 
 
+def assert_found_by_the_backfill(application: Connection, message: str) -> None:
+    """The rows that cannot be read are known with the reason, and only they have no vector."""
+    assert failed(application) == [1, 15, 20, 40]
+    unread = application.execute(
+        "SELECT id FROM docs LEFT JOIN docs_embedded e USING (id) WHERE e.id IS NULL"
+    )
+    assert [row for (row,) in unread] == [1, 15, 20, 40]
+    query = "SELECT encode_error FROM docs_embedding WHERE id = 15"
+    (error,) = application.execute(query).fetchone() or ("",)
+    assert error.startswith("its text cannot be read: ")
+    assert message in error
+
+
+def assert_told_of(settings: Settings, encoder: NullEncoder, rows: int, message: str) -> None:
+    """Both `verify` and the status tell of the twelve that are left."""
+    with connect(settings.database.url, "test") as connection:
+        report = verify(connection, bound_sync(connection, settings, encoder))
+        assert dict(report.problems) == {"failed": 12}
+        assert report.rows == rows
+        assert report.examples["failed"][:3] == [("2",), ("15",), ("20",)]
+        listed = status.failures(connection)["docs"]
+        assert message in listed[0]["error"]
+        (row,) = status.read(connection)
+        assert row["rows_failed"] == 12
+
+
 def test_a_row_that_cannot_be_read_delays_nobody(unreadable: tuple[str, Connection, str]) -> None:
     """Found by a backfill at the first, a middle and the last place of its pages; live; and in bulk."""
     url, application, kind = unreadable
@@ -78,16 +105,7 @@ def test_a_row_that_cannot_be_read_delays_nobody(unreadable: tuple[str, Connecti
     encoder = NullEncoder()
     with running(settings, encoder) as worker:
         wait_fresh(worker)
-        assert failed(application) == [1, 15, 20, 40]
-        unread = application.execute(
-            "SELECT id FROM docs LEFT JOIN docs_embedded e USING (id) WHERE e.id IS NULL"
-        )
-        assert [row for (row,) in unread] == [1, 15, 20, 40]
-        (error,) = application.execute(
-            "SELECT encode_error FROM docs_embedding WHERE id = 15"
-        ).fetchone() or ("",)
-        assert error.startswith("its text cannot be read: ")
-        assert message in error
+        assert_found_by_the_backfill(application, message)
         pipeline = worker.keepers[0].pipeline
 
         application.execute("UPDATE docs SET body = %s WHERE id IN (2, 30)", (bad,))
@@ -112,15 +130,7 @@ def test_a_row_that_cannot_be_read_delays_nobody(unreadable: tuple[str, Connecti
         until("a deleted one leaves", lambda: failed(application)[-1] == 1200)
         wait_fresh(worker)
         assert worker.keepers[0].pipeline is pipeline, "no pipeline failed over it"
-    with connect(settings.database.url, "test") as connection:
-        report = verify(connection, bound_sync(connection, settings, encoder))
-        assert dict(report.problems) == {"failed": 12}
-        assert report.rows == count(application, "docs")
-        assert report.examples["failed"][:3] == [("2",), ("15",), ("20",)]
-        listed = status.failures(connection)["docs"]
-        assert message in listed[0]["error"]
-        (row,) = status.read(connection)
-        assert row["rows_failed"] == 12
+    assert_told_of(settings, encoder, count(application, "docs"), message)
 
 
 def test_verify_finds_what_is_wrong_beside_rows_that_cannot_be_read(url: str, docs: Connection) -> None:

@@ -12,48 +12,9 @@ from hypothesis import strategies as st
 from freshvec.encoding.budget import BatchBudget
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.errors import EncodingError
-from freshvec.records import OutOfMemoryError, Tokens, Urgency, Vector
-from tests.support import NullEncoder, until
-
-REFUSED = 666
-Results = list[Vector | Exception]
-
-
-class Recorder(NullEncoder):
-    """Its vectors are the first token of each text; it notes the batches and can be held up or broken."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.entered = threading.Event()
-        self.gate = threading.Event()
-        self.batches: list[list[int]] = []
-        self.broken: str | None = None
-        self.room = 10**9
-        self.rebuilt = 0
-        self.after_rebuild = 10**9
-
-    def begin_again(self) -> None:
-        """Let what is under way end, and hold up the next."""
-        self.entered.clear()
-        before, self.gate = self.gate, threading.Event()
-        before.set()
-
-    def rebuild(self) -> None:
-        self.rebuilt += 1
-        self.room = self.after_rebuild
-
-    def encode(self, batch: list[Tokens]) -> Vector:
-        self.entered.set()
-        assert self.gate.wait(30)
-        if self.broken:
-            raise RuntimeError(self.broken)
-        if max(map(len, batch)) * len(batch) > self.room:
-            raise OutOfMemoryError("no room")
-        first = [int(text.ids[0]) for text in batch]
-        if REFUSED in first:
-            raise RuntimeError(f"refused among {len(batch)}")
-        self.batches.append(first)
-        return np.array([[number] * self.dimension for number in first], dtype=np.float32)
+from freshvec.records import Tokens, Urgency, Vector
+from tests.support import until
+from tests.unit.recorder import REFUSED, Recorder, Results, dispatching, encoded, text
 
 
 @pytest.fixture
@@ -63,22 +24,8 @@ def encoder() -> Recorder:
 
 @pytest.fixture
 def dispatcher(encoder: Recorder) -> Iterator[Dispatcher]:
-    made = Dispatcher(encoder, BatchBudget(64, fixed=True))
-    yield made
-    encoder.gate.set()
-    made.stop(10)
-
-
-def text(number: int) -> Tokens:
-    return Tokens(np.array([number, 0, 0, 0], dtype=np.int64))
-
-
-def encoded(dispatcher: Dispatcher, numbers: list[int]) -> Results:
-    """The results of one batch."""
-    answers: list[Results] = []
-    dispatcher.submit(Urgency.LIVE, [text(number) for number in numbers], 64, answers.append)
-    until("the batch is encoded", lambda: answers)
-    return answers[0]
+    with dispatching(encoder) as made:
+        yield made
 
 
 def order_of(encoder: Recorder, dispatcher: Dispatcher, urgencies: list[Urgency]) -> list[int]:
@@ -156,100 +103,6 @@ def test_as_many_results_as_texts_in_their_order(numbers: list[int], room: int) 
             assert result.tolist() == [number] * encoder.dimension
 
 
-def test_a_broken_runtime_is_not_blamed_on_the_texts(encoder: Recorder, dispatcher: Dispatcher) -> None:
-    encoder.gate.set()
-    encoder.broken = "the device has fallen off the bus"
-    for result in encoded(dispatcher, [1, 2, 3]):
-        assert isinstance(result, EncodingError)
-        assert result.retryable
-        assert "the device has fallen off the bus" in str(result)
-    encoder.broken = None
-    assert [float(result[0]) for result in encoded(dispatcher, [1]) if isinstance(result, np.ndarray)] == [
-        1.0
-    ]
-
-
-def test_out_of_memory_halves_the_batch_and_remembers_the_ceiling(encoder: Recorder) -> None:
-    encoder.gate.set()
-    encoder.room = 128
-    budget = BatchBudget(512)
-    dispatcher = Dispatcher(encoder, budget)
-    results = encoded(dispatcher, list(range(64)))  # 256 padded tokens
-    dispatcher.stop(10)
-    assert [float(result[0]) for result in results if isinstance(result, np.ndarray)] == list(range(64))
-    assert [len(batch) for batch in encoder.batches] == [32, 32]
-    assert budget.ceiling == 128
-    assert budget.next_size() <= 128
-    assert (dispatcher.out_of_memory, dispatcher.failed) == (1, 0)
-    assert (dispatcher.batches, dispatcher.padded) == (1, 256)
-
-
-def test_a_single_text_without_room_begins_the_runtime_anew_once(
-    encoder: Recorder, dispatcher: Dispatcher
-) -> None:
-    encoder.gate.set()
-    encoder.room = 3
-    (vector,) = encoded(dispatcher, [5])
-    assert isinstance(vector, np.ndarray)
-    assert encoder.rebuilt == 1
-    encoder.room = encoder.after_rebuild = 3
-    (error,) = encoded(dispatcher, [5])
-    assert isinstance(error, EncodingError)
-    assert error.retryable
-    assert encoder.rebuilt == 2
-
-
-def test_a_batch_of_which_no_text_has_room_loads_the_model_once(
-    encoder: Recorder, dispatcher: Dispatcher
-) -> None:
-    encoder.gate.set()
-    encoder.room = encoder.after_rebuild = 3
-    errors = encoded(dispatcher, list(range(16)))
-    assert all(isinstance(error, EncodingError) and error.retryable for error in errors)
-    assert len(errors) == 16
-    assert encoder.rebuilt == 1
-
-
-def test_when_new_sessions_do_not_help_the_process_gives_up(
-    encoder: Recorder, dispatcher: Dispatcher
-) -> None:
-    encoder.gate.set()
-    encoder.room = encoder.after_rebuild = 3
-    for attempt in range(1, 4):
-        assert dispatcher.lost is None
-        encoded(dispatcher, [5])
-        assert encoder.rebuilt == attempt
-    assert dispatcher.lost is not None
-    assert dispatcher.lost.exit_code == 1
-    assert "3 batches in a row failed" in str(dispatcher.lost)
-    assert "no room" in str(dispatcher.lost)
-
-
-@pytest.mark.parametrize(("device", "gives_up"), [("cuda", True), ("cpu", False)])
-def test_only_a_gpu_is_given_up_for_an_error_that_stays(
-    encoder: Recorder, dispatcher: Dispatcher, device: str, gives_up: bool
-) -> None:
-    encoder.gate.set()
-    encoder.device = device
-    encoder.broken = "CUDA failure 700: an illegal memory access was encountered"
-    for _ in range(4):
-        encoded(dispatcher, [1])
-    assert (dispatcher.lost is not None) == gives_up
-
-
-def test_failures_with_a_success_between_them_are_no_reason_to_give_up(
-    encoder: Recorder, dispatcher: Dispatcher
-) -> None:
-    encoder.gate.set()
-    for broken in ("once", "twice", None, "again", "and again", None):
-        encoder.broken = broken
-        encoded(dispatcher, [1])
-    encoder.broken = None
-    for _ in range(4):
-        encoded(dispatcher, [REFUSED, 1])  # the text's own fault
-    assert dispatcher.lost is None
-
-
 def test_stop_finishes_the_batch_in_hand_and_forgets_the_rest(
     encoder: Recorder, dispatcher: Dispatcher
 ) -> None:
@@ -314,15 +167,3 @@ def test_on_a_gpu_two_batches_are_under_way_and_every_text_gets_its_own_vector()
         assert isinstance(found[0], np.ndarray)
         assert found[0][0] == number
     assert made.tokens == 40 * 4
-
-
-def test_whatever_ends_its_thread_ends_the_process(dispatcher: Dispatcher, encoder: Recorder) -> None:
-    """A fault of ours in what is done with the vectors: nobody would encode any more, and nobody say so."""
-    encoder.gate.set()
-
-    def fails(results: Results) -> None:
-        raise ZeroDivisionError("of ours")
-
-    dispatcher.submit(Urgency.LIVE, encoder.tokenize(["text"]), 64, fails)
-    until("it gives up", lambda: dispatcher.lost is not None)
-    assert "of ours" in str(dispatcher.lost)
