@@ -13,8 +13,19 @@ from freshvec.backoff import Backoff
 from freshvec.capture import bell
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.schema.migrations import migrate
+from freshvec.worker import ownership
 from freshvec.worker.worker import Worker
-from tests.support import Connection, NullEncoder, running, settings_for, stale, sync_of, until, wait_fresh
+from tests.support import (
+    Connection,
+    NullEncoder,
+    exists,
+    running,
+    settings_for,
+    stale,
+    sync_of,
+    until,
+    wait_fresh,
+)
 
 STALE = """
 SELECT count(*) FROM docs d FULL JOIN docs_embedding t USING (id)
@@ -145,6 +156,34 @@ def test_the_listener_may_be_cut_before_any_of_its_statements(
         assert lives > 20, lives
         docs.execute("INSERT INTO docs VALUES (10, 'text 10')")
         settle(url, worker, encoder)
+
+
+def test_a_listener_that_is_cut_while_a_file_is_taken_up_loses_none_of_it(
+    url: str, docs: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs.execute("CREATE TABLE notes (id bigint PRIMARY KEY, body text)")
+    before = settings_for(url, sync_of("docs"))
+    after = settings_for(url, sync_of("notes", "notes"))
+    disown, cuts = ownership.disown, itertools.count()
+
+    def cut_first(connection: db.Connection, name: str) -> None:
+        if not next(cuts):
+            docs.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
+        disown(connection, name)
+
+    monkeypatch.setattr(ownership, "disown", cut_first)
+    encoder = NullEncoder()
+    worker = Worker(before, before.sync, load=lambda _: encoder, reload=lambda: (after, after.sync))
+    thread = threading.Thread(target=worker.run, name="worker")
+    thread.start()
+    try:
+        wait_fresh(worker)
+        worker.reload()
+        until("the other sync is kept", lambda: exists(docs, "notes_embedding"))
+        assert [keeper.sync.name for keeper in worker.keepers] == ["notes"]
+    finally:
+        worker.stop()
+        thread.join(60)
 
 
 def test_a_crashed_server_leaves_nothing_stale() -> None:

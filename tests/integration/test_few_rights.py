@@ -96,6 +96,40 @@ def test_what_it_may_not_mend_is_said_and_found_by_walks(few: Few, event: str) -
         few.comes_to_rest()
 
 
+def test_rights_that_are_given_later_are_used(few: Few) -> None:
+    with running(few.restricted, NullEncoder()) as worker:
+        wait_fresh(worker)
+        few.app.execute("DROP TRIGGER freshvec_docs_insert ON docs; INSERT INTO docs VALUES (700, 'unseen')")
+        worker.sweep()
+        until("status says who can mend it", lambda: says_who_can(few))
+        few.app.execute("GRANT postgres TO few")
+        worker.sweep()
+        until("nothing is said any more", lambda: few.status()["last_error"] is None)
+        few.comes_to_rest()
+
+
+# After each of these the view is made anew.
+RENEWED = {
+    "key widened": "ALTER TABLE docs ALTER id TYPE bigint",
+    "target dropped": "DROP TABLE docs_embedding CASCADE",
+    "view dropped": "DROP VIEW docs_embedded",
+    "key renamed": "ALTER TABLE docs RENAME id TO number",
+}
+
+
+@pytest.mark.parametrize("event", RENEWED.values(), ids=RENEWED.keys())
+def test_a_view_that_is_made_anew_shows_to_whom_the_table_shows(few: Few, event: str) -> None:
+    few.app.execute("DROP ROLE IF EXISTS reader; CREATE ROLE reader; GRANT SELECT ON docs TO reader")
+    few.apply()
+    few.app.execute(event.encode())
+    few.apply()
+    for role in ("reader", "few"):
+        for name in ("docs_embedding", "docs_embedded"):
+            may = few.app.execute("SELECT has_table_privilege(%s, %s, 'SELECT')", (role, name)).fetchone()
+            assert may == (True,), (role, name)
+    few.app.execute("DROP OWNED BY reader; DROP ROLE reader")
+
+
 @pytest.mark.parametrize("event", HEALED.values(), ids=HEALED.keys())
 def test_what_its_rights_allow_is_healed(few: Few, event: str) -> None:
     with running(few.restricted, NullEncoder()) as worker:

@@ -1,6 +1,8 @@
 """Order of work, exactness of the queue, and what status and verify say."""
 
 import threading
+from functools import partial
+from operator import contains
 from pathlib import Path
 from typing import Any
 
@@ -290,7 +292,7 @@ def test_a_row_that_changes_all_the_time_is_not_read_for_each_change(url: str, d
         for turn in range(5):
             docs.execute("UPDATE docs SET body = %s WHERE id = 1", (f"hot {turn}",))
             docs.execute("UPDATE docs SET body = %s WHERE id = %s", (f"other {turn}", 2 + turn))
-            until("what came after it is read", lambda turn=turn: f"other {turn}" in encoder.tokenized)  # type: ignore[misc]
+            until("what came after it is read", partial(contains, encoder.tokenized, f"other {turn}"))
         encoder.go_on.set()
         wait_fresh(worker)
         assert [text for text in encoder.tokenized if text.startswith("hot")] == ["hot 0", "hot 1", "hot 4"]

@@ -8,8 +8,8 @@ _SECRET = re.compile(
     r"passw|secret|token|api_?key|hash|salt|credential|iban|ssn|card_?number|session", re.IGNORECASE
 )
 _CODE = re.compile(
-    r"(^|_)(e?mail|phone|fax|url|uri|link|path|file|slug|status|state|type|kind|lang|language|locale|currency|"
-    r"country|zip|postcode|uuid|guid|sku|ip|host|user_?agent|mime|checksum|etag|color|colour|timezone)s?$",
+    r"(^|_)(e?mail|phone|fax|url|uri|link|path|file|slug|status|state|type|kind|lang|language|locale|"
+    r"currency|country|zip|postcode|uuid|guid|sku|ip|host|user_?agent|mime|checksum|etag|color|colour|timezone)s?$",
     re.IGNORECASE,
 )
 _HEADING = re.compile(

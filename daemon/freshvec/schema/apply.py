@@ -138,23 +138,8 @@ def _note(connection: Connection, planned: Plan, trouble: str | None, *, is_comp
     noted = identity.noted(planned.identity, now, has_made=bool(planned.lacking)) if is_complete else ""
     is_walked = planned.is_redefined or difference.whole
     is_walked = is_walked or not _queue_members(connection, bound, difference.added)
-    given = {
-        "name": bound.name,
-        "source_schema": bound.source_name[0],
-        "source_table": bound.source_name[1],
-        "source_oid": bound.source_oid,
-        "target_schema": bound.target_name[0],
-        "target_table": bound.target_name[1],
-        "model": bound.model.name,
-        "fingerprint": bound.model.fingerprint,
-        "definition": planned.definition,
-        "shape": planned.shape_hash,
-        "identity": noted,
-        "granted": list(planned.readers),
-        "trouble": trouble,
-        "walk": is_walked,
-        "is_new_binding": planned.is_redefined or difference.is_binding,
-    }
+    is_new = planned.is_redefined or difference.is_binding
+    given = planned.noted(noted, trouble=trouble, walk=is_walked, is_new_binding=is_new)
     if planned.applied is None:
         connection.execute(_SQL["insert_sync"], given)
     if planned.is_redefined or difference.whole:

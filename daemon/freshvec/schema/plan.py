@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from psycopg import sql
 
@@ -106,6 +107,29 @@ class Plan:
     def renews_view(self) -> bool:
         """Whether the view is dropped, and target and queue made otherwise."""
         return any(re.search("^DROP VIEW ", statement, re.MULTILINE) for statement in self.objects)
+
+    def noted(
+        self, identity: str, *, trouble: str | None, walk: bool, is_new_binding: bool
+    ) -> dict[str, Any]:
+        """What is kept of it in `freshvec.sync`: the parameters of `insert_sync` and `define_sync`."""
+        bound = self.bound
+        return {
+            "name": bound.name,
+            "source_schema": bound.source_name[0],
+            "source_table": bound.source_name[1],
+            "source_oid": bound.source_oid,
+            "target_schema": bound.target_name[0],
+            "target_table": bound.target_name[1],
+            "model": bound.model.name,
+            "fingerprint": bound.model.fingerprint,
+            "definition": self.definition,
+            "shape": self.shape_hash,
+            "identity": identity,
+            "granted": list(self.readers),
+            "trouble": trouble,
+            "walk": walk,
+            "is_new_binding": is_new_binding,
+        }
 
     def without_ddl(self) -> "Plan":
         """The same binding, with nothing made, mended or granted. Who was given the target stays noted."""

@@ -60,29 +60,15 @@ def _sync(connection: Connection, quote: Any, planned: Plan) -> list[str]:
     given = {"class": WRITE_LOCK_CLASS, "name": bound.name}
     steps = [_silent(quote(_APPLY["lock"], given)), quote(_SQL["check"], _expected(connection, planned))]
     steps += [*planned.lacking, *planned.access]
-    noted = {
-        "name": bound.name,
-        "source_schema": bound.source_name[0],
-        "source_table": bound.source_name[1],
-        "source_oid": bound.source_oid,
-        "target_schema": bound.target_name[0],
-        "target_table": bound.target_name[1],
-        "model": bound.model.name,
-        "fingerprint": bound.model.fingerprint,
-        "definition": planned.definition,
-        "shape": planned.shape_hash,
-        "identity": "",
-        "granted": list(planned.readers),
-        "trouble": None,
-        # Partitions that came are walked with all others: here nobody can look whether the queue has room.
-        "walk": planned.is_redefined or planned.difference.whole or bool(planned.difference.added),
-        "is_new_binding": planned.is_redefined or planned.difference.is_binding,
-    }
+    # Partitions that came are walked with all others: here nobody can look whether the queue has room.
+    walk = planned.is_redefined or planned.difference.whole or bool(planned.difference.added)
+    is_new = planned.is_redefined or planned.difference.is_binding
+    noted = planned.noted("", trouble=None, walk=walk, is_new_binding=is_new)
     if planned.applied is None:
         steps.append(quote(_APPLY["insert_sync"], noted))
     if planned.is_redefined or planned.difference.whole:
         steps.append(_silent(bound.compose(_APPLY["raise_fence"]).as_string(connection)))
-    if planned.difference.has_lost_members and not noted["walk"]:
+    if planned.difference.has_lost_members and not walk:
         steps.append(_silent(quote(_APPLY["ask_for_walk"], {"name": bound.name, "reason": ORPHANS})))
     steps.append(quote(_APPLY["define_sync"], noted).partition("RETURNING")[0].rstrip())
     now = sql.SQL(_doubled(quote(identity.QUERY, identity.names(bound))))

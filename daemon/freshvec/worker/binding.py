@@ -18,14 +18,14 @@ _DENIED = "42501"  # Postgres: insufficient privilege
 
 @dataclass(frozen=True)
 class Binding:
-    """A bound sync, and what this worker may not mend about it: said in words, and as the statements of it.
+    """A bound sync, and what this worker may not mend about it: said in words, and as `undone` has it.
 
     `misses_changes`: triggers are among that.
     """
 
     bound: BoundSync
     trouble: str | None = None
-    undone: tuple[str, ...] = ()
+    undone: tuple[bool, tuple[str, ...]] = (True, ())
     misses_changes: bool = False
 
 
@@ -42,7 +42,9 @@ def bind(connection: Connection, sync: Sync, planned: Plan, plan_again: Callable
     except DatabaseError as error:
         if getattr(error.__cause__, "sqlstate", None) != _DENIED:
             raise
-        if undone(plan_again()) != undone(planned):  # who has the rights was at it meanwhile
+        if undone(connection, plan_again()) != undone(
+            connection, planned
+        ):  # who has the rights was at it meanwhile
             raise
         return _without_ddl(connection, sync, planned, error)
     if planned.lacking:
@@ -60,12 +62,13 @@ def _without_ddl(connection: Connection, sync: Sync, planned: Plan, error: Datab
     trouble = f"{problem}. {remedy}; until then changes are found by walking the table"
     logger.warning("sync {}: {}", sync.name, trouble)
     bound = carry_out(connection, planned.without_ddl(), trouble=trouble)
-    return Binding(bound, trouble, undone(planned), bool(planned.lacking))
+    return Binding(bound, trouble, undone(connection, planned), bool(planned.lacking))
 
 
-def undone(planned: Plan) -> tuple[str, ...]:
-    """What is still to be made or granted."""
-    return (*planned.lacking, *planned.access)
+def undone(connection: Connection, planned: Plan) -> tuple[bool, tuple[str, ...]]:
+    """Whether this worker has the rights of the table's owner, and what is still to be made or granted."""
+    may_mend = ownership.has_owners_rights(connection, planned.bound.source_oid)
+    return may_mend, (*planned.lacking, *planned.access)
 
 
 def redefined(sync: Sync) -> SchemaError:

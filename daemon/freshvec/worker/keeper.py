@@ -213,10 +213,10 @@ class Keeper:
             self._walks.tend(connection, self.pipeline)
 
     def _is_mended(self, connection: Connection) -> bool:
-        """Whether somebody has done some of what this worker may not."""
+        """Whether somebody has done some of what this worker may not, or has given it the right."""
         with suppress(LockedError):
             if self._binding is not None and self._binding.trouble is not None:
-                return undone(self._plan(connection)) != self._binding.undone
+                return undone(connection, self._plan(connection)) != self._binding.undone
         return False
 
     def _tend_bell(self, listener: Listener) -> None:

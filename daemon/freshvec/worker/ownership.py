@@ -42,3 +42,9 @@ def keep_trouble(connection: Connection, name: str, trouble: str | None) -> None
     """Let `status` say why the sync is not kept as declared; None once it is."""
     with translated("note the trouble of", f"sync {name!r}"):
         connection.execute(_SQL["trouble"], {"name": name, "trouble": trouble})
+
+
+def has_owners_rights(connection: Connection, oid: int) -> bool:
+    """Whether this role may do with a table what its owner may."""
+    row = connection.execute(_SQL["has_owners_rights"], {"oid": oid}).fetchone()
+    return bool(row and row[0])

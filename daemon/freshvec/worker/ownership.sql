@@ -12,3 +12,6 @@ SELECT l.pid, a.application_name FROM pg_locks l LEFT JOIN pg_stat_activity a US
 
 -- trouble: why a sync is not kept as declared
 UPDATE freshvec.sync SET trouble = %(trouble)s WHERE name = %(name)s AND trouble IS DISTINCT FROM %(trouble)s
+
+-- has_owners_rights: whether this role may do with a table what its owner may
+SELECT coalesce((SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = %(oid)s::oid), false)

@@ -143,9 +143,9 @@ class Worker:
 
         signal.signal(signal.SIGTERM, on_signal)
         signal.signal(signal.SIGINT, on_signal)
-        signal.signal(signal.SIGHUP, self._on_reload)
+        signal.signal(signal.SIGHUP, lambda number, frame: self.reload())
 
-    def _on_reload(self, number: int, frame: FrameType | None) -> None:
+    def reload(self) -> None:
         self._reloading.set()
         self._waker.wake()
 
@@ -162,9 +162,13 @@ class Worker:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         declared = {sync.name: sync for sync in syncs}
         leaving = [keeper for keeper in self.keepers if declared.get(keeper.sync.name) != keeper.sync]
-        for keeper in leaving:
-            keeper.leave(listener, self._settings.daemon.shutdown_seconds)
-            self.keepers.remove(keeper)
+        try:
+            for keeper in leaving:
+                keeper.leave(listener, self._settings.daemon.shutdown_seconds)
+                self.keepers.remove(keeper)
+        except DatabaseError:
+            self._reloading.set()  # the listener is lost: the next one goes on with it
+            raise
         self.left_out = {name: why for name, why in self.left_out.items() if name in declared}
         kept = {keeper.sync.name for keeper in self.keepers}
         for name in declared.keys() - kept:
