@@ -94,6 +94,19 @@ def test_one_who_edits_and_waits_is_no_reason_to_poll(docs: Connection) -> None:
             assert polling.is_rung
 
 
+def test_one_who_edits_and_waits_from_the_start_is_soon_followed_by_the_bell(docs: Connection) -> None:
+    """No tenth of a second passes without a change, and yet polling is no way to follow so few."""
+    docs.execute("INSERT INTO docs VALUES (1, '')")
+    with kept(docs) as worker:
+        until("it is kept", lambda: worker.keepers[0].is_fresh)
+        for turn in range(300):
+            docs.execute("UPDATE docs SET body = %s", (f"turn {turn}",))
+            until("it is embedded", lambda: count(docs, "freshvec.queue_docs") == 0)
+            if is_taken(docs):
+                return
+        raise AssertionError("it polls all the time")
+
+
 def test_where_writers_wait_for_one_another_it_polls_until_it_is_quiet(docs: Connection) -> None:
     with kept(docs) as worker, ExitStack() as stack:
         until("it wants to be rung", lambda: is_taken(docs))

@@ -1,7 +1,9 @@
 """The search for the batch size: in both directions, within memory and patience, kept across restarts."""
 
+import json
 import math
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,18 @@ def test_a_slow_device_is_not_given_batches_that_keep_a_live_change_waiting() ->
     budget = BatchBudget(8192)
     simulate(budget, best=8192, peak=9e3)
     assert budget.settled / 9e3 <= 0.3
+
+
+@pytest.mark.parametrize(("age", "known"), [(3600, (64, 64)), (90_000, (None, None)), (None, (None, None))])
+def test_a_ceiling_is_forgotten_after_a_day(
+    tmp_path: Path, age: int | None, known: tuple[int | None, int | None]
+) -> None:
+    """It may have been others who had the memory."""
+    noted = {"size": 64, "ceiling": 64, **({"ceiling_at": time.time() - age} if age else {})}
+    (tmp_path / "budgets.json").write_text(json.dumps({"m on cpu": noted, "n on cpu": {"size": 512}}))
+    found = BudgetMemory(tmp_path).recall("m", "cpu")
+    assert (found.size, found.ceiling) == known
+    assert BudgetMemory(tmp_path).recall("n", "cpu").size == 512
 
 
 def test_a_ceiling_is_never_under_the_smallest_size() -> None:

@@ -8,6 +8,7 @@ that encodes most tokens per second, until the size in the middle is the best.
 import contextlib
 import json
 import statistics
+import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ _BETTER = 1.03  # a size must be this much faster for the search to move
 _SLOW = 3  # batches in a row that are too slow before their size is given up: one may have had bad luck
 _SETTLED_BATCHES = 2000  # then look again: texts and machines change
 _SMALLEST = 64
+_CEILING_SECONDS = 86400  # after which what found no room may be tried again: others may have had the memory
 
 
 class BatchBudget:
@@ -165,6 +167,9 @@ class BudgetMemory:
     def recall(self, model: str, device: str) -> Known:
         """What is known of the model on the device."""
         entry = self._kept.get(f"{model} on {device}", {})
+        is_past = time.time() - (entry.get("ceiling_at") or 0) > _CEILING_SECONDS
+        if entry.get("ceiling") and is_past:
+            return Known()  # the size was bounded by it
         return Known(entry.get("size"), entry.get("ceiling"))
 
     def keep(self, model: str, device: str, budget: BatchBudget) -> None:
@@ -174,9 +179,12 @@ class BudgetMemory:
         else kept the machine busy.
         """
         least = budget.first // _STEP if budget.is_hurried else 0
-        entry = {"size": max(budget.settled, least), "ceiling": budget.ceiling}
+        known = self._kept.get(f"{model} on {device}", {})
+        is_same = known.get("ceiling") == budget.ceiling and known.get("ceiling_at")
+        ceiling_at = known["ceiling_at"] if is_same else budget.ceiling and int(time.time())
+        entry = {"size": max(budget.settled, least), "ceiling": budget.ceiling, "ceiling_at": ceiling_at}
         has_learnt = budget.ceiling or (budget.is_settled and not budget.fixed)
-        if not has_learnt or self._kept.get(f"{model} on {device}") == entry:
+        if not has_learnt or known == entry:
             return
         self._kept[f"{model} on {device}"] = entry
         with contextlib.suppress(OSError):  # in a read-only folder the next start searches again

@@ -114,7 +114,7 @@ class Pipeline:
             if self.ledger.failure is not None:
                 raise self.ledger.failure
             if self.reader.cycle():
-                self.polling.found()
+                self.polling.found(self.reader.found)
                 self.fresh.clear()  # it may have been set just after a wake-up
                 return self.reader.breath()
             if self.reader.is_fresh():

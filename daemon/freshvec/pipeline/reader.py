@@ -73,6 +73,7 @@ class Reader:
         self._page_due = 0.0  # of a walk that only proves: it leaves the database most of the time
         self._ahead = PageAhead(self._backfill, ledger, threads)
         self._is_all_read = False  # of the live changes, at the last look
+        self.found = 0  # changes, or rows of a page, at the last look
 
     def cycle(self) -> bool:
         """Read one portion of the most urgent work there is; False when there is none or no room for it."""
@@ -166,6 +167,7 @@ class Reader:
         for change, row in zip(changes, rows, strict=True):
             key = row.key if row else change.key  # the source's spelling, if there is a row
             entries[key] = (*entries.get(key, ()), *change.entries)
+        self.found = sum(map(len, entries.values()))
         portion = Portion(urgency, fence, len(entries), entries)
         self._ledger.open(portion)
         there = {row.key: row for row in rows if row is not None}
@@ -179,6 +181,7 @@ class Reader:
         began = time.monotonic()
         with self._stages.timed("read"):
             fence, rows = self._ahead.take(self._page_rows)
+        self.found = len(rows)
         last_key = rows[-1].key if rows else None
         wrong = [row.key for row in rows if not row.unchanged] if self._backfill.was_proven else []
         not_fresh = len(faults(self._connection, self._bound, wrong))

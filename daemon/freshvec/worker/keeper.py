@@ -234,8 +234,7 @@ class Keeper:
         """Let the pipeline poll: ringing would cost the writers more."""
         self._bell.release(connection)
         if self.pipeline is not None:
-            self.pipeline.polling.is_rung = False
-            self.pipeline.polling.found()
+            self.pipeline.polling.begin()
             self.pipeline.wake()  # it may have gone to sleep until it is rung
 
     @property
