@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def test_too_little_memory_is_found_in_what_was_learnt(
     settings: Settings, url: str, models_dir: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(models_dir, tmp_path / "models")
-    learnt = {f"{MODEL} on cuda": {"size": 4096, "ceiling": 8192}}
+    learnt = {f"{MODEL} on cuda": {"size": 4096, "ceiling": 8192, "ceiling_at": time.time()}}
     (tmp_path / "models/budgets.json").write_text(json.dumps(learnt))
     place = Place(settings_for(url, sync_of("docs"), models_dir=tmp_path / "models"), None)
     found = worst(list(device.memory(place)))
