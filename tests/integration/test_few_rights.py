@@ -1,7 +1,10 @@
 """A worker with few rights, while the table's owner applies: it heals what it may, says what it may not, and
 walks."""
 
+import itertools
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -10,7 +13,9 @@ from freshvec.db import connect
 from freshvec.health import status
 from freshvec.records import Model
 from freshvec.schema import migrations
-from freshvec.schema.apply import apply
+from freshvec.schema.apply import apply, carry_out
+from freshvec.source.bound import BoundSync
+from freshvec.worker import binding
 from freshvec.worker.worker import Worker
 from tests.integration.at_rest import Kept
 from tests.support import MODEL, NullEncoder, running, until, wait_fresh
@@ -106,6 +111,31 @@ def test_rights_that_are_given_later_are_used(few: Few) -> None:
         worker.sweep()
         until("nothing is said any more", lambda: few.status()["last_error"] is None)
         few.comes_to_rest()
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_rights_that_are_given_amid_a_binding_are_used(
+    few: Few, monkeypatch: pytest.MonkeyPatch, turn: int
+) -> None:
+    """Just after it was tried without them, or after it was done as far as that goes."""
+    turns, are_given = itertools.count(1), threading.Event()
+
+    def then_given(*given: Any, **more: Any) -> BoundSync:
+        try:
+            return carry_out(*given, **more)
+        finally:
+            if next(turns) == turn:
+                few.app.execute("GRANT postgres TO few")
+                are_given.set()
+
+    with running(few.restricted, NullEncoder()) as worker:
+        wait_fresh(worker)
+        monkeypatch.setattr(binding, "carry_out", then_given)
+        few.app.execute("DROP TRIGGER freshvec_docs_insert ON docs; INSERT INTO docs VALUES (700, 'unseen')")
+        worker.sweep()
+        until("they are given", are_given.is_set)
+        few.comes_to_rest(worker)
+        assert few.status()["last_error"] is None
 
 
 # After each of these the view is made anew.

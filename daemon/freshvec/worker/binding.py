@@ -37,16 +37,15 @@ def bind(connection: Connection, sync: Sync, planned: Plan, plan_again: Callable
     if planned.is_applied and not planned.access and not planned.difference.access:
         ownership.keep_trouble(connection, sync.name, None)
         return Binding(planned.bound)
+    before = undone(connection, planned)  # rights that are given amid this are seen at the next look
     try:
         bound = carry_out(connection, planned)
     except DatabaseError as error:
         if getattr(error.__cause__, "sqlstate", None) != _DENIED:
             raise
-        if undone(connection, plan_again()) != undone(
-            connection, planned
-        ):  # who has the rights was at it meanwhile
+        if undone(connection, plan_again()) != before:  # who has the rights was at it meanwhile
             raise
-        return _without_ddl(connection, sync, planned, error)
+        return _without_ddl(connection, sync, planned, error, before)
     if planned.lacking:
         logger.info("sync {}: applied to {}", sync.name, sync.table)
     elif planned.difference.is_binding:
@@ -54,7 +53,13 @@ def bind(connection: Connection, sync: Sync, planned: Plan, plan_again: Callable
     return Binding(bound)
 
 
-def _without_ddl(connection: Connection, sync: Sync, planned: Plan, error: DatabaseError) -> Binding:
+def _without_ddl(
+    connection: Connection,
+    sync: Sync,
+    planned: Plan,
+    error: DatabaseError,
+    before: tuple[bool, tuple[str, ...]],
+) -> Binding:
     remedy = f"Run `freshvec apply {sync.name}` as the owner of {sync.table}"
     problem = f"this worker may not mend it: {error.problem}"
     if planned.applied is None or planned.needs_objects:
@@ -62,7 +67,7 @@ def _without_ddl(connection: Connection, sync: Sync, planned: Plan, error: Datab
     trouble = f"{problem}. {remedy}; until then changes are found by walking the table"
     logger.warning("sync {}: {}", sync.name, trouble)
     bound = carry_out(connection, planned.without_ddl(), trouble=trouble)
-    return Binding(bound, trouble, undone(connection, planned), bool(planned.lacking))
+    return Binding(bound, trouble, before, bool(planned.lacking))
 
 
 def undone(connection: Connection, planned: Plan) -> tuple[bool, tuple[str, ...]]:
