@@ -41,7 +41,7 @@ CREATE SEQUENCE freshvec.fence AS bigint CACHE 1;
 
 -- Requests to compare a whole table. Append-only, so that a trigger which fails never waits for another.
 CREATE TABLE freshvec.rescan (
-  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  id uuid PRIMARY KEY DEFAULT gen_random_uuid(),  -- a sequence would show in the application's lastval()
   sync text NOT NULL,
   reason text NOT NULL,
   asked_at timestamptz NOT NULL DEFAULT clock_timestamp()
@@ -178,7 +178,9 @@ BEGIN
   END IF;
   EXECUTE format('SELECT count(*) FROM (SELECT FROM %s LIMIT 100000) AS e', queue) INTO entries;
   EXECUTE format('SELECT extract(epoch FROM clock_timestamp() - min(changed_at))::float8
-                    FROM (SELECT changed_at FROM %s ORDER BY seq LIMIT 100) AS e', queue) INTO oldest_seconds;
+                    FROM (VALUES (false), (true)) AS kind (bulk) CROSS JOIN LATERAL
+                         (SELECT q.changed_at FROM %s AS q WHERE q.bulk = kind.bulk ORDER BY q.xid LIMIT 100) AS e',
+                 queue) INTO oldest_seconds;
 END $$;
 REVOKE ALL ON FUNCTION freshvec.backlog(text) FROM PUBLIC;
 

@@ -90,11 +90,11 @@ REVOKE ALL ON FUNCTION freshvec.sync_progress() FROM PUBLIC;
 
 CREATE VIEW freshvec.progress AS SELECT * FROM freshvec.sync_progress();
 
--- Whether whatever was noted of a row, in entries of the queue up to a number, is answered. A row that the
+-- Whether whatever was noted of a row, in entries of the queue up to a transaction, is answered. A row that the
 -- caller does not see in the source has nothing that could be stale. What is the caller's runs with the
 -- caller's rights: key texts are made values, and the source is looked at. Without a key the whole sync is
 -- meant.
-CREATE FUNCTION freshvec.is_fresh_up_to(number bigint, sync text, VARIADIC key text[] DEFAULT '{}')
+CREATE FUNCTION freshvec.is_fresh_up_to(latest xid8, sync text, VARIADIC key text[] DEFAULT '{}')
 RETURNS boolean LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   answered regproc := to_regproc(format('freshvec.%I', 'answered_' || sync));
@@ -106,7 +106,7 @@ BEGIN
     RAISE undefined_object USING MESSAGE = format('freshvec has applied no sync %L here', sync),
       HINT = 'SELECT name FROM freshvec.sync shows those there are.';
   ELSIF key = '{}' THEN
-    EXECUTE format('SELECT %s(%s $1)', answered, repeat('NULL, ', columns)) INTO fresh USING number;
+    EXECUTE format('SELECT %s(%s $1)', answered, repeat('NULL, ', columns)) INTO fresh USING latest;
     RETURN fresh;
   ELSIF cardinality(key) <> columns OR array_position(key, NULL) IS NOT NULL THEN
     RAISE invalid_parameter_value USING MESSAGE = format('a key of sync %L has %s columns', sync, columns),
@@ -115,11 +115,11 @@ BEGIN
   SELECT string_agg(format('%L', part), ', ' ORDER BY place) INTO given
     FROM unnest(key) WITH ORDINALITY AS k (part, place);
   EXECUTE format('SELECT NOT freshvec.%I(%s) OR %s(%2$s, $1)', 'visible_' || sync, given, answered)
-     INTO fresh USING number;
+     INTO fresh USING latest;
   RETURN fresh;
 END $$;
 
 -- Whether a row's vector is that of its text, as the caller's snapshot shows them; docs/operations.md.
 CREATE FUNCTION freshvec.is_fresh(sync text, VARIADIC key text[] DEFAULT '{}') RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT freshvec.is_fresh_up_to(9223372036854775807, sync, VARIADIC key) $$;
+AS $$ SELECT freshvec.is_fresh_up_to('18446744073709551615', sync, VARIADIC key) $$;

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 # key type needs code of its own.
 Key = tuple[str, ...]
 Vector = NDArray[np.float32]
+# An entry of a change queue, as `file transaction place`: an entry of a later transaction may take its place,
+# and VACUUM FULL makes another file, with other places.
+Entry = str
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Change:
     """A row that changed, and the entries of the change queue that say so."""
 
     key: Key
-    entries: tuple[int, ...]
+    entries: tuple[Entry, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
 """Take out one safeguard at a time: the test that is named for it must fail, or it proves nothing."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
-from freshvec.capture.queue import QueueReader
+from freshvec.capture import queue
 from freshvec.pipeline import epoch
 from freshvec.pipeline.epoch import Epoch
 from freshvec.pipeline.ledger import Ledger
@@ -37,16 +38,10 @@ def no_epoch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Epoch, "check", lambda self, connection: None)
 
 
-def no_horizon(patch: pytest.MonkeyPatch) -> None:
-    """The floor moves at once to the highest number that was seen."""
-    settle = QueueReader.settle
-
-    def at_once(reader: QueueReader) -> None:
-        settle(reader)
-        if reader._mark:
-            reader._floor = reader._mark[0]
-
-    patch.setattr(QueueReader, "settle", at_once)
+def no_late_transactions(patch: pytest.MonkeyPatch) -> None:
+    """What ran at a snapshot is taken to be over."""
+    unseen_by = queue.unseen_by
+    patch.setattr(queue, "unseen_by", lambda snapshot: replace(unseen_by(snapshot), running=()))
 
 
 def no_lock_of_a_removal(patch: pytest.MonkeyPatch) -> None:
@@ -65,7 +60,10 @@ def no_tombstone(patch: pytest.MonkeyPatch) -> None:
 MUTATIONS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[Bench], None]]] = {
     "the fence": (no_fence, an_older_reading_stays_out),
     "the epoch": (no_epoch, an_owner_of_another_time_writes_nothing),
-    "the floor by snapshots": (no_horizon, partial(a_change_that_commits_late_is_read, has_later_id=False)),
+    "what ran at a snapshot": (
+        no_late_transactions,
+        partial(a_change_that_commits_late_is_read, has_later_id=False),
+    ),
     "the removal's lock": (no_lock_of_a_removal, a_removal_sees_what_is_being_written),
     "the touch's condition": (no_condition_of_a_touch, a_touch_does_not_hide_what_an_older_reading_wrote),
     "the tombstone": (no_tombstone, a_row_without_text_keeps_older_readings_out),

@@ -14,7 +14,7 @@ from freshvec.pipeline.epoch import Epoch, take
 from freshvec.pipeline.ledger import Ledger, Portion, Ready
 from freshvec.pipeline.progress import Progress
 from freshvec.pipeline.writer import Writer
-from freshvec.records import Fate, Key, Outcome, Tokens, Urgency, Vector
+from freshvec.records import Entry, Fate, Key, Outcome, Tokens, Urgency, Vector
 from tests.support import Connection, NullEncoder, backfill, bound_sync, settings_for, sync_of
 
 KEY = ("1",)
@@ -77,15 +77,14 @@ def flush(writer: Writer, ledger: Ledger, written: Outcome) -> None:
     writer.flush([Ready(portion, [written])])
 
 
-def drain(reader: QueueReader, handed_out: list[int]) -> list[Key]:
-    """Read until nothing is found, with a look at the floor after each; what was found."""
+def drain(reader: QueueReader, handed_out: list[Entry]) -> list[Key]:
+    """Read until nothing is found, twice; what was found."""
     found = []
-    for _ in range(6):
-        for bulk in (False, True):
-            for change in reader.read(100, handed_out, bulk=bulk)[1]:
+    for bulk in (False, True) * 2:
+        while changes := reader.read(100, handed_out, bulk=bulk)[1]:
+            for change in changes:
                 handed_out += change.entries
                 found.append(change.key)
-        reader.settle()
     return found
 
 

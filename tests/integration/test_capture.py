@@ -271,7 +271,7 @@ def test_an_open_transaction_of_the_application_holds_nobody_up(
         app.execute("UPDATE docs SET body = 'quick' WHERE id = 3")
         until("the other row is fresh", lambda: not wrong(app))
         slow.commit()
-    until("the late change, of a lower sequence number, is found", lambda: not wrong(app))
+    until("the late change, of a lower transaction id, is found", lambda: not wrong(app))
 
 
 def test_a_replicating_session_does_not_scan_the_queue(url: str, docs: Connection) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from freshvec.errors import SupersededError
 from freshvec.pipeline.ledger import Ledger, Portion, Ready
-from freshvec.records import Fate, SourceRow, Tokens, Urgency
+from freshvec.records import Entry, Fate, SourceRow, Tokens, Urgency
 from freshvec.scans.backfill import Backfill
 from tests.integration.stepwise import KEY, Bench, HeldEncoder, drain, flush, outcome
 from tests.support import (
@@ -32,18 +32,18 @@ def bench(docs: Connection) -> Bench:
     return Bench(docs)
 
 
-# The queue's floor.
+# Where the queue is read from.
 
 
 def a_change_that_commits_late_is_read(bench: Bench, *, has_later_id: bool) -> None:
-    """Its number is lower than the highest there is, its transaction's id lower or higher than that one's."""
+    """Its transaction's id is lower or higher than that of one which has ended before."""
     with bench.reader() as reader, bench.session() as slow, bench.session() as quick:
         for session in (quick, slow) if has_later_id else (slow, quick):
             session.execute("SELECT pg_current_xact_id()")
         bench.edit("slow", row=1, session=slow)
         bench.edit("quick", row=2, session=quick)
         quick.commit()
-        handed_out: list[int] = []
+        handed_out: list[Entry] = []
         assert drain(reader, handed_out) == [("2",)]
         slow.commit()
         assert drain(reader, handed_out) == [("1",)]
@@ -54,11 +54,11 @@ def test_a_change_that_commits_late_is_read(bench: Bench, has_later_id: bool) ->
     a_change_that_commits_late_is_read(bench, has_later_id=has_later_id)
 
 
-def test_the_floor_moves_once_everything_below_it_is_decided(bench: Bench) -> None:
+def test_what_is_handed_out_is_not_looked_at_again(bench: Bench) -> None:
     with bench.reader() as reader:
         bench.edit("edited")
         assert drain(reader, []) != []
-        assert reader.is_empty(), "the entry that was handed out lies below the floor"
+        assert reader.is_empty(), "the snapshot that found nothing more saw the entry"
 
 
 # Readings that are written late.

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from freshvec.capture.queue import QueueReader
 from freshvec.encoding.batching import plan_batches
 from freshvec.encoding.encoder import OnnxEncoder
-from freshvec.records import Change, SourceRow, Tokens
+from freshvec.records import Change, Entry, SourceRow, Tokens
 from freshvec.scans.backfill import Backfill
 from tests.support import (
     DOCS_SYNC,
@@ -156,7 +156,7 @@ def test_a_page_that_is_read_ahead_brings_no_text_back(
             ahead.set()
         return found
 
-    def look(queue: QueueReader, limit: int, known: list[int], *, bulk: bool) -> tuple[int, list[Change]]:
+    def look(queue: QueueReader, limit: int, known: list[Entry], *, bulk: bool) -> tuple[int, list[Change]]:
         if last_text.is_set() and not bulk and next(looks) == 2:  # the first look is at the end of the page
             assert ahead.wait(90)
             until("the first page is written", lambda: count(docs, "docs_embedding") == 4)

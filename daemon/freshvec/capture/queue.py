@@ -1,9 +1,11 @@
-"""The change queue: append-only, read without claims, emptied by exact sequence numbers."""
+"""The change queue: append-only, read without claims, emptied entry by entry."""
+
+from dataclasses import dataclass
 
 from psycopg import sql
 
 from freshvec.db import Session, queries, quoted
-from freshvec.records import Change, Key
+from freshvec.records import Change, Entry, Key
 from freshvec.source.bound import BoundSync
 
 _SQL = queries("capture/queue")
@@ -16,87 +18,94 @@ _LIVE_ENTRIES = 4096  # looked at in one read: hot rows have many entries each
 
 def statements(bound: BoundSync) -> list[sql.Composed]:
     """The DDL of the sync's queue."""
-    index = f"queue_{bound.name}_live"
+    index = f"queue_{bound.name}_order"
     named = {"index": quoted(index), "index_name": sql.Literal(quoted("freshvec", index).as_string(None))}
     return [bound.compose(_SQL["create"]), bound.compose(_SQL["create_index"], **named)]
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """What a snapshot did not see, however much was there: changes of the transactions that ran then, and of
+    those from the id `xid` on.
+    """
+
+    xid: str = "0"
+    running: tuple[str, ...] = ()
+
+
+def unseen_by(snapshot: str) -> Unseen:
+    """Of a snapshot as Postgres prints it: `xmin:xmax:running`."""
+    _, following, running = snapshot.split(":")
+    return Unseen(following, tuple(running.split(",")) if running else ())
 
 
 class QueueReader:
     """Reads one sync's queue. The table knows nothing of who reads, so a dead reader leaves nothing to clean
     up.
 
-    Sequence order is not commit order: a lower number may still be committed. So reads begin at a floor below
-    which every number is decided, and it moves by snapshots: once every transaction that ran when a number
-    was the highest has ended, and a read after that found nothing more, all numbers up to it are deleted or
-    handed out. A floor that moves keeps reads quick where an old snapshot keeps consumed entries from being
-    vacuumed.
+    A read that finds nothing proves that all its snapshot saw is handed out or answered: the next one looks
+    only at what that snapshot did not see. So reads stay quick where an old snapshot or a long transaction
+    keeps answered entries from being vacuumed.
     """
 
     def __init__(self, connection: Session, bound: BoundSync) -> None:
         self._connection = connection
-        self._live = bound.compose(_SQL["read_live"])
-        self._bulk = bound.compose(_SQL["read_bulk"])
+        self._read = bound.compose(_SQL["read"])
         self._rescans = bound.compose(_SQL["rescans"])
         self._empty = bound.compose(_SQL["is_empty"])
-        self._horizon = bound.compose(_SQL["horizon"])
         self.has_more = False  # whether the last read left entries for another
-        self._floor = 0
-        self._mark: tuple[int, int] | None = (
-            None  # the highest number at a snapshot, and the first id after it
-        )
-        self._is_decided = False  # all transactions before the mark have ended
-        self._is_drained = {
-            False: False,
-            True: False,
-        }  # small and bulk changes, since the floor was last looked at
-        self._beyond = 0  # where the next read of bulk changes begins, until one finds nothing
+        self.start_over()
 
-    def read(self, limit: int, handed_out: list[int], *, bulk: bool) -> tuple[int, list[Change]]:
+    def start_over(self) -> None:
+        """Read from the beginning: entries may have been hidden by others whose places they took."""
+        self._unseen = {False: Unseen(), True: Unseen()}  # by small and by bulk changes
+        # How far bulk changes were read, page by page, and what the first page did not see: beyond that
+        # begins another round, or a transaction that ends late would wait for ever behind others.
+        self._page: tuple[str, str] | None = None
+        self._round = Unseen()
+
+    def read(self, limit: int, handed_out: list[Entry], *, bulk: bool) -> tuple[int, list[Change]]:
         """Rows with entries that are not handed out yet, oldest first, and the fence drawn with them.
 
         The fence is 0 when there are none.
         """
-        floor = max(self._floor, self._beyond) if bulk else self._floor
+        is_first = not (bulk and self._page)
         entries = limit if bulk else max(limit, _LIVE_ENTRIES)
-        params = {
-            "floor": floor,
-            # Beyond the floor hardly any is in flight: the list the server compares with stays short.
-            "in_flight": [entry for entry in handed_out if entry > floor],
-            "entries": entries,
-            "limit": limit,
-        }
-        query = self._bulk if bulk else self._live
-        found = self._connection.execute(query, params, binary=True).fetchall()
+        params = self._beginning(bulk) | {"handed_out": ";".join(handed_out)}
+        params |= {"bulk": bulk, "entries": entries, "limit": limit}
+        rows = self._connection.execute(self._read, params, binary=True).fetchall()
+        snapshot, fence, count, xid, changed_at = rows[0][:5]
+        found = [Change(row[6:], tuple(row[5].split(";"))) for row in rows if row[5]]
+        self.has_more = len(found) == limit or count == entries
         if bulk:
-            if not found and self._beyond:
-                self._beyond = 0
-                return self.read(limit, handed_out, bulk=True)
-            self._beyond = found[0][2] if found and found[0][1] == limit else 0
-        self._is_drained[bulk] = not found
-        self.has_more = len(found) == limit or (bool(found) and found[0][1] == entries)
-        return (found[0][0] if found else 0), [Change(row[4:], tuple(row[3])) for row in found]
+            if is_first:
+                self._round = unseen_by(snapshot)
+            is_round_over = not self.has_more or int(xid) >= int(self._round.xid)
+            self._page = None if is_round_over else (xid, changed_at)
+        if is_first and not found:
+            self._unseen[bulk] = unseen_by(snapshot)
+        elif not found:
+            return self.read(limit, handed_out, bulk=bulk)
+        return fence or 0, found
 
-    def settle(self) -> None:
-        """Move the floor, if that is proven: once reads of small and of bulk changes have found nothing
-        more."""
-        if not all(self._is_drained.values()):
-            return
-        self._is_drained = {False: False, True: False}
-        if self._mark and self._is_decided:
-            self._floor, self._mark = self._mark[0], None
-        following, oldest, highest = self._connection.execute(self._horizon).fetchone() or (0, 0, 0)
-        if self._mark is None:
-            self._mark, self._is_decided = (max(highest, self._floor), following), False
-        elif oldest >= self._mark[1]:
-            self._is_decided = True
+    def _beginning(self, bulk: bool) -> dict[str, object]:
+        if bulk and self._page:
+            return {"running": [], "xid": self._page[0], "changed_at": self._page[1]}
+        unseen = self._unseen[bulk]
+        return {"running": list(unseen.running), "xid": unseen.xid, "changed_at": "-infinity"}
 
-    def rescans(self) -> list[tuple[int, str]]:
+    def rescans(self) -> list[tuple[str, str]]:
         """Ids and reasons of the requests to compare the whole table."""
         return [(number, reason) for number, reason in self._connection.execute(self._rescans)]
 
     def is_empty(self) -> bool:
         """Whether no change and no rescan waits, handed out or not."""
-        row = self._connection.execute(self._empty, {"floor": self._floor}).fetchone()
+        small, large = self._unseen.values()
+        params = {
+            "xid": min(small.xid, large.xid, key=int),
+            "running": [*small.running, *large.running],
+        }
+        row = self._connection.execute(self._empty, params).fetchone()
         return bool(row and row[0])
 
 
@@ -105,9 +114,13 @@ def append(connection: Session, bound: BoundSync, keys: list[Key], *, bulk: bool
     connection.execute(bound.compose(_SQL["append"]), bound.key_arrays(keys) | {"bulk": bulk})
 
 
-def delete(connection: Session, bound: BoundSync, entries: list[int]) -> list[float]:
-    """Delete exactly these entries, in the caller's transaction; returns each one's lag in seconds."""
-    return [row[0] for row in connection.execute(bound.compose(_SQL["delete"]), {"seqs": entries})]
+def delete(connection: Session, bound: BoundSync, entries: list[Entry]) -> list[float]:
+    """Delete exactly these entries, in the caller's transaction; returns each one's lag in seconds.
+
+    There are fewer where somebody else has deleted entries or written the table anew.
+    """
+    given = {"entries": ";".join(entries)}
+    return [row[0] for row in connection.execute(bound.compose(_SQL["delete"]), given, binary=True)]
 
 
 def discard(connection: Session, bound: BoundSync) -> None:

@@ -1,8 +1,9 @@
--- create: the sync's queue, append-only, with the source's own key types
+-- create: the sync's queue, append-only, with the source's own key types. No sequence numbers it: lastval() in
+-- the application's session would be ours.
 CREATE TABLE IF NOT EXISTS {queue} (
-  seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  bulk boolean NOT NULL,
+  xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
   changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  bulk boolean NOT NULL,
   {k_typed_columns}
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
         autovacuum_vacuum_cost_delay = 0,
@@ -12,54 +13,61 @@ CREATE TABLE IF NOT EXISTS {queue} (
 -- append before it looks.
 DO $freshvec$ BEGIN
   IF to_regclass({index_name}) IS NULL THEN
-    CREATE INDEX {index} ON {queue} (seq) WHERE NOT bulk;
+    CREATE INDEX {index} ON {queue} (bulk, xid, changed_at);
   END IF;
 END $freshvec$
 
--- read_live: rows changed by small statements, each with its entries: one reading of a row answers all of
--- them. The fence is drawn after the queue's snapshot, before any text is read.
-WITH entries AS MATERIALIZED (
-  SELECT seq, {k} FROM {queue}
-   WHERE NOT bulk AND seq > %(floor)s AND seq <> ALL (%(in_flight)s) ORDER BY seq LIMIT %(entries)s
+-- read: changed rows, each with its entries: one reading of a row answers all of them. It begins at the oldest
+-- entry that an earlier snapshot did not see: of a transaction that ran then, or of a later one. The fence is
+-- drawn after the queue's snapshot, before any text is read.
+WITH file (number) AS MATERIALIZED (
+  SELECT pg_relation_filenode({queue_name})::text
+), handed_out (xid, place) AS MATERIALIZED (
+  SELECT split_part(entry, ' ', 2)::xid8, split_part(entry, ' ', 3)::tid
+    FROM string_to_table(%(handed_out)s, ';') AS entry
+   WHERE split_part(entry, ' ', 1) = (SELECT number FROM file)
+), late AS MATERIALIZED (
+  SELECT ran.xid FROM unnest(%(running)s::text[]::xid8[]) AS ran (xid)
+   WHERE EXISTS (SELECT FROM {queue} AS q
+                  WHERE q.bulk = %(bulk)s AND q.xid = ran.xid
+                    AND (q.xid, q.ctid) NOT IN (SELECT xid, place FROM handed_out))
+   ORDER BY ran.xid LIMIT 1
+), entries AS MATERIALIZED (
+  SELECT q.xid, q.changed_at, q.ctid AS place, {k} FROM {queue} AS q
+   WHERE q.bulk = %(bulk)s
+     AND (q.xid, q.changed_at) >= (coalesce((SELECT xid FROM late), %(xid)s::text::xid8),
+                                 %(changed_at)s::text::timestamptz)
+     AND (q.xid, q.ctid) NOT IN (SELECT xid, place FROM handed_out)
+   ORDER BY q.xid, q.changed_at LIMIT %(entries)s
+), last AS (
+  SELECT xid, changed_at FROM entries ORDER BY xid DESC, changed_at DESC LIMIT 1
 ), found AS (
-  SELECT array_agg(seq ORDER BY seq) AS seqs, {k} FROM entries GROUP BY {k} ORDER BY min(seq) LIMIT %(limit)s
+  SELECT string_agg(concat_ws(' ', (SELECT number FROM file), xid, place), ';') AS entries, {k} FROM entries
+   GROUP BY {k} ORDER BY min(changed_at) LIMIT %(limit)s
 )
-SELECT (SELECT nextval('freshvec.fence')), (SELECT count(*) FROM entries), (SELECT max(seq) FROM entries),
-       seqs, {k_texts}
-  FROM found
-
--- read_bulk: rows changed by large statements
-WITH entries AS MATERIALIZED (
-  SELECT seq, {k} FROM {queue}
-   WHERE bulk AND seq > %(floor)s AND seq <> ALL (%(in_flight)s) ORDER BY seq LIMIT %(entries)s
-), found AS (
-  SELECT array_agg(seq ORDER BY seq) AS seqs, {k} FROM entries GROUP BY {k} ORDER BY min(seq) LIMIT %(limit)s
-)
-SELECT (SELECT nextval('freshvec.fence')), (SELECT count(*) FROM entries), (SELECT max(seq) FROM entries),
-       seqs, {k_texts}
-  FROM found
-
--- horizon: the first transaction id not given yet, the oldest one still running, and the highest entry there
--- is. A snapshot's own xmax will not do: it follows the last transaction that has ended, and later ones may
--- be running. age() says how far the next id is from a given one; it looks after the snapshot was taken, so
--- it errs upwards.
-SELECT pg_snapshot_xmax(s)::text::bigint + age(pg_snapshot_xmax(s)::xid), pg_snapshot_xmin(s)::text::bigint,
-       (SELECT coalesce(max(seq), 0) FROM {queue})
-  FROM pg_current_snapshot() AS s
+SELECT (SELECT pg_current_snapshot()::text), (SELECT nextval('freshvec.fence') FROM found LIMIT 1),
+       (SELECT count(*) FROM entries), (SELECT xid::text FROM last), (SELECT changed_at::text FROM last),
+       found.entries, {k_texts}
+  FROM (VALUES (0)) AS one LEFT JOIN found ON true
 
 -- delete: exactly the entries whose rows were written; gives each one's lag in seconds
-DELETE FROM {queue} WHERE seq = ANY (%(seqs)s)
-RETURNING extract(epoch FROM clock_timestamp() - changed_at)::float8
+DELETE FROM {queue} AS q USING string_to_table(%(entries)s, ';') AS entry
+ WHERE q.ctid = split_part(entry, ' ', 3)::tid AND q.xid = split_part(entry, ' ', 2)::xid8
+   AND split_part(entry, ' ', 1) = (SELECT pg_relation_filenode({queue_name})::text)
+RETURNING extract(epoch FROM clock_timestamp() - q.changed_at)::float8
 
--- append: ask for rows to be read again; a transaction has its id before it draws a number (see QueueReader)
+-- append: ask for rows to be read again
 INSERT INTO {queue} (bulk, {k}) SELECT %(bulk)s, {k_typed} FROM {given_keys}
- WHERE pg_current_xact_id() IS NOT NULL
 
 -- rescans: requests to compare the whole table, with their reasons
-SELECT id, reason FROM freshvec.rescan WHERE sync = {sync_name}
+SELECT id::text, reason FROM freshvec.rescan WHERE sync = {sync_name}
 
 -- is_empty: whether nothing waits
-SELECT NOT EXISTS (SELECT FROM {queue} WHERE seq > %(floor)s)
+SELECT NOT EXISTS (SELECT FROM (VALUES (false), (true)) AS kind (bulk)
+                    WHERE EXISTS (SELECT FROM {queue} AS q
+                                   WHERE q.bulk = kind.bulk AND q.xid >= %(xid)s::text::xid8)
+                       OR EXISTS (SELECT FROM {queue} AS q
+                                   WHERE q.bulk = kind.bulk AND q.xid = ANY (%(running)s::text[]::xid8[])))
    AND NOT EXISTS (SELECT FROM freshvec.rescan WHERE sync = {sync_name})
 
 -- discard: a walk that begins now answers every entry that is visible now

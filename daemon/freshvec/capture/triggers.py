@@ -196,7 +196,6 @@ def _looks(bound: BoundSync) -> dict[str, sql.Composable]:
     is_partitioned = bound.relations[0].is_partitioned
     parts = {
         "name": sql.SQL(bound.name),
-        "queue_name": sql.Literal(quoted("freshvec", f"queue_{bound.name}").as_string(None)),
         "queue_columns": sql.Literal(3 + len(bound.key)),
         "queue_bytes": sql.Literal(bound.sync.queue_bytes),
         "column_count": sql.Literal(len(columns)),

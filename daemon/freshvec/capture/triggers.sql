@@ -77,6 +77,7 @@ DECLARE
   queue regclass := to_regclass({queue_name});
   size bigint := CASE WHEN noted < 65 THEN pg_relation_size(queue) END;
   can_note boolean := false;
+  own xid8;
   ignored text;
 BEGIN
   {refuses};
@@ -85,13 +86,13 @@ BEGIN
   END IF;
   IF noted = 0 AND current_setting('session_replication_role') = 'replica' THEN
     -- An apply worker that acts as the table's owner takes back, after each row, what was set. There
-    -- the number that was drawn 64 ago tells, if it is this transaction's own; age() is less for what
-    -- began later.
-    SELECT 64 INTO noted FROM {queue}
-     WHERE seq = (SELECT pg_sequence_last_value(sequence::regclass) - 63
-                    FROM pg_get_serial_sequence({queue_name}, 'seq') AS sequence)
-       AND age(xmin) <= age(pg_current_xact_id()::xid);
-    noted := coalesce(noted, 0);
+    -- this transaction's own entries tell.
+    own := pg_current_xact_id();
+    IF EXISTS (SELECT FROM {queue} WHERE bulk AND xid = own) THEN
+      noted := 64;
+    ELSE
+      SELECT count(*) INTO noted FROM (SELECT FROM {queue} WHERE NOT bulk AND xid = own LIMIT 64) AS e;
+    END IF;
   END IF;
   IF noted < 65 THEN
     noted := noted + 1;

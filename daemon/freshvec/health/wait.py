@@ -21,8 +21,8 @@ def wait_until_fresh(connection: Connection, name: str, key: Sequence[str], seco
     """
     deadline = time.monotonic() + seconds
     with translated("wait for", f"sync {name!r}"):
-        number = _highest_entry(connection, name)
-        given = {"number": number, "name": name, "key": list(key)}
+        latest = _latest_transaction(connection, name)
+        given = {"latest": latest, "name": name, "key": list(key)}
         pause = _FIRST_PAUSE
         while True:
             asked = time.monotonic()
@@ -35,12 +35,12 @@ def wait_until_fresh(connection: Connection, name: str, key: Sequence[str], seco
             pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def _highest_entry(connection: Connection, name: str) -> int:
-    """The number up to which entries are waited for: later ones are of later changes."""
+def _latest_transaction(connection: Connection, name: str) -> str:
+    """The transaction up to which entries are waited for: later ones are of later changes."""
     queue = quoted("freshvec", f"queue_{name}")
     (is_there,) = connection.execute(_SQL["exists"], {"queue": queue.as_string(None)}).fetchone() or (False,)
     if not is_there:
         problem, remedy = "it was never applied", f"Run `freshvec apply {name}`, or a worker."
         raise SchemaError("wait for", f"sync {name!r}", problem, remedy)
-    (number,) = connection.execute(sql.SQL(_SQL["highest"]).format(queue=queue)).fetchone() or (0,)
-    return int(number)
+    (latest,) = connection.execute(sql.SQL(_SQL["latest"]).format(queue=queue)).fetchone() or ("0",)
+    return str(latest)

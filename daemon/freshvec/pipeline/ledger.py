@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from freshvec.records import Key, Outcome, Urgency
+from freshvec.records import Entry, Key, Outcome, Urgency
 
 
 @dataclass(eq=False, slots=True)
@@ -25,7 +25,7 @@ class Portion:
     urgency: Urgency
     fence: int
     rows: int
-    entries: Mapping[Key, tuple[int, ...]] = field(default_factory=dict)
+    entries: Mapping[Key, tuple[Entry, ...]] = field(default_factory=dict)
     last_key: Key | None = None
     not_fresh: int = 0
 
@@ -37,7 +37,7 @@ class Ready:
     portion: Portion
     outcomes: list[Outcome]
 
-    def entries(self) -> list[int]:
+    def entries(self) -> list[Entry]:
         """The queue entries that these rows answer."""
         return [entry for outcome in self.outcomes for entry in self.portion.entries.get(outcome.key, ())]
 
@@ -57,12 +57,13 @@ class Ledger:
 
     def __init__(self, on_ready: Callable[[Urgency], None] = lambda urgency: None) -> None:
         self.failure: Exception | None = None
+        self.has_missed = False  # entries were not where they had been read: others may be unread
         self._lock = threading.Lock()
         self._unwritten: dict[Portion, int] = {}  # rows, by portion in the order of reading
         self._pages: deque[Portion] = deque()  # of the backfill, in key order
         self._ahead = math.inf  # fence of the page that is being read ahead, before it is opened
         self._in_flight = dict.fromkeys(Urgency, 0)  # rows
-        self._entries: dict[Urgency, set[int]] = {urgency: set() for urgency in Urgency}
+        self._entries: dict[Urgency, set[Entry]] = {urgency: set() for urgency in Urgency}
         self._on_ready = on_ready
         self._ready: deque[Ready] = deque()
 
@@ -157,7 +158,7 @@ class Ledger:
                 key for portion in self._unwritten if portion.urgency is urgency for key in portion.entries
             )
 
-    def entries(self, urgency: Urgency) -> list[int]:
+    def entries(self, urgency: Urgency) -> list[Entry]:
         """Queue entries handed out and not yet deleted."""
         with self._lock:
             return list(self._entries[urgency])

@@ -15,7 +15,7 @@ from freshvec.pipeline.pressure import SECONDS_BETWEEN_LOOKS, Pressure
 from freshvec.pipeline.progress import Progress
 from freshvec.pipeline.proof import Proof
 from freshvec.pipeline.texts import Texts, removed
-from freshvec.records import Key, SourceRow, Urgency
+from freshvec.records import Entry, Key, SourceRow, Urgency
 from freshvec.scans.backfill import Backfill
 from freshvec.scans.faults import faults
 from freshvec.scans.orphans import OrphanScan
@@ -63,8 +63,8 @@ class Reader:
         self._texts = Texts(bound, dispatcher, progress, ledger, self._rows, slice_size)
         self._backfill = Backfill(connection, bound)
         self._orphans: OrphanScan | None = None
-        self._orphans_asked: list[int] = []  # the requests that the scan under way answers
-        self._answered: list[int] = []  # the requests that the last walk was for
+        self._orphans_asked: list[str] = []  # the requests that the scan under way answers
+        self._answered: list[str] = []  # the requests that the last walk was for
         self._walk_began = time.monotonic()
         self._repeat_due = 0.0
         self._lost = 0  # orphans that this walk has found
@@ -151,6 +151,9 @@ class Reader:
         return self._ledger.in_flight(urgency) < limit
 
     def _read_queue(self, urgency: Urgency, limit: int) -> bool:
+        if self._ledger.has_missed:
+            self._ledger.has_missed = False
+            self._queue.start_over()
         handed_out = self._ledger.entries(urgency)
         fence, changes = self._queue.read(limit, handed_out, bulk=urgency is Urgency.BULK)
         # A row that changes all the time is read again once an older reading is written: then one reading
@@ -163,7 +166,7 @@ class Reader:
             rows = self._rows.read([change.key for change in changes])
         # The others stay in the queue: their texts are too long to be held as well.
         changes = changes[: len(rows)]
-        entries: dict[Key, tuple[int, ...]] = {}
+        entries: dict[Key, tuple[Entry, ...]] = {}
         for change, row in zip(changes, rows, strict=True):
             key = row.key if row else change.key  # the source's spelling, if there is a row
             entries[key] = (*entries.get(key, ()), *change.entries)
@@ -247,10 +250,9 @@ class Reader:
             with self._epoch.transaction(self._connection):
                 self._backfill.restart(proves=True)
             return True
-        self._queue.settle()
         return False
 
-    def _due_requests(self) -> list[tuple[int, str]]:
+    def _due_requests(self) -> list[tuple[str, str]]:
         """The requests to be answered now.
 
         One that the last walk left, because an open transaction relies on it, rests as long as that walk

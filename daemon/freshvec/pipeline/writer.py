@@ -128,6 +128,7 @@ class Writer:
         self._tombstones += [outcome for outcome in writes if outcome.is_tombstone]
         self._progress.wrote(outcomes, lags if _has_live(batches) else [])
         self._ledger.settle(batches)
+        self._ledger.has_missed |= len(lags) < len(entries)
         self._clear_tombstones()
 
     def _clear_tombstones(self) -> None:

@@ -87,7 +87,7 @@ class Backfill:
             self._most_rows *= 2
 
     def restart(
-        self, rescans: Iterable[int] = (), *, proves: bool = False, discards_queue: bool = False
+        self, rescans: Iterable[str] = (), *, proves: bool = False, discards_queue: bool = False
     ) -> None:
         """Begin the walk again, and with that answer these requests; with `discards_queue` every queue entry
         too.
@@ -101,7 +101,7 @@ class Backfill:
         self.done, self.proves = False, proves
         self._pages = self._pages_after(None)
 
-    def answer(self, rescans: Iterable[int]) -> None:
+    def answer(self, rescans: Iterable[str]) -> None:
         """These requests are answered. The caller holds the owner's transaction."""
         self._connection.execute(self._bound.compose(_SQL["answer_rescans"]), {"ids": list(rescans)})
 

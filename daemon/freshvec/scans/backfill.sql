@@ -38,7 +38,7 @@ UPDATE freshvec.sync
 -- answer_rescans: these requests are answered by the walk that now begins; one that an open transaction
 -- relies on stays, since this walk may pass the rows of that transaction before it commits
 DELETE FROM freshvec.rescan
- WHERE id IN (SELECT id FROM freshvec.rescan WHERE id = ANY (%(ids)s) FOR UPDATE SKIP LOCKED)
+ WHERE id IN (SELECT id FROM freshvec.rescan WHERE id = ANY (%(ids)s::uuid[]) FOR UPDATE SKIP LOCKED)
 
 -- checkpoint: every row up to this key is written
 UPDATE freshvec.sync

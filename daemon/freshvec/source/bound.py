@@ -118,6 +118,7 @@ class BoundSync:
             "target": quoted(*self.target_name),
             "view": quoted(*self.view_name),
             "queue": quoted("freshvec", f"queue_{self.name}"),
+            "queue_name": sql.Literal(quoted("freshvec", f"queue_{self.name}").as_string(None)),
             "capture": quoted("freshvec", f"capture_{self.name}"),
             "capture_row": quoted("freshvec", f"capture_row_{self.name}"),
             "is_intact": quoted("freshvec", f"is_intact_{self.name}"),

@@ -65,14 +65,14 @@ CREATE OR REPLACE FUNCTION {visible}({key_arguments}) RETURNS boolean LANGUAGE s
 SELECT EXISTS (SELECT FROM {source} AS d WHERE {d_is_argument})
 $freshvec$
 
--- create_answered: whether all that was noted of a row, in entries up to a number, is answered; without a
+-- create_answered: whether all that was noted of a row, in entries up to a transaction, is answered; without a
 -- key, of any row. It looks at what is ours alone, and keys come as values: nothing of the user's runs with
 -- its owner's rights. While the table is walked, a row counts once it was read since the walk began.
-CREATE OR REPLACE FUNCTION {answered}({key_arguments}, number bigint) RETURNS boolean
+CREATE OR REPLACE FUNCTION {answered}({key_arguments}, latest xid8) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $freshvec$
 SELECT s.trouble IS NULL AND s.source_oid = to_regclass({source_text})::oid
    AND NOT EXISTS (SELECT FROM freshvec.rescan AS r WHERE r.sync = s.name)
-   AND NOT EXISTS (SELECT FROM {queue} AS q WHERE q.seq <= number AND ($1 IS NULL OR {q_is_argument}))
+   AND NOT EXISTS (SELECT FROM {queue} AS q WHERE q.xid <= latest AND ($1 IS NULL OR {q_is_argument}))
    AND CASE WHEN $1 IS NULL THEN w.is_over AND s.rows_failed = 0
             ELSE coalesce((SELECT (w.is_over OR t.fence > s.walk_fence) AND t.encode_error IS NULL
                               AND (t.embedding IS NULL OR t.fingerprint = s.fingerprint)
