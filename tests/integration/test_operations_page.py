@@ -1,4 +1,4 @@
-"""What docs/operations.md and docs/troubleshooting.md promise of dumps, another model, removal by hand."""
+"""What docs/operations.md and docs/troubleshooting.md promise of dumps, models, replicas, removal."""
 
 import re
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ import pytest
 from freshvec.db import connect
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.schema.apply import remove
+from tests.standby import Standby, server_with_docs
 from tests.support import (
     REPOSITORY,
     Connection,
@@ -78,6 +79,29 @@ def test_another_model_beside_the_first(url: str, filled: Connection) -> None:
         filled.execute("INSERT INTO docs VALUES (1000, 'later')")
         until("the second is kept", lambda: count(filled, "docs_2_embedded WHERE id = 1000") == 1)
         wait_fresh(worker)
+
+
+def test_a_replica_is_searched_and_asked() -> None:
+    with server_with_docs() as primary, Standby(primary) as standby:
+        backfill(settings_for(primary.url(), sync_of("docs")), NullEncoder())
+        with (
+            psycopg.connect(primary.url(), autocommit=True) as writing,
+            psycopg.connect(standby.url(), autocommit=True) as reading,
+        ):
+
+            def says(asked: str) -> object:
+                try:
+                    return (reading.execute(asked).fetchone() or (None,))[0]
+                except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+                    return None  # it has not replayed that yet
+
+            until("it has the vectors", lambda: says("SELECT count(*) FROM docs_embedded") == 300)
+            until("all are fresh there", lambda: says("SELECT freshvec.is_fresh('docs')") is True)
+            writing.execute("UPDATE docs SET body = 'edited' WHERE id = 1")
+            until("it has the edit", lambda: says("SELECT freshvec.is_fresh('docs', '1')") is False)
+            assert says("SELECT freshvec.is_fresh('docs', '2')") is True
+            nearest = "SELECT id FROM docs_embedded ORDER BY embedding <=> '[1,1,1,1,1,1,1,1]' LIMIT 1"
+            assert says(nearest) is not None
 
 
 def test_removal_by_hand_leaves_the_table_as_it_was(filled: Connection) -> None:
