@@ -9,6 +9,8 @@ TOOLS := $(if $(wildcard $(FULL)/.ready),$(FULL),$(SMALL))
 PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 INSTALL := -m pip install --quiet --disable-pip-version-check --upgrade-strategy only-if-needed \
            --constraint constraints.txt --editable
+# No network; the variable turns off the theme's news of its successor.
+SITE = NO_MKDOCS_2_WARNING=1 $(TOOLS)/bin/mkdocs build --quiet --strict
 
 .DEFAULT_GOAL := help
 .PHONY: help env env-small demo test test-one lint fmt docs bench wheel clean
@@ -26,19 +28,21 @@ test-one: $(SMALL)/.ready ## One test, without torch: make test-one T=tests/unit
 	@test -n "$(T)" || { echo "name a test: make test-one T=tests/unit/test_config.py"; exit 2; }
 	$(SMALL)/bin/python -m pytest $(T)
 
-lint: $(TOOLS)/.ready ## Style, types, layers, and whether the generated documents are up to date.
+lint: $(TOOLS)/.ready ## Style, types, layers, generated documents up to date, the site's links.
 	$(TOOLS)/bin/ruff check .
 	$(TOOLS)/bin/ruff format --check .
 	$(TOOLS)/bin/mypy
 	$(TOOLS)/bin/lint-imports
 	$(TOOLS)/bin/python scripts/configuration.py --check
+	$(SITE)
 
 fmt: $(TOOLS)/.ready ## Format the code, and mend what ruff can mend.
 	$(TOOLS)/bin/ruff check --fix .
 	$(TOOLS)/bin/ruff format .
 
-docs: $(TOOLS)/.ready ## Write docs/configuration.md from the settings' own descriptions.
+docs: $(TOOLS)/.ready ## Write docs/configuration.md from the settings' descriptions; the site in build/site.
 	$(TOOLS)/bin/python scripts/configuration.py
+	$(SITE)
 
 bench: $(FULL)/.ready ## The figures of docs/benchmarks.md, each with the bar it is held to.
 	$(FULL)/bin/python -m tests.benchmarks

@@ -5,11 +5,12 @@ no network here, no root to spare and no time to export:
 
 - `git clone …` by a link to this checkout
 - `make …` by `make --dry-run …`, so its target exists
-- `pip install …` by a look into pyproject.toml: the extras exist, the wheel has this version
+- `pip install …` by a look into pyproject.toml: the extras exist, the wheel has this version, and what a
+  recipe needs is among the packages of the tests
 - `freshvec export NAME` by a look whether NAME is exported already, and for root by a copy of it
 - in lines of root (`# …`) `/etc`, `/opt` and `/var/lib` by folders below a temporary one; `python3 -m venv`
   by a folder with `freshvec` in it; `systemctl` by a look whether the unit is there and can be enabled
-- ports 8377 and 8378 by free ones; the database's URL by the environment's
+- ports 8377 and 8378 by free ones; the database's URL by that of the test
 """
 
 import json
@@ -36,17 +37,17 @@ from tests.support import REPOSITORY, Connection, free_port, until
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block, and the line of prose before it."""
+    """A fenced block; `title` is the file that it is, if it has one."""
 
     language: str
+    title: str
     text: str
-    before: str
 
 
 def blocks(document: str) -> list[Block]:
     text = (REPOSITORY / document).read_text(encoding="utf-8")
-    found = re.finditer(r"([^\n]*)\n*^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [Block(language, inner, before) for before, language, inner in (m.groups() for m in found)]
+    found = re.findall(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', text, re.MULTILINE | re.DOTALL)
+    return [Block(*parts) for parts in found]
 
 
 def commands(block: Block, prompt: str) -> list[str]:
@@ -54,9 +55,20 @@ def commands(block: Block, prompt: str) -> list[str]:
     return [line[2:] for line in block.text.splitlines() if line.startswith(f"{prompt} ")]
 
 
+def printed(block: Block) -> dict[str, str]:
+    """What is shown below each line that is typed behind `$`, where anything is."""
+    parts = re.split(r"^\$ (.+)\n", block.text, flags=re.MULTILINE)[1:]
+    return {line: shown for line, shown in zip(parts[::2], parts[1::2]) if shown}
+
+
 def check_install(words: list[str]) -> None:
     """What pip is asked to install is there, and has the extras asked for."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    if not words[0].startswith("./"):
+        extras = project["optional-dependencies"]
+        known = {re.split(r"[\[<>=]", each)[0] for each in (*project["dependencies"], *extras["dev"])}
+        assert {word.partition("[")[0] for word in words} <= known
+        return
     (wanted,) = words
     matched = re.fullmatch(r"\./freshvec(?:/dist/freshvec-(.+)-py3-none-any\.whl)?\[([\w,]+)\]", wanted)
     assert matched, wanted
@@ -88,6 +100,7 @@ class Reader:
         self.folder = folder
         self.root = folder / "root"
         self.application = application
+        self.url = url
         self._models_dir = models_dir
         self._rows = rows  # that will be fresh
         self._daemon: subprocess.Popen[str] | None = None
@@ -110,10 +123,11 @@ class Reader:
         }
 
     def _install(self, folder: Path) -> None:
-        """A `freshvec` that is this checkout's."""
+        """A `freshvec` that is this checkout's, and its `python`."""
         folder.mkdir(parents=True)
-        (folder / "freshvec").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m freshvec "$@"\n')
-        (folder / "freshvec").chmod(0o755)
+        for name, started in (("freshvec", "-m freshvec"), ("python", "")):
+            (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {started} "$@"\n')
+            (folder / name).chmod(0o755)
 
     def type(self, line: str) -> str:
         """Do what the line says, or what stands for it; its output."""
@@ -163,7 +177,7 @@ class Reader:
     def here(self, text: str) -> str:
         for port, free in self._ports.items():
             text = text.replace(port, free)
-        return text
+        return text.replace("://me@localhost/shop", self.url.removeprefix("postgresql"))
 
     def _start(self, line: str) -> None:
         """Something that runs on; it is waited for until every row is fresh and it answers."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from freshvec.cli.app import app
 from tests.acceptance.reader import Block, Reader, blocks, check_make, check_usage, commands
 from tests.support import MODEL, REPOSITORY, Connection
 
-OTHERS = (
+START = "docs/start.md"
+SITE = sorted(str(p.relative_to(REPOSITORY)) for p in (REPOSITORY / "docs").rglob("*.md"))
+# The others have tests of their own: test_recipes.py, tests/integration/test_sql_reference.py.
+OTHERS = [
     "CONTRIBUTING.md",
     "ARCHITECTURE.md",
-    *(f"docs/{p.name}" for p in (REPOSITORY / "docs").glob("*.md")),
-)
+    *(p for p in SITE if p not in (START, "docs/sql.md") and "/recipes/" not in p),
+]
 ARTICLES = (
     ("How to return an order", "Print the label, put it on the parcel, and hand it in."),
     ("Baking bread", "Flour, water, salt, and a night of patience."),
@@ -42,7 +46,8 @@ def reader(url: str, application: Connection, models_dir: Path, tmp_path: Path) 
     typing.close()
 
 
-def test_the_readme_from_top_to_bottom(reader: Reader) -> None:
+@pytest.mark.parametrize("document", ["README.md", START])
+def test_from_top_to_bottom(document: str, reader: Reader) -> None:
     shown: dict[str, str] = {}
     rows: list[tuple[Any, ...]] = []
     play: dict[str, Callable[[Block], object]] = {
@@ -52,26 +57,19 @@ def test_the_readme_from_top_to_bottom(reader: Reader) -> None:
         "sql": lambda block: rows.extend(reader.query(block.text)),
         "text": lambda block: None,  # a picture
     }
-    later: list[Block] = []
-    for block in blocks("README.md"):
-        if "$1" in block.text and "vector" not in reader.names:
-            later.append(block)  # a query shown before the code that makes its vector
-            continue
+    for block in blocks(document):
         play[block.language](block)
-        if block.language == "python":
-            for query in later:
-                play[query.language](query)
     assert "public.articles (title, body)" in shown["freshvec init"]
     assert "to encode  3 rows" in shown["freshvec plan"]
     assert "fresh" in shown["freshvec status"]
     assert "every one fresh" in shown["freshvec verify"]
-    assert f'freshvec_rows{{sync="articles"}} {len(ARTICLES)}' in next(
-        out for line, out in shown.items() if line.endswith("/metrics")
-    )
-    assert "ready" in next(out for line, out in shown.items() if line.endswith("/readyz"))
     assert NEAREST in next(out for line, out in shown.items() if line.startswith("freshvec search"))
     assert rows[0] == (1, NEAREST)
     assert len(rows) == len(ARTICLES)
+    if document == START:
+        counted = f'freshvec_rows{{sync="articles"}} {len(ARTICLES)}'
+        assert counted in next(out for line, out in shown.items() if line.endswith("/metrics"))
+        assert "ready" in next(out for line, out in shown.items() if line.endswith("/readyz"))
     assert reader.application.execute("SELECT to_regclass('articles_embedding')").fetchone() == (None,)
 
 
@@ -98,6 +96,14 @@ def test_the_readme_as_a_service(reader: Reader) -> None:
         assert path.stat().st_mode & 0o004, "its user must be able to read it"
 
 
+def check_settings(text: str) -> None:
+    """It is a part of a `freshvec.toml`, or of a sync in one."""
+    written = tomllib.loads(text)
+    if written.keys() <= config.Sync.model_fields.keys():
+        written = {"sync": [{"name": "a", "table": "a", "columns": ["b"], "model": MODEL, **written}]}
+    config.Settings.model_validate(written)
+
+
 @pytest.mark.parametrize("document", OTHERS)
 def test_what_the_other_documents_type(document: str, reader: Reader) -> None:
     (reader.folder / "freshvec.toml").write_text(
@@ -106,6 +112,9 @@ def test_what_the_other_documents_type(document: str, reader: Reader) -> None:
     for block in blocks(document):
         if document == "docs/operations.md" and block.language == "sql":
             continue  # run by tests/integration/test_roles.py, which reads it from the document
+        if block.language == "toml":
+            check_settings(block.text)
+            continue
         assert block.language == "console", "write a way to run this kind of block"
         for line in commands(block, "$"):
             if line.startswith("freshvec "):
@@ -115,7 +124,7 @@ def test_what_the_other_documents_type(document: str, reader: Reader) -> None:
                 check_make(line, REPOSITORY)
 
 
-@pytest.mark.parametrize("document", ["README.md", *OTHERS])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", *SITE])
 def test_commands_named_in_prose_exist(document: str) -> None:
     text = (REPOSITORY / document).read_text(encoding="utf-8")
     known = typer.main.get_command(app).commands  # type: ignore[attr-defined]

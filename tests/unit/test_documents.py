@@ -12,7 +12,7 @@ import pytest
 from freshvec.config import Daemon, Database, Sync, Target, Web
 from tests.support import REPOSITORY
 
-DOCUMENTS = (*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md")))
+DOCUMENTS = (*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").rglob("*.md")))
 GENERATOR = REPOSITORY / "scripts/configuration.py"
 
 
@@ -78,17 +78,21 @@ def test_the_map_is_the_linters() -> None:
             assert sentence == import_module(f"freshvec.{room}").__doc__
 
 
+def anchors(path: Path) -> set[str]:
+    """What links may name in a document: its headings."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("document", names(DOCUMENTS))
 def test_links_lead_somewhere(document: str) -> None:
     path = REPOSITORY / document
-    text = path.read_text(encoding="utf-8")
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    for link in re.findall(r"\]\(([^)\s]+)\)", text):
-        if link.startswith("#"):
-            assert link[1:] in anchors, link
-        elif not link.startswith("https://"):
-            assert (path.parent / link).exists(), link
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if not link.startswith("https://"):
+            file, _, anchor = link.partition("#")
+            target = path.parent / file if file else path
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
 
 
 @pytest.mark.parametrize("document", names(DOCUMENTS))
@@ -105,10 +109,22 @@ def test_files_that_are_named_exist(document: str) -> None:
     missing = []
     for name in re.findall(r"`((?:[\w.-]+/)+[\w.*-]*)`", prose):
         places = (REPOSITORY, REPOSITORY / "daemon/freshvec")
-        is_made = name.startswith(("dist/", ".cache/", "etc/"))
+        is_made = name.startswith(("build/", "dist/", ".cache/", "etc/"))
         if not is_made and not any(any(place.glob(name.rstrip("/"))) for place in places):
             missing.append(name)
     assert missing == []
+
+
+def test_the_messages_of_the_troubleshooting_page_are_the_programs() -> None:
+    """Each between “ and ” in a symptom, but those that are Postgres's own."""
+    sources = (REPOSITORY / "daemon/freshvec").rglob("*.*")
+    code = " ".join(p.read_text(encoding="utf-8") for p in sources if p.suffix in (".py", ".sql"))
+    page = (REPOSITORY / "docs/troubleshooting.md").read_text(encoding="utf-8").replace("\n", " ")
+    quoted = re.findall(r"“([^”]+)”", " ".join(re.findall(r"\*\*(.+?)\*\*", page)))
+    theirs = ("operator does not exist: halfvec <=> double precision[]", "expected 384 dimensions, not 768")
+    pieces = [piece.strip("`. ") for text in quoted if text not in theirs for piece in text.split("…")]
+    assert [piece for piece in pieces if piece not in code] == []
+    assert len(pieces) > 10
 
 
 def test_the_old_name_is_in_the_changelog_alone() -> None:
