@@ -34,7 +34,8 @@ to write instead.
 
 Two more variables are no settings of the file. `FRESHVEC_API_KEY` is the key that embeddings requests must
 carry, and that the page and the metrics ask for as a password; an address that others can reach needs one.
-systemd's credential `api_key` does the same. `NO_COLOR` takes the colours off the log.
+systemd's credential `api_key` does the same. `NO_COLOR` takes all colours and styles off what is
+shown.
 """
 NAMES = {str: "text", bool: "true or false", int: "whole number", float: "number", Path: "path"}
 

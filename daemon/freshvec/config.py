@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails
 
 from freshvec import logs
 from freshvec.environment import PREFIX, overlay
-from freshvec.errors import ConfigError
+from freshvec.errors import ConfigError, meant
 from freshvec.faults import describe
 
 SEARCHED = ("freshvec.toml", "/etc/freshvec/freshvec.toml")
@@ -235,8 +235,9 @@ class Settings(_Frozen):
             return self.sync
         found = tuple(sync for sync in self.sync if sync.name == name)
         if not found:
-            known = ", ".join(sync.name for sync in self.sync) or "none"
-            raise ConfigError("freshvec.toml", [f"there is no sync {name!r}; declared are: {known}"])
+            names = [sync.name for sync in self.sync]
+            fault = f"there is no sync {name!r}; declared are: {', '.join(names) or 'none'}"
+            raise ConfigError("freshvec.toml", [fault + meant(name, names)])
         return found
 
 
@@ -254,6 +255,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
             fault
             for detail in error.errors(include_url=False)
             for fault in describe(detail, _siblings(detail)).split("\n")
+            if fault
         ]
     if faults:
         raise ConfigError(origin, faults, _ADVICE)
@@ -280,6 +282,9 @@ def _read(path: Path | None, environ: Mapping[str, str]) -> tuple[str, dict[str,
         )
     try:
         return str(path), tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        fault = f"it cannot be read: {error.strerror}; `freshvec init --output {path}` writes one"
+        raise ConfigError(str(path), [fault]) from error
     except OSError as error:
         raise ConfigError(str(path), [f"it cannot be read: {error.strerror}"]) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -55,7 +55,7 @@ def test_a_gpu_s_memory_and_the_batch_size_are_shown(database: str, gpu: NullEnc
     assert row["device_memory_total_bytes"] == pytest.approx(TOTAL * 2**20, abs=2)
     console = Console(width=200)
     with console.capture() as capture:
-        console.print(status_view.table([row]))
+        console.print(status_view.table(status.Seen([row], {}, {})))
     assert "docs: cuda, batches of 4,096 tokens, 5.7 of 85.5 GB in use" in capture.get()
     note = backfill_view.note(service.keepers[0], 20)
     assert note.endswith("batches of 4,096 tokens, GPU 5.7 of 85.5 GB in use")

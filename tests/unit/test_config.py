@@ -1,6 +1,8 @@
 """Settings from TOML and environment, and every fault reported at once."""
 
 import json
+import re
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -164,7 +166,7 @@ def test_five_faults_at_once_each_with_key_problem_and_remedy(tmp_path: Path) ->
     for part in (
         "daemon.device: there is no device 'gpu'; write auto, cpu",
         "daemon.commit_every_batchs: there is no such key; did you mean commit_every_batches?",
-        "daemon.page_rows: input should be greater than or equal to 1, but it says 0",
+        "daemon.page_rows: it must be 1 or more, but it says 0",
         "sync[0].name: 'Articles!' is not a name; write lower-case letters",
         "sync[0].target.type: 'vektor' is not possible; write one of 'vector', 'halfvec' or 'real[]'",
     ):
@@ -201,10 +203,43 @@ def test_five_faults_at_once_each_with_key_problem_and_remedy(tmp_path: Path) ->
         ("[[sync]]\nname=1\n", 'sync[0].name: it is a text, not a number; write name = "…", in quotes'),
         ('[daemon]\nthreads="all"', "daemon.threads: it is a whole number, not a text; write threads = 1"),
         ("[daemon]\nsweep_seconds=[1]", "daemon.sweep_seconds: it is a number, not a list; write"),
+        ("[daemon]\nsweep_seconds=0", "daemon.sweep_seconds: it must be more than 0, but it says 0"),
+        (
+            "[daemon]\nthreads=1.5",
+            "daemon.threads: it is a whole number, not a number with a fraction; write",
+        ),
+        ("[web]\nrows='maybe'", "web.rows: it is true or false, not a text; write rows = true"),
+        ("[[sync]]\ncolumns=[]", "sync[0].columns: the list is empty; write one entry at least"),
+        ("[[sync]]\ncolumns=[1]", 'sync[0].columns[0]: it is a text, not a number; write "…", in quotes'),
+        ("[[sync]]\nexpression=''", "sync[0].expression: it is empty; write something"),
+        ("[[sync]]\nname=2026-01-01", 'sync[0].name: it is a text, not a date; write name = "…", in quotes'),
     ],
 )
 def test_a_fault(tmp_path: Path, text: str, message: str) -> None:
     assert message in "\n".join(faults(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "value", ["1", "-1", "1.5", "''", "'x'", "true", "2026-01-01", "12:00:00", "[]", "[1]", "{}", "nan"]
+)
+def test_no_fault_speaks_of_what_a_user_does_not_know(tmp_path: Path, value: str) -> None:
+    """Every key with every kind of value, in the file's own words alone."""
+    own_words = r"tuple|string|boolean|integer|dict|pydantic|input|after validation|parse"
+    for model in (config.Database, config.Daemon, config.Web, config.Sync, config.Target):
+        head = {"Sync": "[[sync]]", "Target": "[[sync]]\n[sync.target]"}.get(
+            model.__name__, f"[{model.__name__.lower()}]"
+        )
+        for key in model.model_fields:
+            with suppress(ConfigError):
+                load(tmp_path, f"{head}\n{key} = {value}")
+                continue
+            for fault in faults(tmp_path, f"{head}\n{key} = {value}"):
+                assert not re.search(own_words, fault), fault
+
+
+def test_an_entry_that_is_wrong_is_one_fault(tmp_path: Path) -> None:
+    text = '[[sync]]\nname="a"\ntable="t"\nmodel="m"\ncolumns=[1]'
+    assert len(faults(tmp_path, text)) == 1
 
 
 def test_two_syncs_with_one_target(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from freshvec.cli import status_view
 from freshvec.health import status
+from freshvec.health.declared import Amiss
 
 ROW: dict[str, Any] = {
     "sync": "articles_of_a_name_that_is_long",
@@ -40,7 +41,9 @@ ROW: dict[str, Any] = {
 def shown(width: int, *, is_terminal: bool) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=is_terminal, color_system=None)
-    status_view.show(console, [ROW, {**ROW, "sync": "other"}], {"other": "declared otherwise"})
+    rows = [ROW, {**ROW, "sync": "other", "coverage": 0.99999}]
+    amiss = {"other": Amiss("not as declared", "declared otherwise than applied")}
+    status_view.show(console, status.Seen(rows, {}, amiss))
     return out.getvalue()
 
 
@@ -49,7 +52,16 @@ def shown(width: int, *, is_terminal: bool) -> str:
 )
 def test_nothing_is_cut_at_any_width(width: int, is_terminal: bool) -> None:
     seen = shown(width, is_terminal=is_terminal)
-    values = ("catching up", "not as declared", "99.80%", "12,345,678", "24,690", "45 s", "456.7 ms")
+    values = (
+        "catching up",
+        "not as declared",
+        "99.80%",
+        "99.99%",
+        "12,345,678",
+        "24,690",
+        "45 s",
+        "456.7 ms",
+    )
     for value in (ROW["sync"], *values):
         assert value in seen, seen
     assert "…" not in seen

@@ -11,6 +11,18 @@ from freshvec.cli.app import ConfigOption, SyncArgument, app, console, load_sett
 from freshvec.config import Settings, Sync
 from freshvec.errors import ConfigError, ServerError
 
+# One option for both commands, under either name.
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--serve",
+        "--address",
+        metavar="HOST:PORT",
+        help="Where to answer OpenAI's embeddings requests. Default: daemon.serve; else `run` answers none, "
+        "and `serve` at 127.0.0.1:8377.",
+    ),
+]
+
 
 @app.command("demo", epilog="Example: freshvec demo --rows 2000")
 def show_demo(
@@ -26,10 +38,7 @@ def show_demo(
 @app.command(epilog="Examples: freshvec run; freshvec run articles; freshvec run --serve 127.0.0.1:8377")
 def run(
     sync: SyncArgument = None,
-    address: Annotated[
-        str | None,
-        typer.Option("--serve", metavar="HOST:PORT", help="Answer OpenAI's embeddings requests there, too."),
-    ] = None,
+    address: AddressOption = None,
     config_path: ConfigOption = None,
 ) -> None:
     """Backfill what is missing, then keep every row fresh until SIGTERM."""
@@ -69,9 +78,7 @@ def run(
 )
 def serve(
     sync: SyncArgument = None,
-    address: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Default: daemon.serve, else 127.0.0.1:8377.")
-    ] = None,
+    address: AddressOption = None,
     config_path: ConfigOption = None,
 ) -> None:
     """Answer OpenAI's embeddings requests with the models of your rows, so that searches fit them."""

@@ -121,6 +121,8 @@ def remove(
 ) -> None:
     """Remove everything of a sync, its embeddings included; the source table stays as it was."""
     from freshvec.db import connect
+    from freshvec.errors import meant
+    from freshvec.health.declared import applied_names
     from freshvec.schema.apply import remove as remove_sync
 
     settings = load_settings(config_path)
@@ -128,4 +130,5 @@ def remove(
         raise typer.Exit(1)
     with connect(settings.database.url, "remove") as connection:
         removed = remove_sync(connection, sync, wait)
-    typer.echo(f"{sync}: removed" if removed else f"{sync}: the database knows no such sync")
+        other = "" if removed else meant(sync, applied_names(connection))
+    typer.echo(f"{sync}: removed" if removed else f"{sync}: the database knows no such sync{other}")
