@@ -76,7 +76,7 @@ class _Forward(logging.Handler):
 def configure(level: str = "INFO", form: Literal["text", "json"] = "text") -> None:
     """Install the one sink on standard error. Called once, by the command line."""
     colour = sys.stderr.isatty() and form == "text" and not os.environ.get("NO_COLOR")
-    journald = _is_journal(sys.stderr.fileno())
+    journald = is_journal(sys.stderr.fileno())
 
     def sink(message: "Message") -> None:
         line = _as_json(message) if form == "json" else redact(str(message)).rstrip("\n")
@@ -102,7 +102,7 @@ def _remember(message: "Message") -> None:
     _tail.append(Line(next(_numbers), record["time"].timestamp(), record["level"].name, text))
 
 
-def _is_journal(descriptor: int) -> bool:
+def is_journal(descriptor: int) -> bool:
     """Whether a descriptor leads to journald. The variable alone is inherited by whatever a service
     starts."""
     try:

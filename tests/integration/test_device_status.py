@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from rich.console import Console
 
-from freshvec.cli import backfill_view, status_view
+from freshvec.cli import progress_view, status_view
 from freshvec.db import connect
 from freshvec.health import status
 from freshvec.worker.worker import Worker
@@ -57,8 +57,8 @@ def test_a_gpu_s_memory_and_the_batch_size_are_shown(database: str, gpu: NullEnc
     with console.capture() as capture:
         console.print(status_view.table(status.Seen([row], {}, {})))
     assert "docs: cuda, batches of 4,096 tokens, 5.7 of 85.5 GB in use" in capture.get()
-    note = backfill_view.note(service.keepers[0], 20)
-    assert note.endswith("batches of 4,096 tokens, GPU 5.7 of 85.5 GB in use")
+    notes = progress_view.notes(service.keepers[0], 20)
+    assert notes[-2:] == ["batches of 4,096 tokens", "GPU 5.7 of 85.5 GB in use"]
 
 
 def test_a_cpu_has_a_batch_size_and_no_memory_of_its_own(database: str, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from loguru import logger
 
+from freshvec import __version__
 from freshvec.cli.app import ConfigOption, SyncArgument, app, console, load_settings
 from freshvec.config import Settings, Sync
 from freshvec.errors import ConfigError, ServerError
@@ -42,6 +43,7 @@ def run(
     config_path: ConfigOption = None,
 ) -> None:
     """Backfill what is missing, then keep every row fresh until SIGTERM."""
+    from freshvec.cli.progress_view import ProgressView, followed
     from freshvec.worker.worker import Worker
 
     settings = load_settings(config_path)
@@ -64,9 +66,18 @@ def run(
         again = load_settings(config_path)
         return again, again.find(sync)
 
-    worker = Worker(settings, settings.find(sync), endpoint=endpoint, reload=reload)
+    syncs = settings.find(sync)
+    view = ProgressView(settings.database.url, has_bars=_has_bars(settings))
+    logger.info("freshvec {}: loading {}", __version__, ", ".join({sync.model: 0 for sync in syncs}))
+    worker = Worker(settings, syncs, endpoint=endpoint, reload=reload)
     worker.handle_signals()
-    worker.run()
+    with followed(worker, view):
+        worker.run()
+
+
+def _has_bars(settings: Settings) -> bool:
+    """Lines for a program, each a JSON object, are not to be broken by bars."""
+    return settings.daemon.log_format == "text"
 
 
 @app.command(
@@ -103,12 +114,12 @@ def _serving_on(settings: Settings, address: str) -> Settings:
 @app.command()
 def backfill(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
     """Make every row fresh once, with a progress bar, then exit. Resumes where a killed run stopped."""
-    from freshvec.cli.backfill_view import BackfillView
+    from freshvec.cli.progress_view import ProgressView
     from freshvec.worker.worker import Worker
 
     settings = load_settings(config_path)
     syncs = settings.find(sync)
-    with BackfillView(console, settings) as view:
+    with ProgressView(settings.database.url, anew=True, has_bars=_has_bars(settings)) as view:
         worker = Worker(settings, syncs, once=True, on_tick=view.tick, tick_seconds=view.tick_seconds)
         worker.handle_signals()
         worker.run()
