@@ -103,13 +103,13 @@ class NotFreshError(FreshvecError):
     exit_code = 3
 
 
-def meant(word: str, known: Iterable[str]) -> str:
+def meant(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """The known word that was probably meant, as the end of a sentence; nothing where none is like it."""
-    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=cutoff)
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """The known word that was probably meant, else all of them."""
     known = sorted(known)
-    return meant(word, known) or f"; possible are {', '.join(known)}"
+    return meant(word, known, cutoff) or f"; possible are {', '.join(known)}"

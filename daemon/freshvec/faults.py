@@ -53,9 +53,11 @@ _LIMITS = {
 }
 
 
-def describe(detail: ErrorDetails, siblings: Iterable[str]) -> str:
+def describe(detail: ErrorDetails, siblings: Iterable[str], variable: str | None = None) -> str:
     """One fault that pydantic found, "" where another one says it; `siblings` are the keys that are possible
-    at its place."""
+    at its place. `variable` is the one that gave the value."""
+    if variable:
+        return _of_variable(detail, siblings, variable)
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(".")
     kind, given = detail["type"], detail["input"]
     context = detail.get("ctx", {})
@@ -79,6 +81,21 @@ def describe(detail: ErrorDetails, siblings: Iterable[str]) -> str:
         said = f", but it says {shown}" if "short" not in kind else ""
         return f"{key}: {_LIMITS[kind].format(**context)}{said}"
     return f"{key}: {detail['msg'].lower()}, but it says {shown}"
+
+
+def _of_variable(detail: ErrorDetails, siblings: Iterable[str], variable: str) -> str:
+    """The same of a variable of the environment, which has no shape but text."""
+    section, key = variable.rpartition(str(detail["loc"][-1]).upper())[0], f"{variable} (environment)"
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        known = [section + one.upper() for one in siblings]
+        return f"{key}: there is no such setting{nearest(variable, known, cutoff=0.85)}"
+    if kind == "model_type":
+        return f"{key}: it is a table; write a variable for each setting, with {variable}_ before it"
+    if kind in _SHAPES:
+        return f"{key}: it is {_SHAPES[kind]}; write {_EXAMPLES[kind].split(',')[0]}"
+    said = describe(detail, siblings)
+    return f"{key}: {said.partition(': ')[2]}"
 
 
 def _shaped(key: str, kind: str, given: object) -> str:

@@ -1,7 +1,8 @@
 """Device memory and batch size in `freshvec.status`, on both versions of Postgres, and on the terminal."""
 
-import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -14,7 +15,7 @@ from freshvec.health import status
 from freshvec.worker.worker import Worker
 from tests.support import NullEncoder, settings_for, sync_of
 
-USED, TOTAL = 5436, 81559  # MiB, as nvidia-smi says it
+USED, TOTAL = 5436, 81559  # MiB
 
 
 @pytest.fixture(params=["url", "url16"])
@@ -24,12 +25,16 @@ def database(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NullEncoder:
-    """An encoder that says it runs on a GPU, and an nvidia-smi that knows one."""
-    script = tmp_path / "nvidia-smi"
-    script.write_text(f"#!/bin/sh\necho '{TOTAL - USED}, {TOTAL}'\n")
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+def gpu(monkeypatch: pytest.MonkeyPatch) -> NullEncoder:
+    """An encoder that says it runs on a GPU, and a binding that knows one."""
+    memory = SimpleNamespace(free=(TOTAL - USED) * 2**20, total=TOTAL * 2**20)
+    binding = SimpleNamespace(
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByIndex=lambda place: place,
+        nvmlDeviceGetMemoryInfo=lambda handle: memory,
+        NVMLError=RuntimeError,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", binding)
     encoder = NullEncoder()
     encoder.device = "cuda"
     return encoder

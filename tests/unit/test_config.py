@@ -1,9 +1,11 @@
 """Settings from TOML and environment, and every fault reported at once."""
 
 import json
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import patch
 
 import psycopg
 import pytest
@@ -26,7 +28,8 @@ model = "all-MiniLM-L6-v2"
 def load(tmp_path: Path, text: str, **environ: str) -> config.Settings:
     path = tmp_path / "freshvec.toml"
     path.write_text(text)
-    return config.load(path, environ)
+    with patch.dict(os.environ, environ):
+        return config.load(path)
 
 
 def faults(tmp_path: Path, text: str, **environ: str) -> tuple[str, ...]:
@@ -90,14 +93,61 @@ def test_every_setting_can_come_from_the_environment(tmp_path: Path) -> None:
     assert settings.daemon.log_format == "json"
 
 
-def test_a_faulty_variable_is_reported_under_the_settings_name(tmp_path: Path) -> None:
-    assert "daemon.threads" in faults(tmp_path, GOOD, FRESHVEC_DAEMON_THREADS="many")[0]
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("DAEMON_THREADS", "many", "it is a whole number; write 1"),
+        ("DAEMON_THREADS", "0", "it must be 1 or more, but it says '0'"),
+        ("DAEMON_THREADS", "", "it is a whole number; write 1"),
+        ("WEB_ROWS", "maybe", "it is true or false; write true"),
+        ("DAEMON_WAKE", "ring", "'ring' is not possible; write one of 'bell' or 'poll'"),
+        ("DAEMON_DEVICE", "gpu", "there is no device 'gpu'; write auto, cpu"),
+        ("DAEMON_DEVISE", "cpu", "there is no such setting; did you mean FRESHVEC_DAEMON_DEVICE?"),
+        ("DEMON_DEVICE", "cpu", "there is no such setting; did you mean FRESHVEC_DAEMON_DEVICE?"),
+        ("DATABASE", "postgresql://u:geheimnis@h/d", "for each setting, with FRESHVEC_DATABASE_ before it"),
+        ("DATABASE_PASSWORD", "geheimnis", "possible are FRESHVEC_DATABASE_URL, FRESHVEC_DATABASE_WORKER"),
+    ],
+)
+def test_a_faulty_variable_is_named_and_no_secret_shown(
+    tmp_path: Path, name: str, value: str, message: str
+) -> None:
+    (found,) = faults(tmp_path, GOOD, **{f"FRESHVEC_{name}": value})
+    assert found.startswith(f"FRESHVEC_{name} (environment): ")
+    assert message in found
+    assert "geheimnis" not in found
 
 
-def test_the_files_place_can_come_from_the_environment(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["FRESHVEC_PROGRAMS", "FRESHVEC_SYNC", "FRESHVEC_API_KEY", "FRESHVECTOR"])
+def test_other_variables_are_not_ours_to_judge(tmp_path: Path, name: str) -> None:
+    assert load(tmp_path, GOOD, **{name: "1"}) == load(tmp_path, GOOD)
+
+
+def test_the_file_s_other_settings_stay_beside_those_of_the_environment(tmp_path: Path) -> None:
+    text = GOOD + "[daemon]\nthreads = 2\nwake = 'poll'\n"
+    daemon = load(tmp_path, text, FRESHVEC_DAEMON_THREADS="3").daemon
+    assert (daemon.threads, daemon.wake, daemon.model_fields_set) == (3, "poll", {"threads", "wake"})
+
+
+def test_a_credential_of_another_kind_is_a_fault_and_none_without_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "unit").mkdir()
+    (tmp_path / "unit/api_key").write_text("geheimnis")
+    (tmp_path / "unit/database_password").write_text("geheimnis")
+    (found,) = faults(tmp_path, GOOD, CREDENTIALS_DIRECTORY=str(tmp_path / "unit"))
+    assert "database.password: there is no such key" in found
+    assert "geheimnis" not in found
+    (tmp_path / "unit/database_password").write_bytes(b"\xff\xfe geheimnis")
+    (found,) = faults(tmp_path, GOOD, CREDENTIALS_DIRECTORY=str(tmp_path / "unit"))
+    assert "a credential of the unit cannot be read" in found
+    assert load(tmp_path, GOOD, CREDENTIALS_DIRECTORY=str(tmp_path / "none")).sync
+
+
+def test_the_files_place_can_come_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "elsewhere.toml"
     path.write_text(GOOD)
-    assert config.load(None, {"FRESHVEC_CONFIG": str(path)}).sync[0].name == "articles"
+    monkeypatch.setenv("FRESHVEC_CONFIG", str(path))
+    assert config.load().sync[0].name == "articles"
 
 
 def test_without_a_url_libpqs_own_variables_decide(
@@ -284,14 +334,10 @@ def test_faults_between_syncs_are_all_said_at_once(tmp_path: Path) -> None:
     assert "is too long for Postgres; write a shorter target" in found[2]
 
 
-def test_an_unknown_variable_is_named(tmp_path: Path) -> None:
-    assert "FRESHVEC_DAEMON_DEVISE (environment)" in faults(tmp_path, GOOD, FRESHVEC_DAEMON_DEVISE="cpu")[0]
-
-
 def test_no_file_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"`freshvec init` .* --config"):
-        config.load(None, {})
+        config.load()
 
 
 @pytest.mark.parametrize("text", ["[databse]\n", "[database\n"])
