@@ -3,14 +3,24 @@
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from freshvec.models import catalogue
-from tests.support import DOCS_SYNC, Connection, config_toml, freshvec, write_config
+from tests.support import (
+    DOCS_SYNC,
+    Connection,
+    WorkerProcess,
+    config_toml,
+    freshvec,
+    until,
+    write_config,
+)
 
 # Ctrl-C while a module is being imported.
 INTERRUPTED = """
@@ -123,3 +133,17 @@ def test_a_log_line_has_a_date(tmp_path: Path) -> None:
     done = freshvec("plan", "--config", str(tmp_path / "none.toml"))
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} ERROR ", done.stderr), done.stderr
     assert f"`freshvec init --output {tmp_path / 'none.toml'}` writes one" in done.stderr
+
+
+def test_the_status_is_watched_until_ctrl_c(
+    url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., WorkerProcess]
+) -> None:
+    config = write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC))
+    assert freshvec("apply", "--config", str(config)).returncode == 0
+    watching = workers(config, "status", "--watch")
+    until("it is shown", lambda: "docs: no worker" in watching.output)
+    docs.execute("INSERT INTO docs VALUES (1, 'one')")
+    until("it is shown anew", lambda: "backlog   2" in watching.output)  # the entry, and the row not walked
+    watching.process.send_signal(signal.SIGINT)
+    assert watching.process.wait(30) == 130
+    assert "Traceback" not in watching.output

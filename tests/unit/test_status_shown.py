@@ -32,6 +32,7 @@ ROW: dict[str, Any] = {
     "paused": None,
     "backfill_done": True,
     "rescan_waiting": False,
+    "texts_truncated": 327,
     "proven_at": datetime(2026, 11, 27, tzinfo=UTC),
     "proven_found": 0,
     "proven_vectors": 0,
@@ -69,6 +70,13 @@ def test_nothing_is_cut_at_any_width(width: int, is_terminal: bool) -> None:
     assert ("  coverage  99.80% of 12,345,678 rows" in lines) == (width < 200)
     if width >= 80:
         assert max(map(len, lines)) <= width
+
+
+def test_texts_that_were_cut_are_said() -> None:
+    seen = status.Seen([ROW, {**ROW, "sync": "other", "texts_truncated": 0}], {}, {})
+    said = [line for line in status_view.remarks(seen) if "longer than the model reads" in line]
+    assert len(said) == 1
+    assert said[0].startswith(f"{ROW['sync']}: 327 texts were longer")
 
 
 @pytest.mark.parametrize(

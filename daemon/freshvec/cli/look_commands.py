@@ -191,24 +191,29 @@ def verify(
                 )
                 dispatcher.stop(timeout=2.0)
             reports.append(report)
-    for report in reports:
-        _show(report, as_json=as_json)
+    if as_json:
+        typer.echo(json.dumps([_as_value(report) for report in reports], indent=2))
+    else:
+        for report in reports:
+            _show(report)
     if not all(report.is_fresh for report in reports):
         if repair:
             typer.echo("queued for the worker; verify again once it has caught up", err=True)
         raise typer.Exit(3)
 
 
-def _show(report: "Report", *, as_json: bool) -> None:
-    if as_json:
-        shown = {
-            "sync": report.sync,
-            "rows": report.rows,
-            "vectors": report.vectors,
-            "fresh": report.is_fresh,
-        }
-        typer.echo(json.dumps(shown | {"problems": report.problems, "examples": report.examples}))
-        return
+def _as_value(report: "Report") -> dict[str, object]:
+    return {
+        "sync": report.sync,
+        "rows": report.rows,
+        "vectors": report.vectors,
+        "fresh": report.is_fresh,
+        "problems": report.problems,
+        "examples": report.examples,
+    }
+
+
+def _show(report: "Report") -> None:
     counts = ", ".join(f"{count} {kind}" for kind, count in report.problems.items())
     compared = f" ({report.vectors} vectors encoded again)" if report.vectors else ""
     typer.echo(f"{report.sync}: {report.rows} rows, {counts or 'every one fresh'}{compared}")
