@@ -73,7 +73,8 @@ def variable_of(place: Iterable[object]) -> str | None:
 def misspelt(sections: Mapping[str, type[BaseModel]]) -> list[str]:
     """What is wrong with variables that are almost called as a setting of these is, and are none."""
     known = {f"{PREFIX}{name}_{key}".upper() for name in sections for key in sections[name].model_fields}
-    seen = tuple(f"{PREFIX}{name}".upper() for name in sections)  # there, pydantic looks at all
+    tables = {f"{PREFIX}{name}".upper() for name in sections}
+    seen = tuple(f"{name}_" for name in tables)  # pydantic looks at all of these
     given = [name for name in os.environ if name.startswith(PREFIX) and not name.startswith(seen)]
-    near = {name: meant(name, known, cutoff=0.85) for name in given}
+    near = {name: meant(name, known, cutoff=0.85) for name in given if name not in tables}
     return [f"{name} (environment): there is no such setting{why}" for name, why in near.items() if why]

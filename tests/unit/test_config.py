@@ -104,6 +104,7 @@ def test_every_setting_can_come_from_the_environment(tmp_path: Path) -> None:
         ("DAEMON_DEVICE", "gpu", "there is no device 'gpu'; write auto, cpu"),
         ("DAEMON_DEVISE", "cpu", "there is no such setting; did you mean FRESHVEC_DAEMON_DEVICE?"),
         ("DEMON_DEVICE", "cpu", "there is no such setting; did you mean FRESHVEC_DAEMON_DEVICE?"),
+        ("DATABASEURL", "geheimnis", "there is no such setting; did you mean FRESHVEC_DATABASE_URL?"),
         ("DATABASE", "postgresql://u:geheimnis@h/d", "for each setting, with FRESHVEC_DATABASE_ before it"),
         ("DATABASE_PASSWORD", "geheimnis", "possible are FRESHVEC_DATABASE_URL, FRESHVEC_DATABASE_WORKER"),
     ],

@@ -99,16 +99,19 @@ def wait(
     """
     from freshvec.db import connect
     from freshvec.health import status as health
-    from freshvec.health.wait import wait_until_fresh
+    from freshvec.health.wait import wait_until_as_declared, wait_until_fresh
 
     settings = load_settings(config_path)
-    name = _only(settings.find(sync), "wait for", "each has keys of its own").name
+    declared = _only(settings.find(sync), "wait for", "each has keys of its own")
+    name, deadline = declared.name, time.monotonic() + timeout
     with connect(settings.database.url, "wait") as connection:
-        if wait_until_fresh(connection, name, key or (), timeout):
+        known = wait_until_as_declared(connection, declared, _fingerprints(settings), timeout)
+        left = max(0.0, deadline - time.monotonic())
+        if wait_until_fresh(connection, name, key or (), left) and known is None:
             return
         (row,) = [row for row in health.read(connection) if row["sync"] == name]
     what = f"row {'/'.join(key)} of sync {name!r}" if key else f"sync {name!r}"
-    problem = f"it is not fresh after {timeout:g} s; {health.what_holds_up(row)}"
+    problem = f"it is not fresh after {timeout:g} s; {known.message if known else health.what_holds_up(row)}"
     raise NotFreshError("wait for", what, problem, "See `freshvec status`.")
 
 

@@ -13,6 +13,7 @@ from freshvec.db import Connection, queries, translated
 from freshvec.source.bound import text_of
 
 _SQL = queries("health/declared")
+NOT_APPLIED = "not applied"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def amiss(
     for sync in declared:
         advice = f"run `freshvec apply {sync.name}`, or a worker"
         if sync.name not in applied:
-            found[sync.name] = Amiss("not applied", f"declared, but never applied: {advice}")
+            found[sync.name] = Amiss(NOT_APPLIED, f"declared, but never applied: {advice}")
         elif sync.name not in found and not _is_as_declared(
             applied[sync.name], sync, encoding, fingerprints or {}
         ):
