@@ -28,13 +28,14 @@ HEAD = f"""# Configuration
 freshvec reads one TOML file: the one named with `--config`, else the one in `FRESHVEC_CONFIG`, else
 `{SEARCHED[0]}` in the working folder, else `{SEARCHED[1]}`.
 
-A variable of the environment wins over the file, and so does systemd's credential `database_url`; a variable
-wins over the credential. A faulty file is refused with every fault at once: the key, what is wrong, and what
-to write instead.
+A variable of the environment wins over the file, and so does a credential of systemd that is named as a
+setting is, such as `database_url`; a variable wins over a credential. A faulty file is refused with every
+fault at once: the key, what is wrong, and what to write instead.
 
 Two more variables are no settings of the file. `FRESHVEC_API_KEY` is the key that embeddings requests must
 carry, and that the page and the metrics ask for as a password; an address that others can reach needs one.
-systemd's credential `api_key` does the same. `NO_COLOR` takes the colours off the log.
+systemd's credential `api_key` does the same. `NO_COLOR` takes all colours and styles off what is
+shown.
 """
 NAMES = {str: "text", bool: "true or false", int: "whole number", float: "number", Path: "path"}
 

@@ -1,6 +1,6 @@
 """`python -m freshvec`."""
 
-from freshvec.cli.main import main
+from freshvec.cli.entry import main
 
 if __name__ == "__main__":  # a tokenizer's process imports this module too
     main()

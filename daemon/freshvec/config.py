@@ -3,7 +3,6 @@
 import os
 import re
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,10 +17,11 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails
+from pydantic_settings import SettingsError
 
 from freshvec import logs
-from freshvec.environment import PREFIX, overlay
-from freshvec.errors import ConfigError
+from freshvec.environment import PREFIX, FromOutside, misspelt, variable_of
+from freshvec.errors import ConfigError, meant
 from freshvec.faults import describe
 
 SEARCHED = ("freshvec.toml", "/etc/freshvec/freshvec.toml")
@@ -225,51 +225,52 @@ class Settings(_Frozen):
         """The sync called `name`, or all. Raises ConfigError when there is none."""
         if name is None:
             if not self.sync:
-                raise ConfigError(
-                    "freshvec.toml",
-                    [
-                        "[[sync]]: none is declared; add one with name, table, columns and model; "
-                        "`freshvec init` proposes some"
-                    ],
-                )
+                fault = "none is declared; add one with name, table, columns and model"
+                raise ConfigError("freshvec.toml", [f"[[sync]]: {fault}; `freshvec init` proposes some"])
             return self.sync
         found = tuple(sync for sync in self.sync if sync.name == name)
         if not found:
-            known = ", ".join(sync.name for sync in self.sync) or "none"
-            raise ConfigError("freshvec.toml", [f"there is no sync {name!r}; declared are: {known}"])
+            names = [sync.name for sync in self.sync]
+            fault = f"there is no sync {name!r}; declared are: {', '.join(names) or 'none'}"
+            raise ConfigError("freshvec.toml", [fault + meant(name, names)])
         return found
 
 
-def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+class _Loaded(Settings, FromOutside):
+    """Settings of the file, with those of the environment and of credentials over them."""
+
+    model_config = FromOutside.model_config
+
+
+def load(path: Path | None = None) -> Settings:
     """Settings from the file and the environment; the environment wins over all but `[[sync]]`.
 
     Raises ConfigError that lists every fault: the key, what is wrong, and what to write instead.
     """
-    origin, document = _read(path, environ)
-    faults = overlay(document, environ, _SECTIONS)
+    origin, document = _read(path)
+    faults = misspelt(_SECTIONS)
     try:
-        settings = Settings.model_validate(document)
+        settings = _Loaded(**document)
     except ValidationError as error:
-        faults += [
-            fault
-            for detail in error.errors(include_url=False)
-            for fault in describe(detail, _siblings(detail)).split("\n")
-        ]
+        found = [describe(detail, _siblings(detail), variable_of(detail["loc"])) for detail in error.errors()]
+        faults += [fault for part in found for fault in part.split("\n") if fault]
+    except (SettingsError, OSError, UnicodeDecodeError) as error:
+        faults.append(f"a credential of the unit cannot be read: {error}")
     if faults:
         raise ConfigError(origin, faults, _ADVICE)
     logs.hide_url(settings.database.url.get_secret_value())
     return settings
 
 
-def file_of(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path | None:
+def file_of(path: Path | None = None) -> Path | None:
     """The file that is read: the one that is named, here or by FRESHVEC_CONFIG, or the first that exists."""
-    if path is None and environ.get(f"{PREFIX}CONFIG"):
-        path = Path(environ[f"{PREFIX}CONFIG"])
+    if path is None and os.environ.get(f"{PREFIX}CONFIG"):
+        path = Path(os.environ[f"{PREFIX}CONFIG"])
     return path or next((Path(name) for name in SEARCHED if Path(name).exists()), None)
 
 
-def _read(path: Path | None, environ: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
-    path = file_of(path, environ)
+def _read(path: Path | None) -> tuple[str, dict[str, Any]]:
+    path = file_of(path)
     if path is None:
         raise ConfigError(
             SEARCHED[0],
@@ -280,6 +281,9 @@ def _read(path: Path | None, environ: Mapping[str, str]) -> tuple[str, dict[str,
         )
     try:
         return str(path), tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        fault = f"it cannot be read: {error.strerror}; `freshvec init --output {path}` writes one"
+        raise ConfigError(str(path), [fault]) from error
     except OSError as error:
         raise ConfigError(str(path), [f"it cannot be read: {error.strerror}"]) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

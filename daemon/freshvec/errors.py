@@ -103,8 +103,13 @@ class NotFreshError(FreshvecError):
     exit_code = 3
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def meant(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The known word that was probably meant, as the end of a sentence; nothing where none is like it."""
+    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """The known word that was probably meant, else all of them."""
     known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else f"; possible are {', '.join(known)}"
+    return meant(word, known, cutoff) or f"; possible are {', '.join(known)}"

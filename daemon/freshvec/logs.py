@@ -75,8 +75,8 @@ class _Forward(logging.Handler):
 
 def configure(level: str = "INFO", form: Literal["text", "json"] = "text") -> None:
     """Install the one sink on standard error. Called once, by the command line."""
-    colour = sys.stderr.isatty() and form == "text" and "NO_COLOR" not in os.environ
-    journald = _is_journal(sys.stderr.fileno())
+    colour = sys.stderr.isatty() and form == "text" and not os.environ.get("NO_COLOR")
+    journald = is_journal(sys.stderr.fileno())
 
     def sink(message: "Message") -> None:
         line = _as_json(message) if form == "json" else redact(str(message)).rstrip("\n")
@@ -89,8 +89,8 @@ def configure(level: str = "INFO", form: Literal["text", "json"] = "text") -> No
     logger.remove()
     # "diagnose" would print the variables of a traceback, passwords included.
     pattern = "<level>{level: <7}</level> {message}"
-    if not journald:
-        pattern = "<dim>{time:HH:mm:ss.SSS}</dim> " + pattern
+    if not journald:  # it has the time of each line itself
+        pattern = "<dim>{time:YYYY-MM-DD HH:mm:ss.SSS}</dim> " + pattern
     logger.add(sink, level=level, format=pattern, colorize=colour, diagnose=False, backtrace=False)
     logger.add(_remember, level=level, format="{message}", diagnose=False, backtrace=False)
     logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
@@ -102,7 +102,7 @@ def _remember(message: "Message") -> None:
     _tail.append(Line(next(_numbers), record["time"].timestamp(), record["level"].name, text))
 
 
-def _is_journal(descriptor: int) -> bool:
+def is_journal(descriptor: int) -> bool:
     """Whether a descriptor leads to journald. The variable alone is inherited by whatever a service
     starts."""
     try:

@@ -18,10 +18,11 @@ from tests.support import (
 ROWS, LONG = 600, 5
 CHECKPOINT = "SELECT backfill_after[1]::bigint FROM freshvec.sync WHERE name = 'docs'"
 LINE = re.compile(
-    rf"docs: ([\d,]+) of {ROWS:,} rows, (\d+) rows/s, ETA (\S+ \S+|–), ([\d,]+) truncated, \d+ MiB"
+    rf"docs: ([\d,]+) of {ROWS:,} rows, (\d+) rows/s, ETA (\S+ \S+|–), ([\d,]+) cut at 256 tokens, \d+ MiB"
 )
 SUMMARY = re.compile(
-    r"docs: every row is fresh; ([\d,]+) rows in .+, ([\d,]+) encoded, \d+ rows/s, [\d,]+ truncated, 0 failed"
+    r"docs: every row is fresh; ([\d,]+) rows in .+, ([\d,]+) encoded, \d+ rows/s, "
+    r"([\d,]+ cut at 256 tokens, )?0 failed"
 )
 
 
@@ -42,6 +43,11 @@ INSERT INTO docs SELECT g, g || repeat(' words', CASE WHEN g > %s THEN 1 ELSE 30
 WRITTEN = "SELECT count(*) FROM docs_embedding WHERE id <= %s AND embedding IS NOT NULL"
 
 
+def lines(output: str) -> list[re.Match[str]]:
+    """The lines that say how far it is, behind the first, which says that it begins."""
+    return [line for line in LINE.finditer(output) if number(line[1])]
+
+
 def number(text: str) -> int:
     return int(text.replace(",", ""))
 
@@ -53,13 +59,12 @@ def test_plain_lines_then_killed_then_on_from_the_checkpoint(
     toml = config_toml(url, models_dir, DOCS_SYNC, "page_rows = 50\nbatch_tokens = 128")
     config = write_config(tmp_path / "freshvec.toml", toml)
     process = workers(config, "backfill", python=("-c", SLOW))
-    until("a line says how far it is", lambda: LINE.search(process.output))
+    until("a line says how far it is", lambda: lines(process.output))
     until("the checkpoint has moved", lambda: docs.execute(CHECKPOINT).fetchone() not in (None, (None,)))
     assert process.is_running, "it is still in the middle"
     process.kill()
 
-    line = LINE.search(process.output)
-    assert line is not None
+    line = lines(process.output)[0]
     assert 0 < number(line[1]) < ROWS
     assert number(line[2]) > 0, "a rate"
     assert line[3] != "–", "an estimate of the time left"
@@ -73,7 +78,7 @@ def test_plain_lines_then_killed_then_on_from_the_checkpoint(
     assert again.returncode == 0, again.stderr
     summary = SUMMARY.search(again.stderr)
     assert summary is not None, again.stderr
-    done, encoded = map(number, summary.groups())
+    done, encoded = map(number, summary.groups()[:2])
     assert done == ROWS - reached[0], "it begins behind the checkpoint"
     assert 0 < encoded <= done
     assert docs.execute(WRITTEN, (ROWS,)).fetchone() == (ROWS,)

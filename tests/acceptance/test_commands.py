@@ -1,5 +1,6 @@
 """Every command once, in the order a user comes to them."""
 
+import json
 from pathlib import Path
 
 from tests.support import DOCS_SYNC, Connection, config_toml, exists, freshvec, write_config
@@ -21,13 +22,18 @@ def test_the_whole_day_of_a_user(url: str, docs: Connection, models_dir: Path, t
     assert "3 rows, every one fresh" in freshvec("verify", *config).stdout
     shown = freshvec("status", "--check", "--json", *config)
     assert shown.returncode == 0
-    assert '"coverage": 1' in shown.stdout
-    assert "docs" in freshvec("status", *config).stdout
+    (row,) = json.loads(shown.stdout)
+    assert (row["sync"], row["coverage"], row["amiss"]) == ("docs", 1, None)
+    assert "docs: no worker" in freshvec("status", *config).stdout
     found = freshvec("search", "making a loaf", "-n", "1", *config)
     assert "bake bread" in found.stdout
     docs.execute("UPDATE docs SET body = 'changed while nobody listens' WHERE id = 1")
     assert freshvec("verify", *config).returncode == 0  # it waits in the queue: that is no fault
     assert freshvec("status", "--check", *config).returncode == 3
+    for bounds, code in ((["--max-lag", "3600"], 0), (["--max-lag", "0"], 3), (["--min-coverage", "0.9"], 3)):
+        assert freshvec("status", *bounds, *config).returncode == code, bounds
+    for wrong in (["--min-coverage", "99"], ["--watch", "--json"], ["--watch", "--check"]):
+        assert freshvec("status", *wrong, *config).returncode == 2
     docs.execute("SET freshvec.is_ours = on")  # or it would be noticed
     docs.execute(
         "UPDATE docs_embedding SET embedding = array_fill(0.1::real, ARRAY[384])::vector WHERE id = 2"

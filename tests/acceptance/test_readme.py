@@ -73,7 +73,7 @@ def test_from_top_to_bottom(document: str, reader: Reader) -> None:
     assert reader.application.execute("SELECT to_regclass('articles_embedding')").fetchone() == (None,)
 
 
-def test_the_readme_as_a_service(reader: Reader) -> None:
+def test_the_readme_as_a_service(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     (reader.folder / "freshvec").symlink_to(REPOSITORY)
     typed = [line for block in blocks("README.md") for line in commands(block, "#")]
     for line in typed:
@@ -87,7 +87,8 @@ def test_the_readme_as_a_service(reader: Reader) -> None:
     file = Path(f"{reader.root}{arguments[-1]}")
     credential = Path(f"{reader.root}{values['LoadCredential'].split(':')[1]}")
     assert credential.stat().st_mode & 0o777 == 0o600
-    settings = config.load(file, {"CREDENTIALS_DIRECTORY": str(credential.parent)})
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credential.parent))
+    settings = config.load(file)
     assert settings.database.url.get_secret_value().startswith("postgresql://")
     state = reader.root / "var/lib" / values["StateDirectory"]
     check = f"freshvec models {settings.sync[0].model} --json --models-dir {state / 'models'}"

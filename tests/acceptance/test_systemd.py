@@ -63,7 +63,7 @@ def test_a_unit_is_hardened(unit: str) -> None:
 
 
 def test_the_example_configuration_is_valid() -> None:
-    assert config.load(data.folder("systemd") / "freshvec.toml.example", {}).sync[0].name == "articles"
+    assert config.load(data.folder("systemd") / "freshvec.toml.example").sync[0].name == "articles"
 
 
 @pytest.fixture

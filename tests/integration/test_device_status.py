@@ -1,20 +1,21 @@
 """Device memory and batch size in `freshvec.status`, on both versions of Postgres, and on the terminal."""
 
-import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
 from rich.console import Console
 
-from freshvec.cli import backfill_view, status_view
+from freshvec.cli import progress_view, status_view
 from freshvec.db import connect
 from freshvec.health import status
 from freshvec.worker.worker import Worker
 from tests.support import NullEncoder, settings_for, sync_of
 
-USED, TOTAL = 5436, 81559  # MiB, as nvidia-smi says it
+USED, TOTAL = 5436, 81559  # MiB
 
 
 @pytest.fixture(params=["url", "url16"])
@@ -24,12 +25,16 @@ def database(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NullEncoder:
-    """An encoder that says it runs on a GPU, and an nvidia-smi that knows one."""
-    script = tmp_path / "nvidia-smi"
-    script.write_text(f"#!/bin/sh\necho '{TOTAL - USED}, {TOTAL}'\n")
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+def gpu(monkeypatch: pytest.MonkeyPatch) -> NullEncoder:
+    """An encoder that says it runs on a GPU, and a binding that knows one."""
+    memory = SimpleNamespace(free=(TOTAL - USED) * 2**20, total=TOTAL * 2**20)
+    binding = SimpleNamespace(
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByIndex=lambda place: place,
+        nvmlDeviceGetMemoryInfo=lambda handle: memory,
+        NVMLError=RuntimeError,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", binding)
     encoder = NullEncoder()
     encoder.device = "cuda"
     return encoder
@@ -55,10 +60,10 @@ def test_a_gpu_s_memory_and_the_batch_size_are_shown(database: str, gpu: NullEnc
     assert row["device_memory_total_bytes"] == pytest.approx(TOTAL * 2**20, abs=2)
     console = Console(width=200)
     with console.capture() as capture:
-        console.print(status_view.table([row]))
+        console.print(status_view.table(status.Seen([row], {}, {})))
     assert "docs: cuda, batches of 4,096 tokens, 5.7 of 85.5 GB in use" in capture.get()
-    note = backfill_view.note(service.keepers[0], 20)
-    assert note.endswith("batches of 4,096 tokens, GPU 5.7 of 85.5 GB in use")
+    notes = progress_view.notes(service.keepers[0], 20)
+    assert notes[-2:] == ["batches of 4,096 tokens", "GPU 5.7 of 85.5 GB in use"]
 
 
 def test_a_cpu_has_a_batch_size_and_no_memory_of_its_own(database: str, tmp_path: Path) -> None:

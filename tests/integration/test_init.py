@@ -189,7 +189,7 @@ def test_the_file_is_sound_and_says_what_was_left_out(
     done = freshvec("init", "--yes", *options)
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80 + len(str(path))
-    settings = config.load(path, {})
+    settings = config.load(path)
     assert [(sync.name, sync.table, sync.columns) for sync in settings.sync] == [
         ("articles", "public.articles", ("title", "body"))
     ]
@@ -197,12 +197,12 @@ def test_the_file_is_sound_and_says_what_was_left_out(
     head, _, others = written.partition("# Found as well")
     freed = head + "\n".join(line.removeprefix("# ") for line in others.splitlines()[1:])
     path_of_all = write_config(path.with_name("freed.toml"), freed)
-    assert [sync.name for sync in config.load(path_of_all, {}).sync] == ["articles", "comments"]
+    assert [sync.name for sync in config.load(path_of_all).sync] == ["articles", "comments"]
     again = freshvec("init", "--yes", *options, "--url", "host=/nowhere")  # is not even looked at
     assert (again.returncode, path.read_text()) == (1, written)
     assert "--force" in again.stderr
     assert freshvec("init", "--yes", "--force", "--table", "comments", *options).returncode == 0
-    assert config.load(path, {}).sync[0].name == "comments"
+    assert config.load(path).sync[0].name == "comments"
 
 
 def test_with_nobody_to_ask_it_says_which_option_to_give(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_it_asks_once(
     os.close(ours)
     os.close(theirs)
     assert done.returncode == 0, done.stderr
-    assert [sync.name for sync in config.load(path, {}).sync] == (names or ["articles", "comments"])
+    assert [sync.name for sync in config.load(path).sync] == (names or ["articles", "comments"])
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
+from freshvec.cli import plan_view
+from freshvec.db import connect
+from freshvec.schema.apply import in_the_way
+from freshvec.schema.plan import plan
 from tests.integration.at_rest import Kept
 from tests.integration.locking import (
+    NULL,
     ON_18,
     apply_to,
     has_triggers,
@@ -111,3 +116,27 @@ def test_writers_that_take_partitions_in_any_order_never_deadlock(partitioned: K
                 writer.stop()
         assert all(writer.result(60) for writer in running_ones), "none has failed"
     assert partitioned.app.execute(deadlocks).fetchone() == (0,)
+
+
+@ON_18
+def test_a_plan_says_who_is_in_the_way_of_what_it_would_lock(partitioned: Kept) -> None:
+    def planned() -> tuple[list[str], list[str]]:
+        """Its lines, and who is in the way as its JSON has it."""
+        with connect(partitioned.settings.database.url, "plan") as connection:
+            one = plan(connection, partitioned.settings.sync[0], NULL)
+            holders = in_the_way(connection, one)
+            named = plan_view.as_json(one, None, holders)["in_the_way"]
+            return list(plan_view.lines(one, None, holders)), named
+
+    assert planned()[1] == []
+    with open_transaction(partitioned, "UPDATE docs_1 SET body = 'held' WHERE id = 100") as session:
+        lines, named = planned()
+        (holder,) = named
+        assert f"reports (pid {session.info.backend_pid}, user postgres, in a transaction since " in holder
+        assert holder.endswith("on public.docs_1")
+        assert "  in the way reports (pid" in "\n".join(lines)
+        assert max(map(len, lines)) <= 80
+        session.rollback()
+        apply_to(partitioned)
+    with open_transaction(partitioned, "UPDATE docs_1 SET body = 'held' WHERE id = 100"):
+        assert planned()[1] == [], "what is applied takes no lock"

@@ -63,3 +63,24 @@ def test_a_partitioned_table(url: str, application: Connection) -> None:
     application.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 100) g")
     places = [int(text.split()[1]) for text in sampled(url, 10)]
     assert sum(place > 50 for place in places) == 5
+
+
+def test_of_small_partitions_some_are_read_and_not_all_or_none(url: str, application: Connection) -> None:
+    """The same blocks of each would be all of them, or none."""
+    application.execute("CREATE TABLE docs (id int PRIMARY KEY, body text) PARTITION BY RANGE (id)")
+    for number in range(200):
+        values = f"FROM ({number * 25}) TO ({number * 25 + 25})"
+        application.execute(f"CREATE TABLE docs_{number} PARTITION OF docs FOR VALUES {values}".encode())
+    application.execute("INSERT INTO docs SELECT n, 'text ' || n FROM generate_series(0, 4999) AS n")
+    application.execute("ANALYZE docs; CREATE SEQUENCE rendered")
+    body = "SELECT nextval('public.rendered') || ' ' || t"
+    application.execute(f"CREATE FUNCTION seen(t text) RETURNS text LANGUAGE sql IMMUTABLE AS $${body}$$")
+    looks = 5
+    members = set()
+    for _ in range(looks):
+        texts = sampled(url, 20, expression="public.seen(body)")
+        assert len(texts) == 20
+        members |= {int(text.split()[2]) // 25 for text in texts}
+    (rendered,) = application.execute("SELECT last_value FROM rendered").fetchone() or (0,)
+    assert rendered < looks * 5000 / 2, "not all of it each time"
+    assert len(members) > 10, "not the same ones each time"

@@ -3,8 +3,9 @@
 import pytest
 
 from freshvec.db import connect
-from freshvec.health.status import is_fresh, read, unapplied
-from tests.support import Connection, NullEncoder, backfill, settings_for, sync_of
+from freshvec.health.declared import amiss
+from freshvec.health.status import is_fresh, look, read
+from tests.support import MODEL, Connection, NullEncoder, backfill, settings_for, sync_of
 
 
 @pytest.mark.parametrize(
@@ -40,17 +41,69 @@ def test_it_is_not_fresh_after(url: str, docs: Connection, what: str) -> None:
         {"columns": ["body", "id"]},
         {"where": "id > 0"},
         {"target": {"table": "elsewhere"}},
+        {"target": {"type": "halfvec"}},
         {"model": "bge-small-en-v1.5"},
-        {"name": "another"},
+        {"table": "other", "target": {"table": "docs_embedding"}},
+        {"table": "app.docs", "target": {"table": "public.docs_embedding"}},
     ],
 )
-def test_what_is_declared_otherwise_than_applied_is_named(
+def test_rows_of_another_definition_are_stale(
     url: str, docs: Connection, declared: dict[str, object]
 ) -> None:
+    docs.execute("INSERT INTO docs VALUES (1, 'one'), (2, 'two')")
     settings = settings_for(url, sync_of("docs"))
     with connect(settings.database.url, "test") as connection:
-        assert list(unapplied(connection, settings.sync)) == ["docs"]
+        assert amiss(connection, settings.sync)["docs"].state == "not applied"
         backfill(settings, NullEncoder())
-        assert unapplied(connection, settings.sync) == {}
+        seen = look(connection, settings.sync)
+        assert (seen.amiss, seen.is_within(None, None)) == ({}, True)
         otherwise = settings_for(url, {**sync_of("docs"), **declared})
-        assert list(unapplied(connection, otherwise.sync)) == [declared.get("name", "docs")]
+        seen = look(connection, otherwise.sync)
+        (row,) = seen.as_values()
+        assert (row["state"], row["coverage"], row["backlog"]) == ("not as declared", 0, 2)
+        assert "run `freshvec apply docs`" in row["amiss"]
+        assert not seen.is_within(None, 0.5)
+
+
+def test_rows_of_another_export_of_the_model_are_stale(url: str, docs: Connection) -> None:
+    settings = settings_for(url, sync_of("docs"))
+    backfill(settings, NullEncoder())
+    with connect(settings.database.url, "test") as connection:
+        for fingerprint, state in ((NullEncoder.fingerprint.hex(), []), ("00" * 16, ["not as declared"])):
+            found = amiss(connection, settings.sync, {MODEL: fingerprint})
+            assert [each.state for each in found.values()] == state
+
+
+def test_what_was_never_applied_is_in_the_document(url: str, docs: Connection) -> None:
+    settings = settings_for(url, sync_of("docs"), sync_of("docs", "another", target={"table": "elsewhere"}))
+    backfill(settings_for(url, sync_of("docs")), NullEncoder())
+    with connect(settings.database.url, "test") as connection:
+        seen = look(connection, settings.sync)
+    states = {row["sync"]: (row["state"], row["coverage"]) for row in seen.as_values()}
+    assert states == {"another": ("not applied", 0.0), "docs": ("no worker", 1.0)}
+    assert not seen.is_within(3600, 0)
+
+
+@pytest.mark.parametrize(
+    ("what", "state", "message"),
+    [
+        ("DROP TABLE docs CASCADE", "table missing", "its table public.docs is not there: name another"),
+        ("ALTER TABLE docs RENAME TO gone", "table missing", "the one that was kept is now public.gone"),
+        (
+            "ALTER TABLE docs RENAME TO old; CREATE TABLE docs (id bigint PRIMARY KEY, body text)",
+            "another table",
+            "public.docs is another table than the one that was kept",
+        ),
+        ("DROP TABLE docs_embedding CASCADE", "target missing", "its target public.docs_embedding"),
+    ],
+)
+def test_a_table_that_is_missing_is_named(
+    url: str, docs: Connection, what: str, state: str, message: str
+) -> None:
+    settings = settings_for(url, sync_of("docs"))
+    backfill(settings, NullEncoder())
+    with connect(settings.database.url, "test") as connection:
+        docs.execute(what.encode())
+        (row,) = look(connection, settings.sync).as_values()
+    assert (row["state"], row["coverage"]) == (state, 0)
+    assert message in row["amiss"]

@@ -285,3 +285,9 @@ def test_the_command(url: str, docs: Connection, tmp_path: Path) -> None:
             done = freshvec("wait", *key, "--config", config)
             assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert freshvec("wait", "--sync", "other", "--config", config).returncode == 2
+    other = DOCS_SYNC.replace('columns = ["body"]', 'columns = ["id", "body"]')
+    config = str(write_config(tmp_path / "other.toml", config_toml(url, tmp_path, other)))
+    for key in ((), ("--key", "2")):
+        done = freshvec("wait", *key, "--timeout", "0.2", "--config", config)
+        assert done.returncode == 3, "what is fresh is of another definition"
+        assert "declared otherwise than applied: run `freshvec apply docs`" in done.stderr

@@ -29,11 +29,12 @@ logging.getLogger("lib").error("the library says password=hunter22 %s", "{x}")
 SECRETS = ("geheim nis!", "ge%20heim", "s3cr3t", "hunter22", "bound-secret")
 
 SETTINGS = """
-import sys
+import os, sys
 from freshvec import config, db, logs
 from loguru import logger
 logs.configure("DEBUG", sys.argv[1])
-settings = config.load(None, {"FRESHVEC_CONFIG": "/dev/null", "FRESHVEC_DATABASE_URL": sys.argv[2]})
+os.environ |= {"FRESHVEC_CONFIG": "/dev/null", "FRESHVEC_DATABASE_URL": sys.argv[2]}
+settings = config.load()
 url = settings.database.url.get_secret_value()
 try:
     db.connect(settings.database.url, "test")

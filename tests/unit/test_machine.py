@@ -1,11 +1,11 @@
-"""Cores by affinity and cgroup, versions 2 and 1, nested; the memory of a GPU as nvidia-smi tells it."""
+"""Cores by affinity and cgroup, versions 2 and 1, nested."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from freshvec.encoding.machine import cpu_limit, gpu_memory
+from freshvec.encoding.machine import cpu_limit
 
 CORES = 64
 
@@ -64,51 +64,3 @@ def test_without_cgroups_it_is_the_affinity(tmp_path: Path) -> None:
 
 def test_here_it_is_between_one_and_the_affinity() -> None:
     assert 1 <= cpu_limit() <= CORES
-
-
-@pytest.fixture
-def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in that answers as the real one does, and notes what it was asked."""
-    script = tmp_path / "nvidia-smi"
-    script.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\necho "76123, 81559"\n')
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    return tmp_path / "asked"
-
-
-def test_memory_is_in_gigabytes(nvidia_smi: Path) -> None:
-    memory = gpu_memory("cuda")
-    assert memory is not None
-    assert (memory.free, memory.total) == pytest.approx((79.82, 85.52), abs=0.01)
-    assert memory.used == pytest.approx(5.7, abs=0.01)
-
-
-@pytest.mark.parametrize(
-    ("device", "visible", "asked"),
-    [
-        ("cuda", None, "0"),
-        ("cuda:1", None, "1"),
-        ("cuda:1", "3,2", "2"),
-        ("cuda", "GPU-8932f937", "GPU-8932f937"),
-        ("tensorrt", "", "0"),
-    ],
-)
-def test_the_gpu_that_is_asked_is_the_one_cuda_calls_so(
-    nvidia_smi: Path, monkeypatch: pytest.MonkeyPatch, device: str, visible: str | None, asked: str
-) -> None:
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    gpu_memory(device)
-    assert nvidia_smi.read_text().split()[0] == f"--id={asked}"
-
-
-@pytest.mark.parametrize("answer", ["echo '[N/A], [N/A]'", "echo No devices were found; exit 6", "exit 127"])
-def test_where_nothing_is_known_it_is_none(nvidia_smi: Path, answer: str) -> None:
-    (nvidia_smi.parent / "nvidia-smi").write_text(f"#!/bin/sh\n{answer}\n")
-    assert gpu_memory("cuda") is None
-
-
-def test_a_cpu_has_no_memory_of_its_own(nvidia_smi: Path) -> None:
-    assert gpu_memory("cpu") is None
-    assert not nvidia_smi.exists()

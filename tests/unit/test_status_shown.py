@@ -9,6 +9,7 @@ from rich.console import Console
 
 from freshvec.cli import status_view
 from freshvec.health import status
+from freshvec.health.declared import Amiss
 
 ROW: dict[str, Any] = {
     "sync": "articles_of_a_name_that_is_long",
@@ -31,6 +32,7 @@ ROW: dict[str, Any] = {
     "paused": None,
     "backfill_done": True,
     "rescan_waiting": False,
+    "texts_truncated": 327,
     "proven_at": datetime(2026, 11, 27, tzinfo=UTC),
     "proven_found": 0,
     "proven_vectors": 0,
@@ -40,7 +42,9 @@ ROW: dict[str, Any] = {
 def shown(width: int, *, is_terminal: bool) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=is_terminal, color_system=None)
-    status_view.show(console, [ROW, {**ROW, "sync": "other"}], {"other": "declared otherwise"})
+    rows = [ROW, {**ROW, "sync": "other", "coverage": 0.99999}]
+    amiss = {"other": Amiss("not as declared", "declared otherwise than applied")}
+    status_view.show(console, status.Seen(rows, {}, amiss))
     return out.getvalue()
 
 
@@ -49,7 +53,16 @@ def shown(width: int, *, is_terminal: bool) -> str:
 )
 def test_nothing_is_cut_at_any_width(width: int, is_terminal: bool) -> None:
     seen = shown(width, is_terminal=is_terminal)
-    values = ("catching up", "not as declared", "99.80%", "12,345,678", "24,690", "45 s", "456.7 ms")
+    values = (
+        "catching up",
+        "not as declared",
+        "99.80%",
+        "99.99%",
+        "12,345,678",
+        "24,690",
+        "45 s",
+        "456.7 ms",
+    )
     for value in (ROW["sync"], *values):
         assert value in seen, seen
     assert "…" not in seen
@@ -57,6 +70,13 @@ def test_nothing_is_cut_at_any_width(width: int, is_terminal: bool) -> None:
     assert ("  coverage  99.80% of 12,345,678 rows" in lines) == (width < 200)
     if width >= 80:
         assert max(map(len, lines)) <= width
+
+
+def test_texts_that_were_cut_are_said() -> None:
+    seen = status.Seen([ROW, {**ROW, "sync": "other", "texts_truncated": 0}], {}, {})
+    said = [line for line in status_view.remarks(seen) if "longer than the model reads" in line]
+    assert len(said) == 1
+    assert said[0].startswith(f"{ROW['sync']}: 327 texts were longer")
 
 
 @pytest.mark.parametrize(

@@ -9,24 +9,56 @@ from rich.console import Console
 
 from freshvec import __version__, config, logs
 from freshvec.config import Settings
+from freshvec.errors import FreshvecError
 
 app = typer.Typer(
     name="freshvec",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    add_completion=False,
     help="Keeps an embedding for every row of a Postgres table fresh, with a model on your own machine.",
     epilog="Start with [bold]freshvec demo[/bold], on your own tables with [bold]freshvec init[/bold]. "
     "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not fresh.",
 )
-console = Console(highlight=False)
+
+
+def is_plain() -> bool:
+    """Whether NO_COLOR asks for text without colours; bold is one of them here, since terminals colour it."""
+    return bool(os.environ.get("NO_COLOR"))
+
+
+def new_console(*, stderr: bool = False) -> Console:
+    """A console that styles nothing where NO_COLOR is set; rich alone would leave bold and dim."""
+    return Console(stderr=stderr, highlight=False, color_system=None if is_plain() else "auto")
+
+
+console = new_console()
 
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="Default: ./freshvec.toml, /etc/freshvec/freshvec.toml."),
 ]
-SyncArgument = Annotated[str | None, typer.Argument(help="The sync's name; without it, every declared sync.")]
+
+
+def _sync_names(context: typer.Context, incomplete: str) -> list[str]:
+    """What a shell may complete the name of a sync to."""
+    try:
+        settings = config.load(context.params.get("config_path"))
+    except FreshvecError:
+        return []
+    return [sync.name for sync in settings.sync if sync.name.startswith(incomplete)]
+
+
+SyncArgument = Annotated[
+    str | None,
+    typer.Argument(help="The sync's name; without it, every declared sync.", autocompletion=_sync_names),
+]
+SyncOption = Annotated[
+    str | None,
+    typer.Option(
+        "--sync", "-s", help="Which sync; needed where several are declared.", autocompletion=_sync_names
+    ),
+]
 ModelsDirOption = Annotated[
     Path | None, typer.Option(help="Where the exported models are; default: daemon.models_dir.")
 ]

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from freshvec.bench.report import Contender, Report
+from freshvec.cli.app import new_console
 
 _WIDE = 120  # columns of a table that goes to a file
 
@@ -19,7 +20,7 @@ class BenchView:
     """Shows the steps of one benchmark on standard error; `measure.run` calls `step`."""
 
     def __init__(self, steps: int) -> None:
-        console = Console(stderr=True, highlight=False)
+        console = new_console(stderr=True)
         columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
         self._bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
         self._steps = steps

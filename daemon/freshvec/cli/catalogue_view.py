@@ -6,8 +6,23 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from freshvec.cli.status_view import fits
 from freshvec.models.artefact import Artefact
 from freshvec.models.catalogue import ModelCard
+
+
+def show(console: Console, cards: Sequence[ModelCard], exported: Mapping[str, Artefact]) -> None:
+    """The table where all of it fits, else two lines per model: no name may be cut."""
+    wide = table(cards, exported)
+    if fits(console, wide):
+        console.print(wide)
+        return
+    for card in cards:
+        parts = [f"{_dimension(card)} dimensions", f"{card.max_tokens} tokens", card.pooling, card.licence]
+        parts += [] if "model.safetensors" in card.sha256 else ["not pinned"]
+        made = _exported(card, exported.get(card.name))
+        line = f"  {', '.join(parts)}{'; exported: ' * bool(made)}{made}"
+        console.print(f"{card.name}\n{line}", soft_wrap=True, markup=False)
 
 
 def table(cards: Sequence[ModelCard], exported: Mapping[str, Artefact]) -> Table:
@@ -27,18 +42,25 @@ def table(cards: Sequence[ModelCard], exported: Mapping[str, Artefact]) -> Table
     shown.columns[0].no_wrap = True
     for card in cards:
         made = exported.get(card.name)
-        cut = f" to {min(card.matryoshka)}" if card.matryoshka else ""
         shown.add_row(
             card.name,
-            f"{card.dimension}{cut}",
+            _dimension(card),
             str(card.max_tokens),
             card.pooling,
             "–" if card.remote_code else card.fp16,
             card.licence,
             "yes" if "model.safetensors" in card.sha256 else "no",
-            "own code" if card.remote_code else " ".join(made.graphs) if made else "",
+            _exported(card, made),
         )
     return shown
+
+
+def _dimension(card: ModelCard) -> str:
+    return f"{card.dimension} to {min(card.matryoshka)}" if card.matryoshka else f"{card.dimension}"
+
+
+def _exported(card: ModelCard, made: Artefact | None) -> str:
+    return "own code" if card.remote_code else " ".join(made.graphs) if made else ""
 
 
 def show_one(console: Console, card: ModelCard, made: Artefact | None) -> None:

@@ -13,7 +13,7 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from freshvec.cli.backfill_view import BackfillView
+from freshvec.cli.progress_view import ProgressView
 from freshvec.config import Daemon, Database, Settings, Sync
 from freshvec.db import connect
 from freshvec.embedded import EmbeddedPostgres
@@ -123,7 +123,7 @@ def _fill(console: Console, connection: psycopg.Connection[tuple[object, ...]], 
 
 def _backfill(console: Console, settings: Settings) -> None:
     console.print("[bold]3.[/] backfill: an embedding for every row")
-    with BackfillView(console, settings) as view:
+    with ProgressView(settings.database.url, anew=True) as view:
         worker = Worker(settings, settings.sync, once=True, on_tick=view.tick, tick_seconds=view.tick_seconds)
         worker.run()
         view.summary(worker)

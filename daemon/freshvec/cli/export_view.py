@@ -4,6 +4,7 @@ import time
 from types import TracebackType
 from typing import Self
 
+from rich import box
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -45,7 +46,8 @@ class ExportView:
 
     def report(self, made: Artefact) -> None:
         """Print the graphs: cosines against torch fp32, and of texts in a batch against alone; speed here."""
-        table = Table("graph", "size", "worst cosine", "mean", "in a batch", "× fp32", "took", "installed")
+        headings = "graph", "size", "worst cosine", "mean", "in a batch", "× fp32", "took", "installed"
+        table = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         for precision, graph in made.graphs.items():
             speed = "GPU only" if precision == "fp16" else f"{graph.speed:.2f}"
             table.add_row(

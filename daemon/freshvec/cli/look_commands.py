@@ -2,13 +2,14 @@
 
 import json
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from freshvec.cli.app import ConfigOption, JsonOption, SyncArgument, app, console, load_settings
-from freshvec.config import Sync
+from freshvec.cli.app import ConfigOption, JsonOption, SyncArgument, SyncOption, app, console, load_settings
+from freshvec.config import Settings, Sync
 from freshvec.errors import FreshvecError, NotFreshError
 
 _WATCH_SECONDS = 2.0
@@ -29,10 +30,11 @@ def status(
         ),
     ] = False,
     max_lag: Annotated[
-        float | None, typer.Option(help="For --check: seconds that the oldest change may wait.")
+        float | None, typer.Option(min=0, help="Check, but let the oldest change wait for so many seconds.")
     ] = None,
     min_coverage: Annotated[
-        float | None, typer.Option(help="For --check: the share of rows that must have a vector, 0 to 1.")
+        float | None,
+        typer.Option(min=0, max=1, help="Check, but be content with this share of rows with a vector."),
     ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Show it anew every 2 s, until Ctrl-C.")
@@ -42,34 +44,48 @@ def status(
     """Coverage, backlog, lag, rate and trouble of every sync. In SQL: SELECT * FROM freshvec.status."""
     from freshvec.cli import status_view
     from freshvec.db import connect
-    from freshvec.health.status import is_within, look
+    from freshvec.health.status import look
 
+    check = check or max_lag is not None or min_coverage is not None
+    if watch and (as_json or check):
+        raise typer.BadParameter("--watch goes with neither --json nor --check, which end")
     settings = load_settings(config_path)
+    fingerprints = _fingerprints(settings)
     with connect(settings.database.url, "status") as connection:
         while True:
-            seen = look(connection, settings.sync)
+            seen = look(connection, settings.sync, fingerprints)
             if as_json:
                 typer.echo(json.dumps(seen.as_values(), indent=2, default=str))
             else:
                 if watch and console.is_terminal:
                     console.clear()
-                status_view.show(console, seen.rows, seen.unapplied)
+                status_view.show(console, seen)
                 for line in status_view.remarks(seen):
                     typer.echo(line)
-            for name, what in seen.unapplied.items():
-                typer.echo(f"{name}: {what}", err=True)
+            for name, known in seen.amiss.items():
+                typer.echo(f"{name}: {known.message}", err=True)
             if not watch:
                 break
             time.sleep(_WATCH_SECONDS)
-    if check and (seen.unapplied or not all(is_within(row, max_lag, min_coverage) for row in seen.rows)):
+    if check and not seen.is_within(max_lag, min_coverage):
         raise typer.Exit(3)
+
+
+def _fingerprints(settings: Settings) -> dict[str, str]:
+    """Those of the declared models, as far as their files are here and may be read."""
+    from freshvec.encoding.loading import Models
+    from freshvec.errors import ModelError
+
+    models, found = Models(settings), {}
+    for name in {sync.model for sync in settings.sync}:
+        with suppress(ModelError, OSError):
+            found[name] = models.describe(name).fingerprint.hex()
+    return found
 
 
 @app.command(epilog="Examples: freshvec wait --key 42; freshvec wait --key 7 --key en --timeout 5")
 def wait(
-    sync: Annotated[
-        str | None, typer.Option("--sync", "-s", help="Which sync; needed where several are declared.")
-    ] = None,
+    sync: SyncOption = None,
     key: Annotated[
         list[str] | None,
         typer.Option("--key", "-k", help="The row's key; once per column, in the order of the primary key."),
@@ -77,32 +93,32 @@ def wait(
     timeout: Annotated[float, typer.Option("--timeout", "-t", min=0, help="Seconds to wait at most.")] = 30.0,
     config_path: ConfigOption = None,
 ) -> None:
-    """Wait until what has been committed by now is fresh: a row, or the whole sync. Exit 3 if it is not in
-    time.
+    """Wait until what is committed by now is fresh: a row, or the whole sync. Exit 3 if it takes too long.
 
     In SQL: SELECT freshvec.is_fresh('articles', '42').
     """
     from freshvec.db import connect
     from freshvec.health import status as health
-    from freshvec.health.wait import wait_until_fresh
+    from freshvec.health.wait import wait_until_as_declared, wait_until_fresh
 
     settings = load_settings(config_path)
-    name = _only(settings.find(sync), "wait for", "each has keys of its own").name
+    declared = _only(settings.find(sync), "wait for", "each has keys of its own")
+    name, deadline = declared.name, time.monotonic() + timeout
     with connect(settings.database.url, "wait") as connection:
-        if wait_until_fresh(connection, name, key or (), timeout):
+        known = wait_until_as_declared(connection, declared, _fingerprints(settings), timeout)
+        left = max(0.0, deadline - time.monotonic())
+        if wait_until_fresh(connection, name, key or (), left) and known is None:
             return
         (row,) = [row for row in health.read(connection) if row["sync"] == name]
     what = f"row {'/'.join(key)} of sync {name!r}" if key else f"sync {name!r}"
-    problem = f"it is not fresh after {timeout:g} s; {health.what_holds_up(row)}"
+    problem = f"it is not fresh after {timeout:g} s; {known.message if known else health.what_holds_up(row)}"
     raise NotFreshError("wait for", what, problem, "See `freshvec status`.")
 
 
 @app.command(epilog='Example: freshvec search "how to open a compressed file" -n 3')
 def search(
     text: Annotated[str, typer.Argument(help="What to look for.")],
-    sync: Annotated[
-        str | None, typer.Option("--sync", "-s", help="Which sync; needed where several are declared.")
-    ] = None,
+    sync: SyncOption = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1)] = 5,
     as_json: JsonOption = False,
     config_path: ConfigOption = None,
@@ -123,6 +139,9 @@ def search(
     if as_json:
         shown = [{"key": hit.key, "similarity": hit.similarity, "text": hit.text} for hit in hits]
         typer.echo(json.dumps(shown, indent=2))
+        return
+    if not hits:
+        typer.echo(f"{declared.name}: no row has an embedding yet; see `freshvec status`", err=True)
         return
     table = Table("similarity", ", ".join(bound.key_columns), "text")
     for hit in hits:
@@ -175,24 +194,29 @@ def verify(
                 )
                 dispatcher.stop(timeout=2.0)
             reports.append(report)
-    for report in reports:
-        _show(report, as_json=as_json)
+    if as_json:
+        typer.echo(json.dumps([_as_value(report) for report in reports], indent=2))
+    else:
+        for report in reports:
+            _show(report)
     if not all(report.is_fresh for report in reports):
         if repair:
             typer.echo("queued for the worker; verify again once it has caught up", err=True)
         raise typer.Exit(3)
 
 
-def _show(report: "Report", *, as_json: bool) -> None:
-    if as_json:
-        shown = {
-            "sync": report.sync,
-            "rows": report.rows,
-            "vectors": report.vectors,
-            "fresh": report.is_fresh,
-        }
-        typer.echo(json.dumps(shown | {"problems": report.problems, "examples": report.examples}))
-        return
+def _as_value(report: "Report") -> dict[str, object]:
+    return {
+        "sync": report.sync,
+        "rows": report.rows,
+        "vectors": report.vectors,
+        "fresh": report.is_fresh,
+        "problems": report.problems,
+        "examples": report.examples,
+    }
+
+
+def _show(report: "Report") -> None:
     counts = ", ".join(f"{count} {kind}" for kind, count in report.problems.items())
     compared = f" ({report.vectors} vectors encoded again)" if report.vectors else ""
     typer.echo(f"{report.sync}: {report.rows} rows, {counts or 'every one fresh'}{compared}")

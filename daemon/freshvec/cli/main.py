@@ -5,6 +5,7 @@ import sys
 import threading
 
 import typer
+import typer.rich_utils
 from loguru import logger
 
 from freshvec import logs
@@ -17,7 +18,7 @@ from freshvec.cli import (  # noqa: F401
     setup_commands,
     sync_commands,
 )
-from freshvec.cli.app import app
+from freshvec.cli.app import app, is_plain
 from freshvec.errors import ConfigError, FreshvecError
 
 
@@ -35,12 +36,14 @@ def main() -> None:
     """Run the command line; an error of ours ends in one clear message and its exit code."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     logs.configure()
+    if is_plain():
+        typer.rich_utils.COLOR_SYSTEM = None  # of --help and of wrong usage
     try:
         _check_arguments(sys.argv[1:])
-        code = app(standalone_mode=False)
+        code = app(prog_name="freshvec", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except typer.Abort:
-        sys.exit(130)
+    except typer.Abort:  # Ctrl-C
+        _end(130)
     except FreshvecError as error:
         logger.error("{}", error)
         _end(error.exit_code)

@@ -113,7 +113,7 @@ def models(
     elif name:
         catalogue_view.show_one(console, cards[0], exported.get(name))
     else:
-        console.print(catalogue_view.table(cards, exported))
+        catalogue_view.show(console, cards, exported)
 
 
 @app.command(

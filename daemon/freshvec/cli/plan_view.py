@@ -3,20 +3,22 @@
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from freshvec.cli import cost_view
 from freshvec.schema import difference
 from freshvec.schema.cost import Cost
 from freshvec.schema.plan import Plan
+from freshvec.source.locks import Holder
 
 _WIDTH = 78
 _MADE = re.compile(r"^CREATE (?:OR REPLACE )?(TABLE|VIEW|FUNCTION|TRIGGER|POLICY)\b", re.MULTILINE)
 
 
-def lines(planned: Plan, cost: Cost | str | None) -> Iterator[str]:
-    """A sync's part; `cost` is a text where it could not be told, None where nothing is encoded."""
+def lines(planned: Plan, cost: Cost | str | None, holders: Sequence[Holder] = ()) -> Iterator[str]:
+    """A sync's part; `cost` is a text where it could not be told, None where nothing is encoded. `holders`
+    are in the way of its locks now."""
     yield f"{planned.bound.name}: {difference.summary(planned)}"
     for change in difference.changes(planned):
         yield from _wrapped(f"{change.part:<9}  {change.was}  →  {change.now}")
@@ -25,6 +27,8 @@ def lines(planned: Plan, cost: Cost | str | None) -> Iterator[str]:
     if planned.lacking or planned.access:
         yield from _wrapped(f"makes      {_made(planned)}")
         yield from _wrapped(f"locks      {locks(planned)}")
+    for holder in holders:
+        yield from _wrapped(f"in the way {_held(holder)}")
     if isinstance(cost, str):
         yield from _wrapped(f"cost       unknown: {cost}")
     elif cost is not None:
@@ -47,7 +51,7 @@ def locks(planned: Plan) -> str:
     )
 
 
-def as_json(planned: Plan, cost: Cost | str | None) -> dict[str, Any]:
+def as_json(planned: Plan, cost: Cost | str | None, holders: Sequence[Holder] = ()) -> dict[str, Any]:
     """A sync's part of the JSON document."""
     changes = [change.__dict__ for change in difference.changes(planned)]
     return {
@@ -58,9 +62,14 @@ def as_json(planned: Plan, cost: Cost | str | None) -> dict[str, Any]:
         "reasons": difference.reasons(planned),
         "statements": [*planned.lacking, *planned.access],
         "locks": locks(planned),
+        "in_the_way": [_held(holder) for holder in holders],
         "cost": cost.json() if isinstance(cost, Cost) else None,
         "cost_unknown": cost if isinstance(cost, str) else None,
     }
+
+
+def _held(holder: Holder) -> str:
+    return f"{holder}, on {'.'.join(holder.table)}"
 
 
 def _made(planned: Plan) -> str:

@@ -7,9 +7,22 @@ from typing import Annotated
 import typer
 from loguru import logger
 
+from freshvec import __version__
 from freshvec.cli.app import ConfigOption, SyncArgument, app, console, load_settings
 from freshvec.config import Settings, Sync
 from freshvec.errors import ConfigError, ServerError
+
+# One option for both commands, under either name.
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--serve",
+        "--address",
+        metavar="HOST:PORT",
+        help="Where to answer OpenAI's embeddings requests. Default: daemon.serve; else `run` answers none, "
+        "and `serve` at 127.0.0.1:8377.",
+    ),
+]
 
 
 @app.command("demo", epilog="Example: freshvec demo --rows 2000")
@@ -26,13 +39,11 @@ def show_demo(
 @app.command(epilog="Examples: freshvec run; freshvec run articles; freshvec run --serve 127.0.0.1:8377")
 def run(
     sync: SyncArgument = None,
-    address: Annotated[
-        str | None,
-        typer.Option("--serve", metavar="HOST:PORT", help="Answer OpenAI's embeddings requests there, too."),
-    ] = None,
+    address: AddressOption = None,
     config_path: ConfigOption = None,
 ) -> None:
     """Backfill what is missing, then keep every row fresh until SIGTERM."""
+    from freshvec.cli.progress_view import ProgressView, followed
     from freshvec.worker.worker import Worker
 
     settings = load_settings(config_path)
@@ -55,9 +66,18 @@ def run(
         again = load_settings(config_path)
         return again, again.find(sync)
 
-    worker = Worker(settings, settings.find(sync), endpoint=endpoint, reload=reload)
+    syncs = settings.find(sync)
+    view = ProgressView(settings.database.url, has_bars=_has_bars(settings))
+    logger.info("freshvec {}: loading {}", __version__, ", ".join({sync.model: 0 for sync in syncs}))
+    worker = Worker(settings, syncs, endpoint=endpoint, reload=reload)
     worker.handle_signals()
-    worker.run()
+    with followed(worker, view):
+        worker.run()
+
+
+def _has_bars(settings: Settings) -> bool:
+    """Lines for a program, each a JSON object, are not to be broken by bars."""
+    return settings.daemon.log_format == "text"
 
 
 @app.command(
@@ -69,9 +89,7 @@ def run(
 )
 def serve(
     sync: SyncArgument = None,
-    address: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Default: daemon.serve, else 127.0.0.1:8377.")
-    ] = None,
+    address: AddressOption = None,
     config_path: ConfigOption = None,
 ) -> None:
     """Answer OpenAI's embeddings requests with the models of your rows, so that searches fit them."""
@@ -96,12 +114,12 @@ def _serving_on(settings: Settings, address: str) -> Settings:
 @app.command()
 def backfill(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
     """Make every row fresh once, with a progress bar, then exit. Resumes where a killed run stopped."""
-    from freshvec.cli.backfill_view import BackfillView
+    from freshvec.cli.progress_view import ProgressView
     from freshvec.worker.worker import Worker
 
     settings = load_settings(config_path)
     syncs = settings.find(sync)
-    with BackfillView(console, settings) as view:
+    with ProgressView(settings.database.url, anew=True, has_bars=_has_bars(settings)) as view:
         worker = Worker(settings, syncs, once=True, on_tick=view.tick, tick_seconds=view.tick_seconds)
         worker.handle_signals()
         worker.run()

@@ -1,6 +1,7 @@
 """What the status shows: a table, and the rows that could not be encoded."""
 
-from collections.abc import Container, Iterator
+import math
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -10,25 +11,28 @@ from rich.table import Table
 from freshvec.health import status
 
 
-def show(console: Console, rows: list[dict[str, Any]], unapplied: Container[str] = ()) -> None:
+def show(console: Console, seen: status.Seen) -> None:
     """The table where a person looks at a terminal that is wide enough; elsewhere nothing may be cut."""
-    wide = table(rows, unapplied)
-    is_fitting = (
-        Measurement.get(console, console.options.update(max_width=1000), wide).maximum <= console.width
-    )
-    if console.is_terminal and is_fitting:
+    wide = table(seen)
+    if seen.rows and fits(console, wide):
         console.print(wide)
     else:
-        for line in blocks(rows, unapplied):
+        for line in blocks(seen):
             console.print(line, soft_wrap=True, markup=False)
 
 
-def blocks(rows: list[dict[str, Any]], unapplied: Container[str] = ()) -> Iterator[str]:
+def fits(console: Console, shown: Table) -> bool:
+    """Whether somebody looks at a terminal on which nothing of the table is cut."""
+    unbound = console.options.update(max_width=1000)
+    return console.is_terminal and Measurement.get(console, unbound, shown).maximum <= console.width
+
+
+def blocks(seen: status.Seen) -> Iterator[str]:
     """A few short lines per sync: at 80 columns, and for programs that read lines."""
-    for row in rows:
+    for row in seen.rows:
         rate, failures = row["rows_per_second"], row["rows_failed"]
-        yield f"{row['sync']}: {_state(row, unapplied)}"
-        yield f"  coverage  {row['coverage']:.2%} of {_number(row['rows_total'])} rows"
+        yield f"{row['sync']}: {seen.state(row)}"
+        yield f"  coverage  {percent(row['coverage'])} of {_number(row['rows_total'])} rows"
         waiting = row["oldest_unfresh_seconds"]
         yield f"  backlog   {_number(row['backlog'])}" + (
             f", the oldest {duration(waiting)}" if waiting is not None else ""
@@ -42,9 +46,8 @@ def blocks(rows: list[dict[str, Any]], unapplied: Container[str] = ()) -> Iterat
             yield f"  device    {device(row)}"
 
 
-def table(rows: list[dict[str, Any]], unapplied: Container[str] = ()) -> Table:
-    """One line per sync; `rows` are those of the view `freshvec.status`, `unapplied` what is declared
-    otherwise."""
+def table(seen: status.Seen) -> Table:
+    """One line per sync."""
     shown = Table(
         "sync",
         "state",
@@ -57,14 +60,14 @@ def table(rows: list[dict[str, Any]], unapplied: Container[str] = ()) -> Table:
         "lag p50 / p99",
         "failed",
         title="freshvec",
-        caption="\n".join(f"{row['sync']}: {device(row)}" for row in rows if row["device"]),
+        caption="\n".join(f"{row['sync']}: {device(row)}" for row in seen.rows if row["device"]),
     )
-    for row in rows:
+    for row in seen.rows:
         rate = row["rows_per_second"]
         shown.add_row(
             row["sync"],
-            _state(row, unapplied),
-            f"{row['coverage']:.2%}",
+            seen.state(row),
+            percent(row["coverage"]),
             _number(row["rows_total"]),
             _number(row["backlog"]),
             duration(row["oldest_unfresh_seconds"]),
@@ -77,8 +80,9 @@ def table(rows: list[dict[str, Any]], unapplied: Container[str] = ()) -> Table:
 
 
 def remarks(seen: status.Seen) -> Iterator[str]:
-    """What is to be said besides: pauses, proofs, troubles, and rows that could not be encoded."""
+    """What is to be said besides: pauses, cut texts, proofs, troubles, and rows that could not be encoded."""
     yield from pauses(seen.rows)
+    yield from cuts(seen.rows)
     yield from proofs(seen.rows)
     yield from failed(seen.failures)
 
@@ -88,6 +92,16 @@ def pauses(rows: list[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
         if row["paused"]:
             yield f"{row['sync']}: bulk work is paused: {row['paused']}"
+
+
+def cuts(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """How many texts are embedded by their beginning alone."""
+    for row in rows:
+        if row["texts_truncated"]:
+            yield (
+                f"{row['sync']}: {row['texts_truncated']:,} texts were longer than the model reads, and cut, "
+                "since its worker began; `freshvec plan` tells their share"
+            )
 
 
 def proofs(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -130,6 +144,11 @@ def memory(used: float, total: float) -> str:
     return f"{used:.1f} of {total:.1f} GB in use"
 
 
+def percent(share: float) -> str:
+    """A share in percent, never rounded up: 100% is for all."""
+    return f"{math.floor(share * 10_000) / 100:.2f}%"
+
+
 def duration(seconds: float | None) -> str:
     """Seconds in the unit a person would use."""
     if seconds is None:
@@ -139,10 +158,6 @@ def duration(seconds: float | None) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
-
-
-def _state(row: dict[str, Any], unapplied: Container[str]) -> str:
-    return "not as declared" if row["sync"] in unapplied else status.state(row)
 
 
 def _lag(row: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from freshvec.encoding.loading import Models
     from freshvec.schema.cost import Cost
     from freshvec.schema.plan import Plan
+    from freshvec.source.locks import Holder
 
 _PATIENCE_SECONDS = 10.0  # with whoever is altering a table that is only looked at
 WaitOption = Annotated[
@@ -42,6 +43,7 @@ def plan(
     from freshvec.db import connect
     from freshvec.encoding.loading import Models
     from freshvec.schema import migrations, script
+    from freshvec.schema.apply import in_the_way
     from freshvec.schema.plan import plan as plan_sync
     from freshvec.source.locks import patiently
 
@@ -58,21 +60,24 @@ def plan(
             typer.echo(script.of_plans(connection, pending, plans))
             return
         costs = _costs(connection, models, plans, measure=measure)
-    _show([path.name for path in pending], list(zip(plans, costs, strict=True)), as_json=as_json)
+        planned = [(one, cost, in_the_way(connection, one)) for one, cost in zip(plans, costs, strict=True)]
+    _show([path.name for path in pending], planned, as_json=as_json)
 
 
-def _show(pending: list[str], planned: "list[tuple[Plan, Cost | str | None]]", *, as_json: bool) -> None:
+def _show(
+    pending: list[str], planned: "list[tuple[Plan, Cost | str | None, list[Holder]]]", *, as_json: bool
+) -> None:
     from freshvec.cli import plan_view
 
     if as_json:
-        shown = [plan_view.as_json(one, cost) for one, cost in planned]
+        shown = [plan_view.as_json(*each) for each in planned]
         typer.echo(json.dumps({"migrations": pending, "syncs": shown}, indent=2))
         return
     if pending:
         typer.echo(f"schema freshvec: {len(pending)} migrations to apply\n")
-    for one, cost in planned:
-        typer.echo("\n".join(plan_view.lines(one, cost)) + "\n")
-    if any(not one.is_applied or one.access for one, _ in planned):
+    for each in planned:
+        typer.echo("\n".join(plan_view.lines(*each)) + "\n")
+    if any(not one.is_applied or one.access for one, *_ in planned):
         typer.echo("Nothing was changed. `freshvec apply` makes it, `freshvec run` also fills it.")
 
 
@@ -121,6 +126,8 @@ def remove(
 ) -> None:
     """Remove everything of a sync, its embeddings included; the source table stays as it was."""
     from freshvec.db import connect
+    from freshvec.errors import meant
+    from freshvec.health.declared import applied_names
     from freshvec.schema.apply import remove as remove_sync
 
     settings = load_settings(config_path)
@@ -128,4 +135,5 @@ def remove(
         raise typer.Exit(1)
     with connect(settings.database.url, "remove") as connection:
         removed = remove_sync(connection, sync, wait)
-    typer.echo(f"{sync}: removed" if removed else f"{sync}: the database knows no such sync")
+        other = "" if removed else meant(sync, applied_names(connection))
+    typer.echo(f"{sync}: removed" if removed else f"{sync}: the database knows no such sync{other}")

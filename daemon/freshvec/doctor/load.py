@@ -13,7 +13,7 @@ _ROUNDS = 15
 _SLOW_MS = 5.0  # there and back; in one network it is under one
 _SLOW_COMMIT_MS = 30.0
 LONG_SECONDS = 600
-_MISSED = 100_000  # blocks, from which the share of those found in memory says something
+MISSED = 100_000  # blocks, from which the share of those found in memory says something
 _SKEW_SECONDS = 5.0
 
 
@@ -108,7 +108,7 @@ def _missed(place: Place) -> Iterator[Finding]:
         for sync in place.settings.sync
     ]
     share, missed = place.connection.execute(_SQL["hits"], {"targets": targets}).fetchone() or (1.0, 0)
-    if missed > _MISSED and share < 0.9:
+    if missed > MISSED and share < 0.9:
         yield warning(
             "load",
             f"{share:.0%} of what is read of vectors and their indexes is in shared_buffers",

@@ -4,8 +4,8 @@ SELECT 1
 -- commit_for_certain: the next commit waits for the disk, unlike ours
 SET LOCAL synchronous_commit = on
 
--- write: something for the commit to write, though no row is
-SELECT pg_current_xact_id()
+-- write: something for the commit to wait for, though no row is written: a transaction's number alone is not
+SELECT pg_logical_emit_message(true, 'freshvec', 'how long does a commit take?')
 
 -- oldest: the longest open transaction: who, what they are at, for how many seconds
 SELECT pid, coalesce(nullif(application_name, ''), usename, backend_type), coalesce(state, backend_type),

@@ -14,6 +14,7 @@ KEPT_BYTES = 2**30  # of log, by a slot that nobody reads
 _LAG_SECONDS = 30
 _TEMPORARY_KB = 2**20
 _MANY = 20  # checkpoints that were asked for
+UNREAD_SECONDS = 60  # that a transaction is idle in, whose session may not read its notifications
 _RELOAD = "SELECT pg_reload_conf();"
 
 
@@ -70,7 +71,8 @@ def sessions(place: Place) -> Iterator[Finding]:
 
 def notifications(place: Place) -> Iterator[Finding]:
     """The queue in which every session's notifications wait for the slowest listener."""
-    usage, oldest = place.connection.execute(_SQL["notifications"]).fetchone() or (0.0, None)
+    given = {"seconds": UNREAD_SECONDS}
+    usage, oldest = place.connection.execute(_SQL["notifications"], given).fetchone() or (0.0, None)
     what = f"their queue is {usage:.0%} full"
     if usage < 0.1:
         yield ok("notifications", what)

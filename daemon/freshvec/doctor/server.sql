@@ -12,7 +12,8 @@ SELECT current_setting('max_connections')::int - current_setting('superuser_rese
 -- notifications: how full their queue is, and the oldest transaction of a session that listens for long
 SELECT pg_notification_queue_usage(),
        (SELECT format('pid %%s (%%s)', pid, application_name) FROM pg_stat_activity
-         WHERE xact_start < now() - interval '1 minute' AND state LIKE 'idle in transaction%%'
+         WHERE xact_start < clock_timestamp() - make_interval(secs => %(seconds)s)
+           AND state LIKE 'idle in transaction%%'
          ORDER BY xact_start LIMIT 1)
 
 -- two_phase: how many transactions may be prepared, and those that have been for long

@@ -1,9 +1,9 @@
 """What this machine gives a process: cores, and the memory of a GPU."""
 
 import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -66,22 +66,37 @@ def _quota(folder: Path) -> float | None:
 
 
 def gpu_memory(device: str) -> DeviceMemory | None:
-    """The memory of a device such as `cuda:1`; None for the CPU and where nvidia-smi cannot tell."""
+    """The memory of a device such as `cuda:1`; None for the CPU, and where NVIDIA's library cannot tell."""
     kind, _, number = device.partition(":")
     if kind == "cpu":
         return None
     visible = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part]
     place = int(number or 0)
-    identity = visible[place].strip() if place < len(visible) else str(place)  # nvidia-smi counts all of them
-    query = [
-        "nvidia-smi",
-        f"--id={identity}",
-        "--query-gpu=memory.free,memory.total",
-        "--format=csv,noheader,nounits",
-    ]
+    # The library counts all GPUs, also those that this process may not see.
+    identity = visible[place].strip() if place < len(visible) else str(place)
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
-        free, total = (float(part) * 2**20 / 1e9 for part in answer.split(","))
-    except (OSError, subprocess.SubprocessError, ValueError):
+        import pynvml  # it comes with freshvec[gpu]
+    except ImportError:
         return None
-    return DeviceMemory(free, total)
+    try:
+        pynvml.nvmlInit()  # again costs nothing
+        found = pynvml.nvmlDeviceGetMemoryInfo(_handle(pynvml, identity))
+    except (pynvml.NVMLError, LookupError):
+        return None
+    return DeviceMemory(int(found.free) / 1e9, int(found.total) / 1e9)
+
+
+def _handle(nvml: Any, identity: str) -> Any:
+    """A GPU by its number, its UUID, the beginning of that, or the UUID of a part of one.
+
+    Raises NVMLError, LookupError.
+    """
+    if identity.isdecimal():
+        return nvml.nvmlDeviceGetHandleByIndex(int(identity))
+    for place in range(nvml.nvmlDeviceGetCount()):
+        handle = nvml.nvmlDeviceGetHandleByIndex(place)
+        if nvml.nvmlDeviceGetUUID(handle).startswith(identity):
+            return handle
+    if not identity.startswith("MIG"):
+        raise LookupError(identity)
+    return nvml.nvmlDeviceGetHandleByUUID(identity)

@@ -1,8 +1,6 @@
 """Status: how fresh every sync is, read from the SQL view."""
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,31 +8,61 @@ from psycopg.rows import dict_row
 
 from freshvec.config import Sync
 from freshvec.db import Connection, queries, translated
+from freshvec.health.declared import Amiss, amiss
 from freshvec.schema import migrations
-from freshvec.source.bound import text_of
 
 _SQL = queries("health/status")
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A look at every sync: rows of `freshvec.status`, the latest failures of each, and what is declared and
-    not applied."""
+    """A look at every sync: rows of `freshvec.status`, the latest failures of each, and which are amiss as a
+    whole. What is known of those makes their rows stale, whatever was counted."""
 
     rows: list[dict[str, Any]]
     failures: dict[str, list[dict[str, Any]]]
-    unapplied: dict[str, str]
+    amiss: dict[str, Amiss]
 
     def as_values(self) -> list[dict[str, Any]]:
-        """One mapping a sync, with its failures."""
-        return [row | {"failures": self.failures.get(row["sync"], [])} for row in self.rows]
+        """One mapping a sync, with its state, what is amiss, and its failures; also of those that were never
+        applied."""
+        found = {row["sync"]: row for row in self.rows}
+        for name in self.amiss.keys() - found.keys():
+            found[name] = {"sync": name, "coverage": 0.0}
+        return [
+            row
+            | {
+                "state": self.state(row),
+                "amiss": self.amiss[name].message if name in self.amiss else None,
+                "failures": self.failures.get(name, []),
+            }
+            for name, row in sorted(found.items())
+        ]
+
+    def state(self, row: dict[str, Any]) -> str:
+        """One word or two for how a sync is: what a person looks at first."""
+        known = self.amiss.get(row["sync"])
+        return known.state if known else state(row)
+
+    def is_within(self, max_lag: float | None, min_coverage: float | None) -> bool:
+        """Whether all is as declared, and fresh or as near to it as is asked for."""
+        return not self.amiss and all(is_within(row, max_lag, min_coverage) for row in self.rows)
 
 
-def look(connection: Connection, declared: Sequence[Sync]) -> Seen:
-    """How all is; before the first `apply`, that nothing is there."""
+def look(
+    connection: Connection, declared: Sequence[Sync], fingerprints: Mapping[str, str] | None = None
+) -> Seen:
+    """How all is; before the first `apply`, that nothing is there. `fingerprints`: as for `amiss`."""
     is_made = migrations.is_bootstrapped(connection)
-    rows = read(connection) if is_made else []
-    return Seen(rows, failures(connection) if is_made else {}, unapplied(connection, declared))
+    found = amiss(connection, declared, fingerprints)
+    rows = [_stale(row) if row["sync"] in found else row for row in read(connection)] if is_made else []
+    return Seen(rows, failures(connection) if is_made else {}, found)
+
+
+def _stale(row: dict[str, Any]) -> dict[str, Any]:
+    """A sync that is amiss: no row of it is known to have the vector that is declared."""
+    waiting = row["backlog"] if row["rows_total"] is None else max(row["backlog"] or 0, row["rows_total"])
+    return row | {"coverage": 0.0, "rows_fresh": 0, "backlog": waiting, "eta_seconds": None}
 
 
 def read(connection: Connection) -> list[dict[str, Any]]:
@@ -98,32 +126,3 @@ def what_holds_up(row: dict[str, Any]) -> str:
     failed = f"the texts of {row['rows_failed']:,} could not be encoded" if row["rows_failed"] else ""
     waiting = f"{row['backlog']:,} rows wait" if row["backlog"] or not failed else ""
     return ", ".join(filter(None, (waiting, failed)))
-
-
-def unapplied(connection: Connection, declared: Sequence[Sync]) -> dict[str, str]:
-    """Declared syncs that the database does not have as declared, each with what is to be done."""
-    with translated("read", "freshvec.sync"):
-        (is_made, encoding) = connection.execute(_SQL["server"]).fetchone() or (False, "")
-        applied: dict[str, str] = dict(connection.execute(_SQL["definitions"]).fetchall()) if is_made else {}
-    found = {}
-    for sync in declared:
-        if sync.name not in applied:
-            found[sync.name] = f"declared, but never applied: run `freshvec apply {sync.name}`, or a worker"
-        elif not _is_as_declared(json.loads(applied[sync.name] or "{}"), sync, encoding):
-            found[sync.name] = (
-                f"declared otherwise than applied: run `freshvec apply {sync.name}`, or a worker"
-            )
-    return found
-
-
-def _is_as_declared(applied: dict[str, Any], sync: Sync, encoding: str) -> bool:
-    """Whether text, model and target are those declared. What needs the model's files is left to `plan`."""
-    text = hashlib.sha256(text_of(sync, encoding).as_string(None).encode()).hexdigest()
-    schema, table = sync.target_name
-    target = applied.get("target", ["", ""])
-    return (
-        applied.get("text") == text
-        and str(applied.get("model")).split(" ")[0] == sync.model
-        and target[1] == table
-        and schema in (None, target[0])
-    )

@@ -6,9 +6,3 @@ SELECT * FROM freshvec.status
 
 -- failures: the latest rows of every sync whose text could not be encoded
 SELECT sync, key, error FROM freshvec.failures(%(most)s)
-
--- server: whether the schema has been made, and the database's encoding
-SELECT to_regclass('freshvec.status') IS NOT NULL, pg_catalog.current_setting('server_encoding')
-
--- definitions: what was applied of every sync
-SELECT name, definition FROM freshvec.sync

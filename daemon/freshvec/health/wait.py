@@ -1,12 +1,14 @@
 """Waiting until what has changed is fresh: one row, or a whole sync."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from psycopg import sql
 
+from freshvec.config import Sync
 from freshvec.db import Connection, queries, quoted, translated
 from freshvec.errors import SchemaError
+from freshvec.health.declared import NOT_APPLIED, Amiss, amiss
 
 _SQL = queries("health/wait")
 _FIRST_PAUSE = 0.005  # seconds; it doubles up to the longest
@@ -33,6 +35,23 @@ def wait_until_fresh(connection: Connection, name: str, key: Sequence[str], seco
             # A long queue is looked through each time: the server shall rest longer than it works.
             time.sleep(min(max(pause, 2 * (now - asked)), deadline - now))
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def wait_until_as_declared(
+    connection: Connection, sync: Sync, fingerprints: Mapping[str, str], seconds: float
+) -> Amiss | None:
+    """What is amiss with a sync that was applied, and still is after so many seconds; `fingerprints` as for
+    `amiss`.
+
+    Vectors of another definition than the declared one are not what is waited for, however fresh they are.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        found = amiss(connection, [sync], fingerprints).get(sync.name)
+        now = time.monotonic()
+        if found is None or found.state == NOT_APPLIED or now >= deadline:
+            return found
+        time.sleep(min(_LONGEST_PAUSE, deadline - now))
 
 
 def _latest_transaction(connection: Connection, name: str) -> str:

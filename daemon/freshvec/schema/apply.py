@@ -20,8 +20,10 @@ from freshvec.schema.plan import Plan, has_all, plan, texts
 from freshvec.source.bound import BoundSync, view_of
 from freshvec.source.locks import (
     ATTEMPT_SECONDS,
+    Holder,
     attempt,
     held,
+    holders,
     patiently,
     take,
     wait_at_most,
@@ -90,7 +92,7 @@ def _change(connection: Connection, changes: Sequence[triggers.Change]) -> None:
     waiting = sorted(changes, key=lambda change: not change.is_of_rows)
     while waiting:
         first = waiting[0]
-        tables = with_partitions(connection, first.oid) if first.is_of_rows else [first.relation]
+        tables = _locked(connection, first)
         among = set(tables)
         along = [change for change in waiting[1:] if change.relation in among]
         together = [first, *along][:_TOGETHER]
@@ -98,6 +100,22 @@ def _change(connection: Connection, changes: Sequence[triggers.Change]) -> None:
             ddl = [statement for change in together for statement in texts(change.statements)]
             connection.execute(sql.SQL(";\n".join(ddl)))
         waiting = [change for change in waiting if change not in together]
+
+
+def in_the_way(connection: Connection, planned: Plan) -> list[Holder]:
+    """Who holds the application's tables now, or waits for them, against what the plan does to them."""
+    changes = [*planned.strays, *planned.triggers]
+    found = [
+        holder
+        for change in changes
+        for holder in holders(connection, _locked(connection, change), change.mode)
+    ]
+    return list({(holder.table, holder.pid, holder.prepared): holder for holder in found}.values())
+
+
+def _locked(connection: Connection, change: triggers.Change) -> list[tuple[str, str]]:
+    """The tables whose locks a change takes."""
+    return with_partitions(connection, change.oid) if change.is_of_rows else [change.relation]
 
 
 def _define(connection: Connection, planned: Plan, trouble: str | None, *, is_complete: bool) -> BoundSync:

@@ -99,7 +99,7 @@ def attempt(
             connection.execute(_SQL["no_pauses"])
             yield
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
-        raise _refused(tables, _holders(connection, tables, mode)) from error
+        raise _refused(tables, holders(connection, tables, mode)) from error
 
 
 @contextmanager
@@ -131,15 +131,15 @@ def take(connection: Connection, tables: Sequence[Name], mode: Mode) -> None:
     for _, name, is_owner in found:
         if not is_owner:
             raise psycopg.errors.InsufficientPrivilege(f"must be owner of table {name}")
-    holders = _holders(connection, tables, mode)
-    if any(holder.is_there_for_long for holder in holders):
-        raise _refused(tables, holders)
+    there = holders(connection, tables, mode)
+    if any(holder.is_there_for_long for holder in there):
+        raise _refused(tables, there)
     names = [(schema, name) for schema, name, _ in found]
     begun = time.monotonic()
     if len(names) > 1 and _lock_free(connection, names, mode, begun + ATTEMPT_SECONDS / 2):
         return
     # The one to wait for is the busiest. The others must be free meanwhile.
-    busy = Counter(holder.table for holder in holders)
+    busy = Counter(holder.table for holder in there)
     names.sort(key=lambda name: -busy[name])
     if names:
         _lock(connection, names[:1], mode)
@@ -173,7 +173,8 @@ def _lock(connection: Connection, names: list[Name], mode: str, *, at_once: bool
         raise LockedError(".".join(names[0]), f"{error.diag.message_primary}", "Try it again.") from error
 
 
-def _holders(connection: Connection, tables: Sequence[Name], mode: Mode) -> list[Holder]:
+def holders(connection: Connection, tables: Sequence[Name], mode: Mode) -> list[Holder]:
+    """Who is in the way of such a lock on these tables now."""
     given = {"tables": [_text(table) for table in tables], "modes": _CONFLICTS[mode]}
     rows = connection.execute(_SQL["holders"], given).fetchall()
     return [Holder((row[0][0], row[0][1]), *row[1:]) for row in rows]

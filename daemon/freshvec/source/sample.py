@@ -1,16 +1,11 @@
-"""Some texts of a table, and how many there may be, without reading all of it."""
+"""Some texts of a table, without reading all of it."""
 
 from freshvec.db import Session, queries, translated
 from freshvec.source.bound import BoundSync
+from freshvec.source.extent import measure
 
 _SQL = queries("source/sample")
 _SAMPLED = 20  # times as many rows are looked at as a sample takes
-
-
-def estimated_rows(connection: Session, bound: BoundSync) -> int:
-    """The statistics' row count of the source, -1 where it was never analysed."""
-    row = connection.execute(_SQL["estimated_rows"], {"oid": bound.source_oid}).fetchone()
-    return int(row[0]) if row else -1
 
 
 def sample(connection: Session, bound: BoundSync, rows: int) -> list[str]:
@@ -18,13 +13,13 @@ def sample(connection: Session, bound: BoundSync, rows: int) -> list[str]:
 
     Raises DatabaseError.
     """
-    estimate = estimated_rows(connection, bound)
-    few = 100.0 * _SAMPLED * rows / estimate if estimate > _SAMPLED * rows else 100.0
-    query = bound.compose(_SQL["sample"])
     texts: list[str] = []
-    for percent in (few, 100.0):  # all of the table where `where` leaves too little of a part of it
-        with translated(f"read texts of sync {bound.name!r} from", bound.sync.table):
-            texts = [text for (text,) in connection.execute(query, {"rows": rows, "percent": percent})]
-        if len(texts) >= rows or percent == 100.0:
-            break
+    with translated(f"read texts of sync {bound.name!r} from", bound.sync.table):
+        extent = measure(connection, bound.source_oid, bound.source_name)
+        few = 100.0 * _SAMPLED * rows / extent.rows if extent.rows > _SAMPLED * rows else 100.0
+        for percent in (few, 100.0):  # all of the table where `where` leaves too little of a part of it
+            query = bound.compose(_SQL["sample"], share=extent.share(percent))
+            texts = [text for (text,) in connection.execute(query, {"rows": rows})]
+            if len(texts) >= rows or percent == 100.0:
+                break
     return texts

@@ -4,9 +4,7 @@ import base64
 import binascii
 import hmac
 import ipaddress
-import os
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -14,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from freshvec import logs
+from freshvec.environment import Keys
 from freshvec.errors import ServerError
 
 Answer = Callable[[Request], Awaitable[Response]]
@@ -68,9 +67,8 @@ def _password(basic: str) -> str:
 
 
 def _api_key() -> str | None:
-    """The key from the unit's credential or the environment, None where there is none; no log shows it."""
-    credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", ""), "api_key")
-    key = credential.read_text().strip() if credential.is_file() else os.environ.get("FRESHVEC_API_KEY", "")
+    """The key from the environment or the unit's credential, None where there is none; no log shows it."""
+    key = Keys().api_key.get_secret_value().strip()
     if key:
         logs.hide(key)
     return key or None
