@@ -167,6 +167,7 @@ class ProgressView:
         if self._live is None:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
+            self._console.show_cursor(True)  # a second Ctrl-C ends the process as it is
         bars = [self._bar(keeper, self._works[keeper]) for keeper in keepers]
         self._live.update(drawn(bars, self._console.width, self._console.height), refresh=True)
 
