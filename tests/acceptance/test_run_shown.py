@@ -39,12 +39,14 @@ class Terminal:
     def __init__(self, columns: int, *arguments: str) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        # Not the size of the terminal that the tests are run on.
+        kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
             [sys.executable, "-c", SLOW, *arguments],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env={**os.environ, "TERM": "xterm", "NO_COLOR": "1"},
+            env={**kept, "TERM": "xterm", "NO_COLOR": "1"},
         )
         os.close(theirs)
         self._written = b""
@@ -62,6 +64,11 @@ class Terminal:
     def written(self) -> str:
         """What it has shown, without the commands that move the cursor."""
         return re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", self._written.decode(errors="replace"))
+
+    @property
+    def shows_cursor(self) -> bool:
+        """Whether it is hidden for no longer than between two writes."""
+        return b"\x1b[?25l" not in self._written.replace(b"\x1b[?25l\x1b[?25h", b"")
 
     def lines(self) -> list[str]:
         """Everything that ever stood in one line."""
@@ -119,6 +126,7 @@ def test_a_terminal_has_a_bar_and_then_a_word_and_then_nothing(
     assert all(f"/{ROWS}" in line for line in bars) == (columns > 60)
     assert f"{NAME}: every row is fresh; {ROWS} rows in" in " ".join(terminal.written.split())
     assert "…" not in terminal.written
+    assert terminal.shows_cursor, "also for who ends it by a second Ctrl-C"
 
 
 def is_bar(line: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,7 @@ def test_journald_gets_a_priority_on_every_line(tmp_path: Path) -> None:
     lines = (tmp_path / "journal").read_text().splitlines()
     assert len(lines) > 5
     assert all(line.startswith(("<3>", "<4>", "<6>")) for line in lines)
+    assert not any(re.search(r"\d{4}-\d\d-\d\d", line) for line in lines), "the journal has the time itself"
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

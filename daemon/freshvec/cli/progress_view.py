@@ -27,7 +27,8 @@ from freshvec.worker.worker import Worker
 
 _LOG_SECONDS = 5.0
 _JOURNAL_SECONDS = 60.0  # a journal keeps every line
-_QUIET_SECONDS = 2.0  # between looks for something new to show
+_IDLE_SECONDS = 0.5  # between looks for something to show
+_QUIET_SECONDS = 2.0  # the same once all is fresh
 _READ_SECONDS = 1.0  # between attempts to read how many rows there are
 
 
@@ -37,7 +38,6 @@ class _Work:
 
     total: int
     before: int
-    since: float
 
     def done(self, keeper: Keeper) -> int:
         return max(0, min(self.before + keeper.progress.snapshot().done, self.total))
@@ -62,6 +62,7 @@ class ProgressView:
         self._read_due = 0.0
         self._works: dict[Keeper, _Work] = {}
         self._told: set[Keeper] = set()
+        self._is_showing = False
 
     def __enter__(self) -> Self:
         return self
@@ -73,16 +74,24 @@ class ProgressView:
 
     @property
     def tick_seconds(self) -> float:
-        """Seconds until the next tick."""
+        """Seconds until the next tick, while something is shown."""
         return 0.2 if self._has_bars else 1.0
+
+    def pause(self, keepers: Sequence[Keeper]) -> float:
+        """Seconds until the next tick: longer where nothing is shown, as while another worker owns all."""
+        if self.is_quiet(keepers):
+            return _QUIET_SECONDS
+        return self.tick_seconds if self._is_showing else _IDLE_SECONDS
 
     def tick(self, keepers: Sequence[Keeper]) -> None:
         """Draw the bars, or log the lines that are due; say which syncs have become fresh."""
         running = [keeper for keeper in keepers if keeper.pipeline is not None and keeper not in self._told]
         self._told.intersection_update(keepers)
+        self._works = {keeper: work for keeper, work in self._works.items() if keeper in keepers}
         self._measure(running)
         fresh = [keeper for keeper in running if keeper.is_fresh]
         left = [keeper for keeper in running if keeper in self._works and keeper not in fresh]
+        self._is_showing = bool(left)
         if self._has_bars:
             self._draw(left)
         else:
@@ -118,9 +127,9 @@ class ProgressView:
     def _work(self, row: dict[str, Any], keeper: Keeper) -> _Work:
         total = int(row["rows_total"] or 0)
         if row["backfill_done"] and not self._anew:
-            return _Work(int(row["backlog"] or 0), 0, self._started)
+            return _Work(int(row["backlog"] or 0), 0)
         passed = 0 if row["backfill_done"] else round(row["coverage"] * total)
-        return _Work(total, passed - keeper.progress.snapshot().done, self._started)
+        return _Work(total, passed - keeper.progress.snapshot().done)
 
     def _rows(self) -> dict[str, dict[str, Any]]:
         """Rows of `freshvec.status` by sync; none while the database does not answer."""
@@ -167,6 +176,7 @@ class ProgressView:
         if self._live is None:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
+            self._console.show_cursor(True)  # a second Ctrl-C ends the process as it is
         bars = [self._bar(keeper, self._works[keeper]) for keeper in keepers]
         self._live.update(drawn(bars, self._console.width, self._console.height), refresh=True)
 
@@ -227,7 +237,7 @@ def followed(worker: Worker, view: ProgressView) -> Iterator[None]:
             if is_quiet and not is_said:
                 logger.info("nothing is left to do; changes are followed as they come")
             is_said = is_quiet
-            pause = _QUIET_SECONDS if is_quiet else view.tick_seconds
+            pause = view.pause(keepers)
 
     thread = threading.Thread(target=follow, name="progress", daemon=True)
     with view:
