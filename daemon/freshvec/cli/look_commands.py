@@ -15,6 +15,7 @@ from freshvec.errors import FreshvecError, NotFreshError
 _WATCH_SECONDS = 2.0
 
 if TYPE_CHECKING:
+    from freshvec.health.status import Seen
     from freshvec.scans.verify import Report
 
 
@@ -42,7 +43,6 @@ def status(
     config_path: ConfigOption = None,
 ) -> None:
     """Coverage, backlog, lag, rate and trouble of every sync. In SQL: SELECT * FROM freshvec.status."""
-    from freshvec.cli import status_view
     from freshvec.db import connect
     from freshvec.health.status import look
 
@@ -54,21 +54,27 @@ def status(
     with connect(settings.database.url, "status") as connection:
         while True:
             seen = look(connection, settings.sync, fingerprints)
-            if as_json:
-                typer.echo(json.dumps(seen.as_values(), indent=2, default=str))
-            else:
-                if watch and console.is_terminal:
-                    console.clear()
-                status_view.show(console, seen)
-                for line in status_view.remarks(seen):
-                    typer.echo(line)
-            for name, known in seen.amiss.items():
-                typer.echo(f"{name}: {known.message}", err=True)
+            if watch and console.is_terminal:
+                console.clear()
+            _show_status(seen, as_json=as_json)
             if not watch:
                 break
             time.sleep(_WATCH_SECONDS)
     if check and not seen.is_within(max_lag, min_coverage):
         raise typer.Exit(3)
+
+
+def _show_status(seen: "Seen", *, as_json: bool) -> None:
+    from freshvec.cli import status_view
+
+    if as_json:
+        typer.echo(json.dumps(seen.as_values(), indent=2, default=str))
+    else:
+        status_view.show(console, seen)
+        for line in status_view.remarks(seen):
+            typer.echo(line)
+    for name, known in seen.amiss.items():
+        typer.echo(f"{name}: {known.message}", err=True)
 
 
 def _fingerprints(settings: Settings) -> dict[str, str]:
@@ -183,15 +189,9 @@ def verify(
             if vectors:
                 encoder = models.encoder(declared.model)
                 dispatcher = models.dispatcher(declared.model, encoder)
-                scan.verify_vectors(
-                    connection,
-                    bound,
-                    dispatcher,
-                    report,
-                    vectors,
-                    precision=settings.daemon.precision,
-                    repair=repair,
-                )
+                precision = settings.daemon.precision
+                given = (connection, bound, dispatcher, report, vectors)
+                scan.verify_vectors(*given, precision=precision, repair=repair)
                 dispatcher.stop(timeout=2.0)
             reports.append(report)
     if as_json:
