@@ -98,6 +98,7 @@ _REMEDIES = {
     "3F000": "Check the schema's name, and run `freshvec apply`.",
     "42703": "Correct the sync's columns, expression or where, then run `freshvec apply`.",
     "25006": "Name the primary server; with several hosts, add target_session_attrs=read-write.",
+    "25P03": "This process stood still while it had locks, so they were taken back: try again.",
     "53300": "Raise max_connections, or close idle sessions.",
 }
 _ROW_SECURITY = (

@@ -104,7 +104,10 @@ class HeldEncoder(NullEncoder):
         try:
             yield
         finally:
-            self._free.set()
+            self.free()
+
+    def free(self) -> None:
+        self._free.set()
 
     def encode(self, batch: list[Tokens]) -> Vector:
         if not self._free.is_set():

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Protocol
 
 from loguru import logger
 
@@ -24,6 +23,7 @@ from freshvec.records import Encoder, Model
 from freshvec.schema import migrations
 from freshvec.worker import ownership
 from freshvec.worker.activity import Activity
+from freshvec.worker.endpoint import Endpoint
 from freshvec.worker.housekeeping import Housekeeping
 from freshvec.worker.keeper import Keeper
 from freshvec.worker.pulse import Pulse
@@ -31,14 +31,7 @@ from freshvec.worker.sdnotify import notify
 
 _ACTIVITY_SECONDS = 5.0
 _STANDBY_SECONDS = 1.0  # between looks whether a sync has lost its owner
-
-
-class Endpoint(Protocol):
-    """What else a worker's process answers to, such as HTTP. The worker only starts and stops it."""
-
-    def start(self) -> object: ...
-
-    def stop(self) -> None: ...
+_MOST_ATTEMPTS = 10  # in a row: for a minute and a half or so
 
 
 class Worker:
@@ -77,6 +70,7 @@ class Worker:
         self.keepers: list[Keeper] = []
         self.left_out: dict[str, str] = {}  # syncs whose models could not be loaded, and why
         self.reconnects = 0
+        self._has_listened = False
         self.pulse = Pulse()
         for sync in syncs:
             try:
@@ -104,7 +98,7 @@ class Worker:
                 try:
                     self._listen_once(backoff)
                 except DatabaseError as error:
-                    if self._once or not error.retryable:
+                    if not error.retryable or (self._once and self._is_in_vain(backoff)):
                         raise
                     self.reconnects += 1
                     delay = backoff.next_delay()
@@ -199,7 +193,7 @@ class Worker:
     def _listen_once(self, backoff: Backoff) -> None:
         """One life of the listener's connection: LISTEN first, then look at everything."""
         listener = Listener(self._settings.database.url, self._waker)
-        self._own_due = 0.0
+        self._own_due, self._has_listened = 0.0, True
         try:
             applied = migrations.migrate(listener.connection)
             if applied:
@@ -215,6 +209,10 @@ class Worker:
                 for keeper in self.keepers:
                     keeper.stop(max(0.0, deadline - time.monotonic()))
             listener.close()
+
+    def _is_in_vain(self, backoff: Backoff) -> bool:
+        """Whether one that is to work once tries no more to get its connection back, if it ever had one."""
+        return not self._has_listened or backoff.attempts >= _MOST_ATTEMPTS
 
     def _keep(self, listener: Listener, backoff: Backoff) -> None:
         """Advance every sync, and wait for news or for what is due, until told to stop."""
