@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails
 
 from freshvec import logs
 from freshvec.environment import PREFIX, overlay
-from freshvec.errors import ConfigError
+from freshvec.errors import ConfigError, UsageError
 from freshvec.faults import describe
 
 SEARCHED = ("freshvec.toml", "/etc/freshvec/freshvec.toml")
@@ -117,7 +117,8 @@ class Daemon(_Frozen):
     page_rows: int | None = Field(default=None, ge=1)
     """Rows per page of a backfill. Default: 1,000, with a GPU 8,192."""
     models_dir: Path | None = None
-    """Exported models. Default: `$STATE_DIRECTORY/models`, else `~/.local/share/freshvec/models`."""
+    """Exported models. Default: `/var/lib/freshvec/models` for root's exports, for those of others
+    `~/.local/share/freshvec/models`; a model is looked for in both."""
     catalogue_dirs: tuple[Path, ...] = ()
     """Folders with more model descriptions (TOML) than those that come with freshvec."""
     serve: Annotated[str, AfterValidator(_address)] | None = None
@@ -222,7 +223,7 @@ class Settings(_Frozen):
         return self
 
     def find(self, name: str | None) -> tuple[Sync, ...]:
-        """The sync called `name`, or all. Raises ConfigError when there is none."""
+        """The sync called `name`, or all. Raises UsageError, ConfigError when there is none."""
         if name is None:
             if not self.sync:
                 raise ConfigError(
@@ -236,7 +237,7 @@ class Settings(_Frozen):
         found = tuple(sync for sync in self.sync if sync.name == name)
         if not found:
             known = ", ".join(sync.name for sync in self.sync) or "none"
-            raise ConfigError("freshvec.toml", [f"there is no sync {name!r}; declared are: {known}"])
+            raise UsageError(f"there is no sync {name!r}; declared are: {known}")
         return found
 
 
@@ -246,7 +247,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
     Raises ConfigError that lists every fault: the key, what is wrong, and what to write instead.
     """
     origin, document = _read(path, environ)
-    faults = overlay(document, environ, _SECTIONS)
+    faults = overlay(document, environ, _SECTIONS, credentials=Path(origin).parent)
     try:
         settings = Settings.model_validate(document)
     except ValidationError as error:

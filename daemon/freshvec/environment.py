@@ -13,11 +13,15 @@ PREFIX = "FRESHVEC_"
 
 
 def overlay(
-    document: dict[str, Any], environ: Mapping[str, str], sections: Mapping[str, type[BaseModel]]
+    document: dict[str, Any],
+    environ: Mapping[str, str],
+    sections: Mapping[str, type[BaseModel]],
+    credentials: Path,
 ) -> list[str]:
     """Put FRESHVEC_DATABASE_URL, FRESHVEC_DAEMON_DEVICE and their like over the file's values.
 
-    Returns what is wrong with them: names of no setting.
+    `credentials` is the folder that systemd takes the service's credential from; without systemd it is read
+    there, by who may. Returns what is wrong with them: names of no setting.
     """
     faults = []
     known = {
@@ -25,8 +29,8 @@ def overlay(
         for section, model in sections.items()
         for key in model.model_fields
     }
-    credential = Path(environ.get("CREDENTIALS_DIRECTORY", ""), "database_url")
-    values = {"FRESHVEC_DATABASE_URL": credential.read_text().strip()} if credential.is_file() else {}
+    url = _credential(Path(environ.get("CREDENTIALS_DIRECTORY") or credentials, "database_url"))
+    values = {"FRESHVEC_DATABASE_URL": url} if url else {}
     values |= {name: value for name, value in environ.items() if name.startswith(PREFIX)}
     for name, value in values.items():
         if name in known and isinstance(document.setdefault(known[name][0], {}), dict):
@@ -35,3 +39,11 @@ def overlay(
         elif name.startswith(tuple(f"{PREFIX}{section.upper()}_" for section in sections)):
             faults.append(f"{name} (environment): there is no such setting{nearest(name, known)}")
     return faults
+
+
+def _credential(file: Path) -> str:
+    """What is in it; empty where there is none, or others than this user may read it."""
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""

@@ -11,6 +11,7 @@ import typer
 
 from freshvec import config
 from freshvec.cli.app import app
+from freshvec.models import places
 from tests.acceptance.reader import Block, Reader, blocks, check_make, check_usage, commands
 from tests.support import MODEL, REPOSITORY, Connection
 
@@ -91,10 +92,10 @@ def test_the_readme_as_a_service(reader: Reader) -> None:
     assert credential.stat().st_mode & 0o777 == 0o600
     settings = config.load(file, {"CREDENTIALS_DIRECTORY": str(credential.parent)})
     assert settings.database.url.get_secret_value().startswith("postgresql://")
-    state = reader.root / "var/lib" / values["StateDirectory"]
-    check = f"freshvec models {settings.sync[0].model} --json --models-dir {state / 'models'}"
+    models = Path(f"{reader.root}{places.MACHINE}")
+    check = f"freshvec models {settings.sync[0].model} --json --models-dir {models}"
     assert json.loads(reader.run(check))[0]["exported"]
-    for path in (state / "models").rglob("*"):
+    for path in models.rglob("*"):
         assert path.stat().st_mode & 0o004, "its user must be able to read it"
 
 

@@ -58,6 +58,16 @@ def test_a_credential_of_the_service_manager(tmp_path: Path) -> None:
     assert settings.database.url.get_secret_value() == "postgresql://from-credential"
 
 
+def test_without_systemd_the_credential_beside_the_file_is_used(tmp_path: Path) -> None:
+    """Root's commands work on the service's database without being told."""
+    (tmp_path / "database_url").write_text("postgresql://beside\n")
+    assert load(tmp_path, GOOD).database.url.get_secret_value() == "postgresql://beside"
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given/database_url").write_text("\n")  # the unit's default, where there is no such file
+    settings = load(tmp_path, GOOD, CREDENTIALS_DIRECTORY=str(tmp_path / "given"))
+    assert settings.database.url.get_secret_value() == "postgresql://u:geheimnis@h/d"
+
+
 def test_a_variable_wins_over_the_credential(tmp_path: Path) -> None:
     (tmp_path / "database_url").write_text("postgresql://from-credential\n")
     settings = load(

@@ -18,7 +18,7 @@ app = typer.Typer(
     add_completion=False,
     help="Keeps an embedding for every row of a Postgres table fresh, with a model on your own machine.",
     epilog="Start with [bold]freshvec demo[/bold], on your own tables with [bold]freshvec init[/bold]. "
-    "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not fresh.",
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not fresh, 78 wrong configuration.",
 )
 console = Console(highlight=False)
 

@@ -16,9 +16,10 @@ from freshvec.cli import (  # noqa: F401
     run_commands,
     setup_commands,
     sync_commands,
+    units_command,
 )
 from freshvec.cli.app import app
-from freshvec.errors import ConfigError, FreshvecError
+from freshvec.errors import FreshvecError, UsageError
 
 
 def _check_arguments(arguments: list[str]) -> None:
@@ -28,7 +29,7 @@ def _check_arguments(arguments: list[str]) -> None:
             argument.encode()
         except UnicodeEncodeError:
             problem = f"argument {place} is not text in UTF-8: {argument!a}"
-            raise ConfigError("of the command line", [problem]) from None
+            raise UsageError(problem) from None
 
 
 def main() -> None:

@@ -99,13 +99,11 @@ def models(
     from freshvec.cli import catalogue_view
     from freshvec.encoding.loading import Models
     from freshvec.models import catalogue
-    from freshvec.models.artefact import Artefact
 
     settings = with_models_dir(settings_if_any(config_path, needed=False), models_dir)
     known = Models(settings)
     cards = [known.card(name)] if name else list(catalogue.load(settings.daemon.catalogue_dirs).values())
-    opened = {card.name: Artefact.if_exported(known.folder, card) for card in cards}
-    exported = {name: made for name, made in opened.items() if made is not None}
+    exported = known.exported(cards)
     if as_json:
         graphs = catalogue_view.graphs_of
         shown = [card.model_dump() | {"exported": graphs(exported.get(card.name))} for card in cards]

@@ -10,8 +10,9 @@ from freshvec.config import Settings, Sync
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.encoding.loading import Models
 from freshvec.errors import ServerError
+from freshvec.worker.endpoint import Endpoint
 from freshvec.worker.sdnotify import notify
-from freshvec.worker.worker import Endpoint, Worker
+from freshvec.worker.worker import Worker
 
 try:
     from freshvec.web.embeddings import Served
