@@ -31,6 +31,13 @@ def test_root_exports_for_the_machine_and_others_for_themselves(
         assert Models(Settings()).folder == order[0]
 
 
+def test_a_user_without_a_home_has_the_machines_alone(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_DATA_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 61_184)
+    assert places.folders() == (machine,)
+
+
 @pytest.mark.parametrize("user", [0, 1000])
 def test_a_model_of_either_folder_is_found(
     machine: Path, tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch, user: int

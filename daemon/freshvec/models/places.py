@@ -10,8 +10,10 @@ _STATE = MACHINE.parent / "state"  # the service's own, by the unit's StateDirec
 
 def folders() -> tuple[Path, ...]:
     """Where models are looked for, in this order, unless the settings say it. Exports go to the first."""
-    data = os.environ.get("XDG_DATA_HOME") or f"{os.environ.get('HOME') or '~'}/.local/share"
-    own = Path(data).expanduser() / "freshvec/models"
+    try:
+        own = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "freshvec/models"
+    except RuntimeError:  # the service's user has no home
+        return (MACHINE,)
     return (MACHINE, own) if os.geteuid() == 0 else (own, MACHINE)
 
 
