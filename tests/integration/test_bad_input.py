@@ -159,7 +159,7 @@ def test_a_model_that_is_not_exported_or_damaged(
     empty.mkdir()
     message = failure(tmp_path, config_toml(url, empty, DOCS_SYNC), "run", code=78)
     assert f"cannot load model 'all-MiniLM-L6-v2': it is not exported to {empty}. " in message
-    assert f"{empty}. Run `freshvec export all-MiniLM-L6-v2`" in message
+    assert f"{empty}. Run `freshvec fetch all-MiniLM-L6-v2`" in message
     damaged = tmp_path / "damaged"
     shutil.copytree(models_dir / MODEL, damaged / MODEL)
     graph = damaged / MODEL / "fp32.onnx"

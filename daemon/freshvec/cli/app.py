@@ -9,6 +9,7 @@ from rich.console import Console
 
 from freshvec import __version__, config, logs
 from freshvec.config import Settings
+from freshvec.errors import FreshvecError
 
 app = typer.Typer(
     name="freshvec",
@@ -51,6 +52,18 @@ def with_models_dir(settings: Settings, folder: Path | None) -> Settings:
     if folder is None:
         return settings
     return settings.model_copy(update={"daemon": settings.daemon.model_copy(update={"models_dir": folder})})
+
+
+def settings_of_models(models_dir: Path | None, config_path: Path | None) -> Settings:
+    """The settings, of which the folders alone matter; a file that nobody named may have faults."""
+    settings = Settings()
+    if models_dir is None or config_path is not None:
+        try:
+            settings = load_settings(config_path)
+        except FreshvecError:
+            if config_path is not None:
+                raise
+    return with_models_dir(settings, models_dir)
 
 
 def _version(wanted: bool) -> None:

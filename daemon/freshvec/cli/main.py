@@ -11,6 +11,7 @@ from freshvec import logs
 
 # Imported for their commands; this order is that of `freshvec --help`.
 from freshvec.cli import (  # noqa: F401
+    fetch_command,
     look_commands,
     model_commands,
     run_commands,

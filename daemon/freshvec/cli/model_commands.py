@@ -13,12 +13,11 @@ from freshvec.cli.app import (
     ModelsDirOption,
     app,
     console,
-    load_settings,
     settings_if_any,
+    settings_of_models,
     with_models_dir,
 )
 from freshvec.config import Settings
-from freshvec.errors import FreshvecError
 
 if TYPE_CHECKING:
     from freshvec.bench.baselines import Baseline
@@ -60,25 +59,13 @@ def export(
     from freshvec.export.gate import parse_gates, parse_precisions
 
     wanted, gates = parse_precisions(precision or []), parse_gates(gate or [])
-    models = Models(_settings_for_export(models_dir, config_path))
+    models = Models(settings_of_models(models_dir, config_path))
     with ExportView(console, model) as view:
         precisions = wanted or PRECISIONS
         made = export_model(models.card(model), models.folder, source, precisions, gates, view.step)
     view.report(made)
     if made.rejected.keys() & set(wanted):
         raise typer.Exit(1)
-
-
-def _settings_for_export(models_dir: Path | None, config_path: Path | None) -> Settings:
-    """The settings, of which the folders alone matter; a file that nobody named may have faults."""
-    settings = Settings()
-    if models_dir is None or config_path is not None:
-        try:
-            settings = load_settings(config_path)
-        except FreshvecError:
-            if config_path is not None:
-                raise
-    return with_models_dir(settings, models_dir)
 
 
 @app.command(

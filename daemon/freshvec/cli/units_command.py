@@ -8,7 +8,7 @@ import typer
 from freshvec import config, units
 from freshvec.cli.app import app
 from freshvec.errors import FreshvecError
-from freshvec.models import places
+from freshvec.models import catalogue, places
 
 _SYSTEM = Path("/etc/systemd/system")
 
@@ -54,15 +54,17 @@ def _next() -> list[str]:
     file = Path(config.SEARCHED[-1])
     if not file.exists():
         commands.append(f"freshvec init --output {file}")
-    commands += [f"freshvec export {model}" for model in _missing(file)]
+    commands += _missing(file)
     return [*commands, "systemctl daemon-reload", "systemctl enable --now freshvec"]
 
 
 def _missing(file: Path) -> list[str]:
-    """The models that the service's file names, and the service would not find."""
+    """How to get the models that the service's file names, and the service would not find."""
     try:
         settings = config.load(file)
     except FreshvecError:
         return []  # the service will say it
     folder = settings.daemon.models_dir or places.MACHINE
-    return sorted({sync.model for sync in settings.sync if not (folder / sync.model).exists()})
+    known = catalogue.load(settings.daemon.catalogue_dirs)
+    lacking = {sync.model for sync in settings.sync if not (folder / sync.model).exists()}
+    return [known[name].command for name in sorted(lacking & known.keys())]

@@ -54,7 +54,7 @@ class Models:
                 "load",
                 f"model {card.name!r}",
                 f"it is not exported to {' or '.join(map(str, self._folders))}",
-                f"Run `freshvec export {card.name}`.",
+                f"Run `{card.command}`.",
             )
         return Artefact.open(there[0], card)
 

@@ -267,5 +267,5 @@ def _missing(error: ImportError) -> ModelError:
         "export",
         "a model",
         f"package {error.name} is not installed",
-        "Run: pip install 'freshvec[cpu,export]'",
+        "Run: pip install 'freshvec[cpu,export]'; or, without torch, freshvec fetch.",
     )

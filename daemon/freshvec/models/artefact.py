@@ -48,7 +48,7 @@ class Artefact(BaseModel):
     def open(cls, models_dir: Path, card: ModelCard) -> Self:
         """The exported model of that card. Raises UnusableModelError where there is none, or another."""
         folder = models_dir / card.name
-        remedy = f"Run `freshvec export {card.name}`."
+        remedy = f"Run `{card.command}`."
         try:
             manifest = cls.model_validate_json((folder / MANIFEST).read_text())
         except FileNotFoundError:

@@ -12,6 +12,15 @@ from freshvec import data
 from freshvec.errors import UnusableModelError
 
 
+class Published(BaseModel):
+    """The ONNX file that a model's own repository publishes: the encoder alone, without pooling."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str = "onnx/model.onnx"
+    sha256: str
+
+
 class ModelCard(BaseModel):
     """What is needed to export and use a model. Prefixes go before each text; limits count tokens."""
 
@@ -32,6 +41,12 @@ class ModelCard(BaseModel):
     fp16: Literal["safe", "overflows", "unknown"] = "unknown"
     remote_code: bool = False  # the repository asks to run code of its own, which freshvec never does
     sha256: dict[str, str] = {}
+    onnx: Published | None = None  # what `freshvec fetch` takes
+
+    @property
+    def command(self) -> str:
+        """The command that makes an artefact of it."""
+        return f"freshvec {'fetch' if self.onnx else 'export'} {self.name}"
 
 
 def load(folders: Iterable[Path] = ()) -> dict[str, ModelCard]:
