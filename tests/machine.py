@@ -25,7 +25,7 @@ from tests.support import REPOSITORY, until
 CACHE = Path(os.environ.get("FRESHVEC_TEST_CACHE") or REPOSITORY / ".cache").resolve()
 _SUITE, _PYTHON = "bookworm", "3.11"
 _PACKAGES = "systemd,systemd-sysv,dbus,procps,python3,python3-venv"
-_TOOLS = ("hatchling>=1.27,<2", "pipx", "uv")  # to build from source, and to install by
+_TOOLS = ("hatchling>=1.27,<2", "pip", "pipx", "uv")  # to build from source, and to install by
 
 
 class Machine:
@@ -131,7 +131,8 @@ def wheels() -> Path:
     """The wheels of everything that freshvec needs, downloaded once: its machines have no network."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *optional["cpu"], *optional["serve"], *_TOOLS]
+    extras = (*optional["cpu"], *optional["serve"], *optional["fetch"])
+    wanted = [*project["dependencies"], *extras, *_TOOLS]
     constraints = REPOSITORY / "constraints.txt"
     key = "\n".join((*wanted, constraints.read_text()))
     with _made_once("wheels", key) as made:

@@ -266,7 +266,8 @@ def file_of(path: Path | None = None, environ: Mapping[str, str] = os.environ) -
     """The file that is read: the one that is named, here or by FRESHVEC_CONFIG, or the first that exists."""
     if path is None and environ.get(f"{PREFIX}CONFIG"):
         path = Path(environ[f"{PREFIX}CONFIG"])
-    return path or next((Path(name) for name in SEARCHED if Path(name).exists()), None)
+    # Not Path.exists, which raises in a folder that this user may not look into.
+    return path or next((Path(name) for name in SEARCHED if os.access(name, os.F_OK)), None)
 
 
 def _read(path: Path | None, environ: Mapping[str, str]) -> tuple[str, dict[str, Any]]:

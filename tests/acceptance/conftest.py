@@ -26,16 +26,18 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def machine(built: Path, models_dir: Path, server18: EmbeddedPostgres, tmp_path: Path) -> Iterator[Machine]:
-    """Booted, without a network: pip and uv find packages in /wheels, what is built is in /root/built."""
+    """Booted, without a network: pip and uv find packages in /wheels, what is built is in a clone's dist."""
     files = tree()
     binds = {
         wheels(): "/wheels",
-        built: "/root/built",
+        built: "/root/freshvec/dist",
         models_dir: "/srv/models",
         Path(server18.url().split("host=")[1]): SOCKET,
     }
     with Machine(files, binds) as booted:
-        booted.write("/etc/pip.conf", "[global]\nno-index = true\nfind-links = /wheels\n")
+        booted.write(
+            "/etc/pip.conf", "[global]\nno-index = true\nfind-links = /wheels\n[install]\nno-compile = true\n"
+        )
         booted.write("/etc/uv/uv.toml", 'offline = true\nno-index = true\nfind-links = ["/wheels"]\n')
         yield booted
 

@@ -19,7 +19,9 @@ def service(machine: Machine, docs: Connection, url_there: str) -> Machine:
     docs.execute("INSERT INTO docs VALUES (1, 'one')")
     give_uv(machine)
     give_model(machine)
-    machine.run("uv tool install --quiet --python /usr/bin/python3 'freshvec[cpu,serve] @ '$(ls built/*.whl)")
+    machine.run(
+        "uv tool install --quiet --python /usr/bin/python3 'freshvec[cpu,serve] @ '$(ls freshvec/dist/*.whl)"
+    )
     machine.run("ln -s /root/.local/bin/freshvec /usr/local/bin && freshvec install-units")
     configure(machine, "/etc/freshvec", url_there)
     machine.run("systemctl daemon-reload")

@@ -68,6 +68,15 @@ def test_without_systemd_the_credential_beside_the_file_is_used(tmp_path: Path) 
     assert settings.database.url.get_secret_value() == "postgresql://u:geheimnis@h/d"
 
 
+def test_a_folder_that_may_not_be_looked_into_has_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user who is in a folder of root's; a name that is too long is refused to root as well."""
+    monkeypatch.setattr(config, "SEARCHED", (f"{'x' * 300}/freshvec.toml", str(tmp_path / "freshvec.toml")))
+    (tmp_path / "freshvec.toml").write_text(GOOD)
+    assert config.file_of(None, {}) == tmp_path / "freshvec.toml"
+
+
 def test_a_variable_wins_over_the_credential(tmp_path: Path) -> None:
     (tmp_path / "database_url").write_text("postgresql://from-credential\n")
     settings = load(

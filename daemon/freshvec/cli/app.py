@@ -1,6 +1,5 @@
 """The command line's frame: the app, and the options, settings and printing that its commands share."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -43,8 +42,7 @@ def load_settings(path: Path | None) -> Settings:
 
 def settings_if_any(path: Path | None, *, needed: bool) -> Settings:
     """The settings, or the defaults where there is no file and none is needed."""
-    declared = "FRESHVEC_CONFIG" in os.environ or any(Path(name).exists() for name in config.SEARCHED)
-    return load_settings(path) if needed or path or declared else Settings()
+    return load_settings(path) if needed or config.file_of(path) else Settings()
 
 
 def with_models_dir(settings: Settings, folder: Path | None) -> Settings:
