@@ -87,7 +87,7 @@ def check_service(machine: Machine, articles: Connection) -> None:
     machine.run("freshvec wait")
     assert "guitar" in machine.run("freshvec search 'a musical instrument' -n 1")
     assert "every one fresh" in machine.run("freshvec verify")
-    assert "articles 100%" in machine.run("systemctl status freshvec")
+    until("systemd shows it", lambda: "articles 100%" in machine.run("systemctl status freshvec"))
     assert "ready" in machine.run(f'python3 -c "{PAGE.format("readyz")}"')
     assert machine.show("freshvec", "UnitFileState", "NRestarts") == ["enabled", "0"]
     assert machine.run("stat --format=%a /etc/freshvec/database_url").strip() == "600"
