@@ -13,7 +13,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --upgrade-strategy
 SITE = NO_MKDOCS_2_WARNING=1 $(TOOLS)/bin/mkdocs build --quiet --strict
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-small demo test test-one lint fmt docs bench wheel clean
+.PHONY: help env env-small demo test test-one lint fmt docs bench wheel deb clean
 
 help: ## This list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -49,6 +49,9 @@ bench: $(FULL)/.ready ## The figures of docs/benchmarks.md, each with the bar it
 
 wheel: $(TOOLS)/.ready ## Build the wheel and the source archive into dist/.
 	$(TOOLS)/bin/python -m build
+
+deb: wheel ## Build the Debian package into dist/, on Debian, by its own Python (python3-venv).
+	packaging/deb/build "$$(ls -t dist/freshvec-*.whl | head -1)" dist
 
 env: $(FULL)/.ready ## The whole environment in .venv: gigabytes, most of them torch.
 

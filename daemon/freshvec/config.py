@@ -20,8 +20,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsError
 
 from freshvec import logs
-from freshvec.environment import PREFIX, FromOutside, misspelt, variable_of
-from freshvec.errors import ConfigError, meant
+from freshvec.environment import PREFIX, FromOutside, credential_beside, misspelt, variable_of
+from freshvec.errors import ConfigError, UsageError, meant
 from freshvec.faults import describe
 
 SEARCHED = ("freshvec.toml", "/etc/freshvec/freshvec.toml")
@@ -117,7 +117,8 @@ class Daemon(_Frozen):
     page_rows: int | None = Field(default=None, ge=1)
     """Rows per page of a backfill. Default: 1,000, with a GPU 8,192."""
     models_dir: Path | None = None
-    """Exported models. Default: `$STATE_DIRECTORY/models`, else `~/.local/share/freshvec/models`."""
+    """Exported models. Default: `/var/lib/freshvec/models` for root's exports, for those of others
+    `~/.local/share/freshvec/models`; a model is looked for in both."""
     catalogue_dirs: tuple[Path, ...] = ()
     """Folders with more model descriptions (TOML) than those that come with freshvec."""
     serve: Annotated[str, AfterValidator(_address)] | None = None
@@ -222,7 +223,7 @@ class Settings(_Frozen):
         return self
 
     def find(self, name: str | None) -> tuple[Sync, ...]:
-        """The sync called `name`, or all. Raises ConfigError when there is none."""
+        """The sync called `name`, or all. Raises UsageError, ConfigError when there is none."""
         if name is None:
             if not self.sync:
                 fault = "none is declared; add one with name, table, columns and model"
@@ -231,8 +232,8 @@ class Settings(_Frozen):
         found = tuple(sync for sync in self.sync if sync.name == name)
         if not found:
             names = [sync.name for sync in self.sync]
-            fault = f"there is no sync {name!r}; declared are: {', '.join(names) or 'none'}"
-            raise ConfigError("freshvec.toml", [fault + meant(name, names)])
+            known = ", ".join(names) or "none"
+            raise UsageError(f"there is no sync {name!r}; declared are: {known}{meant(name, names)}")
         return found
 
 
@@ -248,6 +249,9 @@ def load(path: Path | None = None) -> Settings:
     Raises ConfigError that lists every fault: the key, what is wrong, and what to write instead.
     """
     origin, document = _read(path)
+    url = credential_beside(Path(origin))
+    if url and isinstance(document.setdefault("database", {}), dict):
+        document["database"]["url"] = url
     faults = misspelt(_SECTIONS)
     try:
         settings = _Loaded(**document)
@@ -266,19 +270,15 @@ def file_of(path: Path | None = None) -> Path | None:
     """The file that is read: the one that is named, here or by FRESHVEC_CONFIG, or the first that exists."""
     if path is None and os.environ.get(f"{PREFIX}CONFIG"):
         path = Path(os.environ[f"{PREFIX}CONFIG"])
-    return path or next((Path(name) for name in SEARCHED if Path(name).exists()), None)
+    # Not Path.exists, which raises in a folder that this user may not look into.
+    return path or next((Path(name) for name in SEARCHED if os.access(name, os.F_OK)), None)
 
 
 def _read(path: Path | None) -> tuple[str, dict[str, Any]]:
     path = file_of(path)
     if path is None:
-        raise ConfigError(
-            SEARCHED[0],
-            [
-                f"there is none here nor at {SEARCHED[1]}; `freshvec init` looks at your database and writes "
-                "one; name another with --config"
-            ],
-        )
+        advice = "`freshvec init` looks at your database and writes one; name another with --config"
+        raise ConfigError(SEARCHED[0], [f"there is none here nor at {SEARCHED[1]}; {advice}"])
     try:
         return str(path), tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, get_origin
 
 from pydantic import BaseModel, SecretStr
@@ -31,6 +32,15 @@ class _Variables(EnvSettingsSource):
         return value.split(os.pathsep) if get_origin(field.annotation) is tuple else value
 
 
+class _Credentials(NestedSecretsSettingsSource):
+    """systemd's credentials; an empty one is the unit's own, for a file that is not there."""
+
+    @classmethod
+    def load_secrets(cls, path: Path) -> dict[str, str]:
+        """What each of them holds, by its name."""
+        return {name: held for name, held in super().load_secrets(path).items() if held}
+
+
 class FromOutside(BaseSettings):
     """Settings of which a variable wins over a credential, and that over what is given, as by the file."""
 
@@ -54,7 +64,7 @@ class FromOutside(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Where they come from, the most important first."""
         folder = os.environ.get("CREDENTIALS_DIRECTORY")
-        credentials = NestedSecretsSettingsSource(file_secret_settings, secrets_dir=folder, secrets_prefix="")
+        credentials = _Credentials(file_secret_settings, secrets_dir=folder, secrets_prefix="")
         return _Variables(settings_cls), credentials, init_settings
 
 
@@ -62,6 +72,19 @@ class Keys(FromOutside, extra="ignore"):
     """What no file has: the key that requests must carry, in FRESHVEC_API_KEY or the credential `api_key`."""
 
     api_key: SecretStr = SecretStr("")
+
+
+def credential_beside(file: Path) -> str:
+    """What systemd would give the service as `database_url`, for who may read it in the file's folder.
+
+    Empty where systemd gives credentials, and where there is none.
+    """
+    if "CREDENTIALS_DIRECTORY" in os.environ:
+        return ""
+    try:
+        return (file.parent / "database_url").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 def variable_of(place: Iterable[object]) -> str | None:

@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
+# Of sysexits.h: the units do not start again what ends with it (RestartPreventExitStatus).
+CONFIGURATION = 78
+
 
 class FreshvecError(Exception):
     """An error that names the operation, the object and the remedy.
@@ -31,7 +34,7 @@ class FreshvecError(Exception):
 class ConfigError(FreshvecError):
     """The configuration has faults; the message lists all of them, one per line."""
 
-    exit_code = 2
+    exit_code = CONFIGURATION
 
     def __init__(self, origin: str, faults: Sequence[str], remedy: str = "") -> None:
         self.faults = tuple(faults)
@@ -40,6 +43,15 @@ class ConfigError(FreshvecError):
     def __str__(self) -> str:
         lines = "\n  - ".join((f"cannot {self.operation} {self.subject}:", *self.faults))
         return f"{lines}\n  {self.remedy}" if self.remedy else lines
+
+
+class UsageError(ConfigError):
+    """The command line is at fault, not the configuration."""
+
+    exit_code = 2
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("of the command line", faults)
 
 
 class DatabaseError(FreshvecError):
@@ -65,6 +77,12 @@ class LockedError(FreshvecError):
 
 class ModelError(FreshvecError):
     """A model is unknown, not exported, damaged, or cannot be run."""
+
+
+class UnusableModelError(ModelError):
+    """A model is unknown, not exported here, or damaged: the same attempt fails until somebody sees to it."""
+
+    exit_code = CONFIGURATION
 
 
 class DeviceError(ModelError):

@@ -1,15 +1,15 @@
 """A reader of the documents: finds their blocks, and does what they say.
 
+Lines of root (`# …`) are typed in `test_installed.py`, on a machine of its own.
+
 Run as they stand: every `$ freshvec …` line but the export, the TOML file, SQL, Python. Replaced, as there is
-no network here, no root to spare and no time to export:
+no network here and no time to export:
 
 - `git clone …` by a link to this checkout
 - `make …` by `make --dry-run …`, so its target exists
 - `pip install …` by a look into pyproject.toml: the extras exist, the wheel has this version, and what a
   recipe needs is among the packages of the tests
-- `freshvec export NAME` by a look whether NAME is exported already, and for root by a copy of it
-- in lines of root (`# …`) `/etc`, `/opt` and `/var/lib` by folders below a temporary one; `python3 -m venv`
-  by a folder with `freshvec` in it; `systemctl` by a look whether the unit is there and can be enabled
+- `freshvec export NAME` and `fetch` by a look whether NAME is exported already
 - ports 8377 and 8378 by free ones; the database's URL by that of the test
 """
 
@@ -18,7 +18,6 @@ import os
 import pty
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -98,7 +97,6 @@ class Reader:
 
     def __init__(self, folder: Path, url: str, models_dir: Path, application: Connection, rows: int) -> None:
         self.folder = folder
-        self.root = folder / "root"
         self.application = application
         self.url = url
         self._models_dir = models_dir
@@ -138,7 +136,7 @@ class Reader:
             check_make(line, self.folder)
         elif words[:2] == ["pip", "install"]:
             check_install(words[2:])
-        elif words[:2] == ["freshvec", "export"]:
+        elif words[:2] in (["freshvec", "export"], ["freshvec", "fetch"]):
             check_usage(words[1:])
             shown = json.loads(self.run(f"freshvec models {words[2]} --json"))
             assert shown[0]["exported"], "it is exported already"
@@ -215,24 +213,3 @@ class Reader:
             return []
         params = (str(self.names["vector"]),)
         return self.application.execute(text.replace("$1", "%s"), params).fetchall()
-
-    def type_as_root(self, line: str) -> None:
-        """The same for root, whose folders are below a temporary one."""
-        moved = re.sub(r"(?<![\w.])/(etc|opt|var/lib)/", rf"{self.root}/\1/", line)
-        words = shlex.split(moved)
-        if words[:3] == ["python3", "-m", "venv"]:
-            self._install(Path(words[3]) / "bin")
-        elif words[0].endswith("/pip"):
-            check_install(words[2:])
-        elif words[0].endswith("/freshvec"):
-            assert Path(words[0]).exists()
-            check_usage(words[1:])
-            assert words[1] == "export"
-            target = Path(words[words.index("--models-dir") + 1])
-            shutil.copytree(self._models_dir / words[2], target / words[2])
-        elif words[0] == "systemctl":
-            if words[1] == "enable":
-                unit = self.root / f"etc/systemd/system/{words[-1]}.service"
-                assert "[Install]" in unit.read_text()
-        else:
-            self.run(moved)

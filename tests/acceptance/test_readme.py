@@ -1,6 +1,5 @@
 """The blocks of README and the other documents, run as their reader would run them: see `reader`."""
 
-import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ import typer
 
 from freshvec import config
 from freshvec.cli.app import app
-from tests.acceptance.reader import Block, Reader, blocks, check_make, check_usage, commands
+from tests.acceptance.reader import Block, Reader, blocks, check_make, commands
 from tests.support import MODEL, REPOSITORY, Connection
 
 START = "docs/start.md"
@@ -41,7 +40,6 @@ def reader(url: str, application: Connection, models_dir: Path, tmp_path: Path) 
         cursor.executemany("INSERT INTO articles (title, body) VALUES (%s, %s)", ARTICLES)
         cursor.execute("INSERT INTO articles (title, published) VALUES ('A draft', false)")
     typing = Reader(tmp_path, url, models_dir, application, len(ARTICLES))
-    (typing.root / "etc/systemd/system").mkdir(parents=True)
     yield typing
     typing.close()
 
@@ -71,30 +69,6 @@ def test_from_top_to_bottom(document: str, reader: Reader) -> None:
         assert counted in next(out for line, out in shown.items() if line.endswith("/metrics"))
         assert "ready" in next(out for line, out in shown.items() if line.endswith("/readyz"))
     assert reader.application.execute("SELECT to_regclass('articles_embedding')").fetchone() == (None,)
-
-
-def test_the_readme_as_a_service(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
-    (reader.folder / "freshvec").symlink_to(REPOSITORY)
-    typed = [line for block in blocks("README.md") for line in commands(block, "#")]
-    for line in typed:
-        reader.type_as_root(line)
-    assert typed[-1] == "systemctl enable --now freshvec", "everything else comes before it starts"
-    unit = (reader.root / "etc/systemd/system/freshvec.service").read_text()
-    values = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line and line[0] != "#")
-    program, *arguments = values["ExecStart"].split()
-    assert Path(f"{reader.root}{program}").exists()
-    check_usage(arguments)
-    file = Path(f"{reader.root}{arguments[-1]}")
-    credential = Path(f"{reader.root}{values['LoadCredential'].split(':')[1]}")
-    assert credential.stat().st_mode & 0o777 == 0o600
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credential.parent))
-    settings = config.load(file)
-    assert settings.database.url.get_secret_value().startswith("postgresql://")
-    state = reader.root / "var/lib" / values["StateDirectory"]
-    check = f"freshvec models {settings.sync[0].model} --json --models-dir {state / 'models'}"
-    assert json.loads(reader.run(check))[0]["exported"]
-    for path in (state / "models").rglob("*"):
-        assert path.stat().st_mode & 0o004, "its user must be able to read it"
 
 
 def check_settings(text: str) -> None:

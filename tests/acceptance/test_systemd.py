@@ -1,8 +1,10 @@
 """The units, and what the worker tells its supervisor."""
 
 import shutil
+import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from tests.support import (
     write_config,
 )
 
-UNITS = ("freshvec.service", "freshvec-backfill.service")
+UNITS = ("freshvec.service", "freshvec-backfill.service", "freshvec@.service")
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine"
 )
@@ -54,7 +56,7 @@ def test_systemd_finds_nothing_to_complain_about(unit: str, tmp_path: Path) -> N
 def test_a_unit_is_hardened(unit: str) -> None:
     path = data.folder("systemd") / unit
     done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--threshold=30", "--no-pager", str(path)],
+        ["systemd-analyze", "security", "--offline=true", "--threshold=15", "--no-pager", str(path)],
         capture_output=True,
         text=True,
         check=False,
@@ -72,6 +74,18 @@ def supervisor(tmp_path: Path) -> Iterator[socket.socket]:
         received.bind(str(tmp_path / "notify"))
         received.settimeout(60)
         yield received
+
+
+def wait_for(supervisor: socket.socket, begin: str, part: str = "") -> str:
+    """The first message that begins so and has that part; every other one is passed over."""
+    heard = {""}
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        message = supervisor.recv(4000).decode()
+        heard.add(message)
+        if message.startswith(begin) and part in message:
+            return message
+    raise AssertionError(f"no {begin}…{part} among {sorted(heard)}")
 
 
 def without_url(models_dir: Path) -> str:
@@ -131,23 +145,24 @@ def test_not_ready_while_the_database_is_away_but_alive(
         "CREDENTIALS_DIRECTORY": str(tmp_path),
     }
     process = workers(write_config(tmp_path / "freshvec.toml", toml), env=environment)
-    assert [supervisor.recv(1000), supervisor.recv(1000)] == [b"WATCHDOG=1"] * 2
+    first = [supervisor.recv(1000) for _ in range(4)]
+    assert first.count(b"WATCHDOG=1") == 2
+    assert next(message for message in first if message != b"WATCHDOG=1").startswith(
+        b"STATUS=waiting for the database: cannot connect"
+    )
     assert "next attempt in" in process.output
     folder.symlink_to(url.split("host=")[1])  # now the server is there
-    messages = [supervisor.recv(1000)]
-    while messages[-1] == b"WATCHDOG=1":
-        messages.append(supervisor.recv(1000))
-    assert messages[-1].startswith(b"READY=1")
+    wait_for(supervisor, "READY=1")
     docs.execute("INSERT INTO docs VALUES (1, 'one')")
     until("it works", lambda: exists(docs, "docs_embedding") and count(docs, "docs_embedding") == 1)
     assert process.stop() == 0
 
 
 def test_the_units_say_what_operations_ask_for() -> None:
-    service, once = ((data.folder("systemd") / unit).read_text().splitlines() for unit in UNITS)
+    service, once, _ = ((data.folder("systemd") / unit).read_text().splitlines() for unit in UNITS)
     both = (
         "DynamicUser=yes",
-        "StateDirectory=freshvec",
+        "StateDirectory=freshvec/state",
         "LoadCredential=database_url:/etc/freshvec/database_url",
         "MemoryDenyWriteExecute=yes",
         "ProcSubset=all",
@@ -160,7 +175,7 @@ def test_the_units_say_what_operations_ask_for() -> None:
         "NotifyAccess=main",
         "WatchdogSec=180",
         "Restart=on-failure",
-        "RestartPreventExitStatus=2",
+        "RestartPreventExitStatus=2 78",
     ):
         assert line in service
     assert "Type=oneshot" in once
@@ -169,6 +184,37 @@ def test_the_units_say_what_operations_ask_for() -> None:
         assert "ORT_DISABLE_TELEMETRY=1" in values["Environment"]
         assert float(values["TimeoutStopSec"]) > config.Daemon().shutdown_seconds
         assert "database_url" not in values["ExecStart"]
+
+
+def test_the_status_line_tells_coverage_lag_and_faults(
+    url: str,
+    docs: Connection,
+    models_dir: Path,
+    tmp_path: Path,
+    workers: Callable[..., WorkerProcess],
+    supervisor: socket.socket,
+) -> None:
+    docs.execute("INSERT INTO docs VALUES (1, 'one')")
+    both = DOCS_SYNC + DOCS_SYNC.replace('"docs"', '"gone"')
+    path = write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, both))
+    process = workers(
+        path,
+        env={
+            "NOTIFY_SOCKET": str(tmp_path / "notify"),
+        },
+    )
+    told = wait_for(supervisor, "STATUS=gone: ", "docs 100%")
+    assert "there is no such table" in told.split(";")[0], "trouble comes first"
+    docs.execute("INSERT INTO docs VALUES (2, 'two')")
+    wait_for(supervisor, "STATUS=gone: ", "ms (p99)")
+    write_config(path, both.replace("columns", "colums"))
+    process.process.send_signal(signal.SIGHUP)
+    wait_for(supervisor, "STATUS=the file is not taken up: ", "docs 100%")
+    write_config(path, config_toml(url, models_dir, DOCS_SYNC))
+    process.process.send_signal(signal.SIGHUP)
+    wait_for(supervisor, "RELOADING=1")
+    wait_for(supervisor, "STATUS=docs 100%")
+    assert process.stop() == 0
 
 
 class Stuck:

@@ -108,7 +108,7 @@ def test_two_syncs_with_one_target_from_two_files(
     again = DOCS_SYNC.replace('name = "docs"', 'name = "again"')
     message = failure(tmp_path, config_toml(url, models_dir, again))
     assert "public.docs_embedding: sync 'docs' already writes to it. Name another one" in message
-    message = failure(tmp_path, config_toml(url, models_dir, DOCS_SYNC + again), code=2)
+    message = failure(tmp_path, config_toml(url, models_dir, DOCS_SYNC + again), code=78)
     assert "both write to 'docs_embedding'" in message
 
 
@@ -157,14 +157,14 @@ def test_a_model_that_is_not_exported_or_damaged(
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    message = failure(tmp_path, config_toml(url, empty, DOCS_SYNC), "run")
+    message = failure(tmp_path, config_toml(url, empty, DOCS_SYNC), "run", code=78)
     assert f"cannot load model 'all-MiniLM-L6-v2': it is not exported to {empty}. " in message
-    assert f"{empty}. Run `freshvec export all-MiniLM-L6-v2`" in message
+    assert f"{empty}. Run `freshvec fetch all-MiniLM-L6-v2`" in message
     damaged = tmp_path / "damaged"
     shutil.copytree(models_dir / MODEL, damaged / MODEL)
     graph = damaged / MODEL / "fp32.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"!")
-    message = failure(tmp_path, config_toml(url, damaged, DOCS_SYNC), "run")
+    message = failure(tmp_path, config_toml(url, damaged, DOCS_SYNC), "run", code=78)
     assert "the fp32 graph of model 'all-MiniLM-L6-v2'" in message
     assert "is missing or not the file that was exported." in message
     assert "exported. Run `freshvec export all-MiniLM-L6-v2` again" in message
@@ -185,7 +185,7 @@ def test_weights_that_are_not_the_catalogues(tmp_path: Path) -> None:
 def test_five_faults_at_once(tmp_path: Path) -> None:
     sync = '[[sync]]\nname = "x"\ntable = "a b"\nmodl = "m"\ncolumns = ["a"]\n'
     toml = '[daemon]\ndevice = "gpu"\npage_rows = -1\nlog_level = "LOUD"\n' + sync
-    message = failure(tmp_path, toml, "run", code=2)
+    message = failure(tmp_path, toml, "run", code=78)
     for key in ("device", "page_rows", "log_level"):
         assert f"- daemon.{key}:" in message
     for key in ("table", "modl", "model"):
@@ -195,10 +195,6 @@ def test_five_faults_at_once(tmp_path: Path) -> None:
 USAGE = {
     "command": (["backfil"], "No such command 'backfil'"),
     "option": (["run", "--no-such-option"], "No such option: --no-such-option"),
-    "file": (
-        ["run", "--config", "/no/such/file.toml"],
-        "/no/such/file.toml:\n  - it cannot be read: No such file or directory",
-    ),
 }
 
 
@@ -209,11 +205,17 @@ def test_wrong_usage(command: list[str], message: str) -> None:
     assert message in done.stderr
 
 
+def test_a_file_that_is_not_there() -> None:
+    done = freshvec("run", "--config", "/no/such/file.toml")
+    assert done.returncode == 78
+    assert "/no/such/file.toml:\n  - it cannot be read: No such file or directory" in done.stderr
+
+
 def test_no_configuration_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FRESHVEC_CONFIG", raising=False)
     done = freshvec("run")
-    assert done.returncode == 2
+    assert done.returncode == 78
     assert "cannot use the configuration freshvec.toml:" in done.stderr
     wanted = "there is none here nor at /etc/freshvec/freshvec.toml; `freshvec init` looks at your database"
     assert wanted in done.stderr
@@ -224,7 +226,7 @@ def test_a_sync_or_a_model_nobody_declared(
 ) -> None:
     toml = config_toml(url, models_dir, DOCS_SYNC)
     assert "there is no sync 'dogs'; declared are: docs" in failure(tmp_path, toml, "run", "dogs", code=2)
-    message = failure(tmp_path, toml.replace(MODEL, "all-MiniLM-L7"))
+    message = failure(tmp_path, toml.replace(MODEL, "all-MiniLM-L7"), code=78)
     assert f"cannot find model 'all-MiniLM-L7': it is not in the catalogue. Did you mean {MODEL}?" in message
 
 

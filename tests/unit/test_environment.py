@@ -28,6 +28,26 @@ def test_a_credential_of_the_service_manager(tmp_path: Path) -> None:
     assert settings.database.url.get_secret_value() == "postgresql://from-credential"
 
 
+def test_without_systemd_the_credential_beside_the_file_is_used(tmp_path: Path) -> None:
+    """Root's commands work on the service's database without being told."""
+    (tmp_path / "database_url").write_text("postgresql://beside\n")
+    assert load(tmp_path, GOOD).database.url.get_secret_value() == "postgresql://beside"
+    assert load(tmp_path, "").database.url.get_secret_value() == "postgresql://beside"
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given/database_url").write_text("\n")  # the unit's default, where there is no such file
+    settings = load(tmp_path, GOOD, CREDENTIALS_DIRECTORY=str(tmp_path / "given"))
+    assert settings.database.url.get_secret_value() == "postgresql://u:geheimnis@h/d"
+
+
+def test_a_folder_that_may_not_be_looked_into_has_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user who is in a folder of root's; a name that is too long is refused to root as well."""
+    monkeypatch.setattr(config, "SEARCHED", (f"{'x' * 300}/freshvec.toml", str(tmp_path / "freshvec.toml")))
+    (tmp_path / "freshvec.toml").write_text(GOOD)
+    assert config.file_of() == tmp_path / "freshvec.toml"
+
+
 def test_a_variable_wins_over_the_credential(tmp_path: Path) -> None:
     (tmp_path / "database_url").write_text("postgresql://from-credential\n")
     settings = load(

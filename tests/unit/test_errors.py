@@ -12,6 +12,8 @@ from freshvec.errors import (
     NotFreshError,
     NotOwnedError,
     SchemaError,
+    UnusableModelError,
+    UsageError,
 )
 
 
@@ -46,6 +48,7 @@ def test_a_config_error_lists_every_fault_on_a_line_of_its_own() -> None:
         (DatabaseError, 1),
         (SchemaError, 1),
         (ModelError, 1),
+        (UnusableModelError, 78),
         (DeviceError, 1),
         (EncodingError, 1),
         (NotOwnedError, 1),
@@ -54,4 +57,5 @@ def test_a_config_error_lists_every_fault_on_a_line_of_its_own() -> None:
 )
 def test_exit_codes(kind: type[FreshvecError], code: int) -> None:
     assert kind("a", "b", "c").exit_code == code
-    assert ConfigError("x.toml", ["fault"]).exit_code == 2
+    assert ConfigError("x.toml", ["fault"]).exit_code == 78
+    assert UsageError("fault").exit_code == 2

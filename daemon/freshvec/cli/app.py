@@ -18,7 +18,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Keeps an embedding for every row of a Postgres table fresh, with a model on your own machine.",
     epilog="Start with [bold]freshvec demo[/bold], on your own tables with [bold]freshvec init[/bold]. "
-    "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not fresh.",
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not fresh, 78 wrong configuration.",
 )
 
 
@@ -74,8 +74,7 @@ def load_settings(path: Path | None) -> Settings:
 
 def settings_if_any(path: Path | None, *, needed: bool) -> Settings:
     """The settings, or the defaults where there is no file and none is needed."""
-    declared = "FRESHVEC_CONFIG" in os.environ or any(Path(name).exists() for name in config.SEARCHED)
-    return load_settings(path) if needed or path or declared else Settings()
+    return load_settings(path) if needed or config.file_of(path) else Settings()
 
 
 def with_models_dir(settings: Settings, folder: Path | None) -> Settings:
@@ -83,6 +82,18 @@ def with_models_dir(settings: Settings, folder: Path | None) -> Settings:
     if folder is None:
         return settings
     return settings.model_copy(update={"daemon": settings.daemon.model_copy(update={"models_dir": folder})})
+
+
+def settings_of_models(models_dir: Path | None, config_path: Path | None) -> Settings:
+    """The settings, of which the folders alone matter; a file that nobody named may have faults."""
+    settings = Settings()
+    if models_dir is None or config_path is not None:
+        try:
+            settings = load_settings(config_path)
+        except FreshvecError:
+            if config_path is not None:
+                raise
+    return with_models_dir(settings, models_dir)
 
 
 def _version(wanted: bool) -> None:

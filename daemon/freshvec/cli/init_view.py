@@ -58,7 +58,7 @@ def next_steps(survey: Survey, proposal: Proposal, output: Path, *, had_password
     if had_password:
         steps.append(("export PGPASSWORD=…", "the password is not in the file; or ~/.pgpass"))
     if not proposal.choice.is_exported:
-        steps.append((f"freshvec export {proposal.choice.card.name}{where}", "once"))
+        steps.append((f"{proposal.choice.card.command}{where}", "once"))
     if survey.server.vector is None and survey.server.available:
         steps.append((f"psql {survey.server.database} -c 'CREATE EXTENSION vector'", "as a superuser"))
     steps.append((f"freshvec run{where}", "backfill, then fresh for good"))

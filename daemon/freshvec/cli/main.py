@@ -12,14 +12,16 @@ from freshvec import logs
 
 # Imported for their commands; this order is that of `freshvec --help`.
 from freshvec.cli import (  # noqa: F401
+    fetch_command,
     look_commands,
     model_commands,
     run_commands,
     setup_commands,
     sync_commands,
+    units_command,
 )
 from freshvec.cli.app import app, is_plain
-from freshvec.errors import ConfigError, FreshvecError
+from freshvec.errors import FreshvecError, UsageError
 
 
 def _check_arguments(arguments: list[str]) -> None:
@@ -29,7 +31,7 @@ def _check_arguments(arguments: list[str]) -> None:
             argument.encode()
         except UnicodeEncodeError:
             problem = f"argument {place} is not text in UTF-8: {argument!a}"
-            raise ConfigError("of the command line", [problem]) from None
+            raise UsageError(problem) from None
 
 
 def main() -> None:

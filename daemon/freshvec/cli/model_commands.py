@@ -13,12 +13,11 @@ from freshvec.cli.app import (
     ModelsDirOption,
     app,
     console,
-    load_settings,
     settings_if_any,
+    settings_of_models,
     with_models_dir,
 )
 from freshvec.config import Settings
-from freshvec.errors import FreshvecError
 
 if TYPE_CHECKING:
     from freshvec.bench.baselines import Baseline
@@ -60,25 +59,13 @@ def export(
     from freshvec.export.gate import parse_gates, parse_precisions
 
     wanted, gates = parse_precisions(precision or []), parse_gates(gate or [])
-    models = Models(_settings_for_export(models_dir, config_path))
+    models = Models(settings_of_models(models_dir, config_path))
     with ExportView(console, model) as view:
         precisions = wanted or PRECISIONS
         made = export_model(models.card(model), models.folder, source, precisions, gates, view.step)
     view.report(made)
     if made.rejected.keys() & set(wanted):
         raise typer.Exit(1)
-
-
-def _settings_for_export(models_dir: Path | None, config_path: Path | None) -> Settings:
-    """The settings, of which the folders alone matter; a file that nobody named may have faults."""
-    settings = Settings()
-    if models_dir is None or config_path is not None:
-        try:
-            settings = load_settings(config_path)
-        except FreshvecError:
-            if config_path is not None:
-                raise
-    return with_models_dir(settings, models_dir)
 
 
 @app.command(
@@ -99,13 +86,11 @@ def models(
     from freshvec.cli import catalogue_view
     from freshvec.encoding.loading import Models
     from freshvec.models import catalogue
-    from freshvec.models.artefact import Artefact
 
     settings = with_models_dir(settings_if_any(config_path, needed=False), models_dir)
     known = Models(settings)
     cards = [known.card(name)] if name else list(catalogue.load(settings.daemon.catalogue_dirs).values())
-    opened = {card.name: Artefact.if_exported(known.folder, card) for card in cards}
-    exported = {name: made for name, made in opened.items() if made is not None}
+    exported = known.exported(cards)
     if as_json:
         graphs = catalogue_view.graphs_of
         shown = [card.model_dump() | {"exported": graphs(exported.get(card.name))} for card in cards]

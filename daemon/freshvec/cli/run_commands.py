@@ -10,7 +10,7 @@ from loguru import logger
 from freshvec import __version__
 from freshvec.cli.app import ConfigOption, SyncArgument, app, console, load_settings
 from freshvec.config import Settings, Sync
-from freshvec.errors import ConfigError, ServerError
+from freshvec.errors import ServerError, UsageError
 
 # One option for both commands, under either name.
 AddressOption = Annotated[
@@ -101,14 +101,14 @@ def serve(
 
 
 def _serving_on(settings: Settings, address: str) -> Settings:
-    """The settings with another `daemon.serve`. Raises ConfigError."""
+    """The settings with another `daemon.serve`. Raises UsageError."""
     changed = settings.model_dump(exclude_unset=True)
     changed["daemon"] = changed.get("daemon", {}) | {"serve": address}
     try:
         return Settings.model_validate(changed)
     except ValueError:
         fault = f"{address!r} is not an address; write host:port, as in 127.0.0.1:8377"
-        raise ConfigError("of the command line", [fault]) from None
+        raise UsageError(fault) from None
 
 
 @app.command()

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from freshvec.cli.app import ConfigOption, JsonOption, ModelsDirOption, app, with_models_dir
 from freshvec.config import Settings
-from freshvec.errors import ConfigError, FreshvecError
+from freshvec.errors import FreshvecError, UsageError
 
 if TYPE_CHECKING:
     from freshvec.proposal.propose import Candidate, Proposal
@@ -96,14 +96,14 @@ def _settle(
 def _check(
     output: Path, tables: tuple[str, ...], columns: tuple[str, ...], *, force: bool, yes: bool
 ) -> None:
-    """What can be seen before anything is looked at. Raises FreshvecError, ConfigError."""
+    """What can be seen before anything is looked at. Raises FreshvecError, UsageError."""
     if output.exists() and not force:
         raise _taken(output)
     if columns and len(tables) != 1:
-        raise ConfigError("of the command line", ["--columns goes with one --table; name the table"])
+        raise UsageError("--columns goes with one --table; name the table")
     if not yes and not sys.stdin.isatty():
         problem = "there is nobody to ask: standard input is no terminal; add --yes"
-        raise ConfigError("of the command line", [f"{problem}, and --table where another one is wanted"])
+        raise UsageError(f"{problem}, and --table where another one is wanted")
 
 
 def _taken(output: Path) -> FreshvecError:

@@ -50,7 +50,7 @@ def memory(place: Place) -> Iterator[Finding]:
                     f"{name} on {where} ran out of memory before: batches have at most {ceiling:,} tokens",
                     "small batches are slow on a GPU",
                     "nvidia-smi shows who else uses it; free some, then remove "
-                    f"{place.models.folder / 'budgets.json'} and restart",
+                    f"{place.models.budgets.path} and restart",
                 )
     yield from _main_memory(place)
     for number, _ in enumerate(graphics_cards()):
@@ -105,11 +105,9 @@ def _out_of_memory(name: str, message: str) -> Finding:
 def _main_memory(place: Place) -> Iterator[Finding]:
     """Whether the models fit into what is left of this machine's memory."""
     available = _available_gb()
-    artefacts = [place.models.if_exported(name) for name in place.model_names]
     needed = sum(
         max(graph.megabytes for graph in artefact.graphs.values()) / 1000
-        for artefact in artefacts
-        if artefact
+        for artefact in place.models.exported(place.cards).values()
     )
     if available is not None and available < needed + _SPARE_GB:
         yield warning(

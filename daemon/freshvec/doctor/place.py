@@ -9,6 +9,8 @@ from freshvec.config import Settings
 from freshvec.db import Connection
 from freshvec.doctor.finding import Finding
 from freshvec.encoding.loading import Models
+from freshvec.models import catalogue
+from freshvec.models.catalogue import ModelCard
 
 Check = Callable[["Place"], Iterator[Finding]]
 
@@ -35,3 +37,9 @@ class Place:
     def model_names(self) -> list[str]:
         """The models that are declared, each once."""
         return sorted({sync.model for sync in self.settings.sync})
+
+    @property
+    def cards(self) -> list[ModelCard]:
+        """Those of the declared models that are in the catalogue."""
+        known = catalogue.load(self.settings.daemon.catalogue_dirs)
+        return [known[name] for name in self.model_names if name in known]

@@ -156,13 +156,13 @@ class Known:
 
 
 class BudgetMemory:
-    """Keeps the result of the search across restarts, in one small file beside the exported models."""
+    """Keeps the result of the search across restarts, in one small file."""
 
-    def __init__(self, models_dir: Path) -> None:
-        self._path = models_dir / "budgets.json"
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "budgets.json"
         self._kept: dict[str, dict[str, int | None]] = {}
         with contextlib.suppress(OSError, ValueError):  # without it, the search begins anew
-            self._kept = json.loads(self._path.read_text())
+            self._kept = json.loads(self.path.read_text())
 
     def recall(self, model: str, device: str) -> Known:
         """What is known of the model on the device."""
@@ -188,6 +188,6 @@ class BudgetMemory:
             return
         self._kept[f"{model} on {device}"] = entry
         with contextlib.suppress(OSError):  # in a read-only folder the next start searches again
-            scratch = self._path.with_suffix(".new")
+            scratch = self.path.with_suffix(".new")
             scratch.write_text(json.dumps(self._kept, indent=2))
-            scratch.replace(self._path)
+            scratch.replace(self.path)

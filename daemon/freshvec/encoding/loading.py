@@ -1,24 +1,34 @@
 """From the settings to loaded encoders, each with the batch size that was found for it."""
 
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
 from freshvec.config import Settings
 from freshvec.encoding.budget import BatchBudget, BudgetMemory, first_guess
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.encoding.machine import gpu_memory
-from freshvec.errors import ModelError
-from freshvec.models import catalogue
-from freshvec.models.artefact import Artefact, default_models_dir
+from freshvec.errors import ModelError, UnusableModelError
+from freshvec.models import catalogue, places
+from freshvec.models.artefact import Artefact
 from freshvec.models.catalogue import ModelCard
 from freshvec.records import Encoder, Model
 
 
 class Models:
-    """The models of one configuration: their cards, their exported files, and encoders of them."""
+    """The models of one configuration: their cards, their exported files, and encoders of them.
+
+    `folder` is where exports go.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        self.folder = settings.daemon.models_dir or default_models_dir()
+        given = settings.daemon.models_dir
+        self._folders = (given,) if given else places.folders()
+        self.folder = self._folders[0]
         self.catalogue_dirs = settings.daemon.catalogue_dirs
-        self.budgets = BudgetMemory(self.folder)
+        self.budgets = BudgetMemory(places.learnt(self.folder))
         self._daemon = settings.daemon
 
     def card(self, name: str) -> ModelCard:
@@ -27,14 +37,26 @@ class Models:
 
     def artefact(self, name: str) -> Artefact:
         """Its exported files. Raises ModelError when there are none or its card has changed."""
-        return Artefact.open(self.folder, self.card(name))
+        return self._open(self.card(name))
 
-    def if_exported(self, name: str) -> Artefact | None:
-        """Its exported files, None where there are none that can be used, or no such model."""
-        try:
-            return self.artefact(name)
-        except ModelError:
-            return None
+    def exported(self, cards: Iterable[ModelCard]) -> dict[str, Artefact]:
+        """The exported files of those of the cards that have some which can be used, by name."""
+        found = {}
+        for card in cards:
+            with suppress(ModelError):
+                found[card.name] = self._open(card)
+        return found
+
+    def _open(self, card: ModelCard) -> Artefact:
+        there = [folder for folder in self._folders if _may_have(folder / card.name)]
+        if not there:
+            raise UnusableModelError(
+                "load",
+                f"model {card.name!r}",
+                f"it is not exported to {' or '.join(map(str, self._folders))}",
+                f"Run `{card.command}`.",
+            )
+        return Artefact.open(there[0], card)
 
     def describe(self, name: str) -> Model:
         """What the database side needs to know of it, without loading its graph. Raises ModelError."""
@@ -60,3 +82,14 @@ class Models:
             return self._daemon.batch_tokens
         memory = gpu_memory(device)
         return self.budgets.recall(name, device).size or first_guess(memory.free if memory else None)
+
+
+def _may_have(folder: Path) -> bool:
+    """Whether it is there, or hidden from this user, who is then told so."""
+    try:
+        os.lstat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError:
+        pass
+    return True

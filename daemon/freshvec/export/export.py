@@ -17,6 +17,7 @@ from freshvec.encoding.tokenizer import Tokenizer
 from freshvec.errors import ModelError
 from freshvec.export import card_check, gate, graph, int8, packing
 from freshvec.export.flops import flops_per_token
+from freshvec.export.installing import installing
 from freshvec.models.artefact import MANIFEST, Artefact, Graph, Precision, checksum, data_of
 from freshvec.models.catalogue import ModelCard
 from freshvec.records import Tokens, Vector
@@ -63,18 +64,13 @@ def export(
             "its repository asks to run code of its own, which freshvec never does",
             "Choose another model.",
         )
-    models_dir.mkdir(parents=True, exist_ok=True)
     report("looking for the weights")
     folder = source or locate(card)
     weights = verify(card, folder, report)
-    with tempfile.TemporaryDirectory(prefix=f".{card.name}-", dir=models_dir) as made:
-        making = _Export(card, folder, Path(made), gates, report)
+    with installing(models_dir, card.name) as made:
+        making = _Export(card, folder, made, gates, report)
         artefact = making.run(precisions, weights, gate.texts() if texts is None else texts)
-        final = models_dir / card.name
-        shutil.rmtree(final, ignore_errors=True)
-        os.rename(made, final)
-        Path(made).mkdir()  # for TemporaryDirectory to remove
-    return artefact.model_copy(update={"folder": final})
+    return artefact.model_copy(update={"folder": models_dir / card.name})
 
 
 def locate(card: ModelCard) -> Path:
@@ -271,5 +267,5 @@ def _missing(error: ImportError) -> ModelError:
         "export",
         "a model",
         f"package {error.name} is not installed",
-        "Run: pip install 'freshvec[cpu,export]'",
+        "Run: pip install 'freshvec[cpu,export]'; or, without torch, freshvec fetch.",
     )

@@ -11,7 +11,7 @@ import numpy as np
 from freshvec.encoding.batching import padded, plan_batches
 from freshvec.encoding.cosine import cosines
 from freshvec.encoding.session import OnnxSession
-from freshvec.errors import ConfigError
+from freshvec.errors import UsageError
 from freshvec.models.artefact import Graph, Precision, checksum, data_of
 from freshvec.models.catalogue import ModelCard
 from freshvec.records import Tokens, Vector
@@ -25,15 +25,15 @@ _ROUNDS = 3  # of timing
 
 
 def parse_precisions(given: Iterable[str]) -> tuple[Precision, ...]:
-    """The precisions named on the command line, in the order of GATES. Raises ConfigError."""
+    """The precisions named on the command line, in the order of GATES. Raises UsageError."""
     wrong = [f"--precision {name}: write one of {', '.join(GATES)}" for name in given if name not in GATES]
     if wrong:
-        raise ConfigError("of the command line", wrong)
+        raise UsageError(*wrong)
     return tuple(precision for precision in GATES if precision in given)
 
 
 def parse_gates(given: Iterable[str]) -> dict[Precision, float]:
-    """GATES, changed by what the command line gives as `int8=0.99`. Raises ConfigError."""
+    """GATES, changed by what the command line gives as `int8=0.99`. Raises UsageError."""
     gates, wrong = dict(GATES), []
     for text in given:
         name, _, value = text.partition("=")
@@ -48,7 +48,7 @@ def parse_gates(given: Iterable[str]) -> dict[Precision, float]:
                 f"--gate {text}: write one of {possible}, =, and a cosine from 0 to 1, as in int8=0.99"
             )
     if wrong:
-        raise ConfigError("of the command line", wrong)
+        raise UsageError(*wrong)
     return gates
 
 

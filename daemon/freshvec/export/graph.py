@@ -1,6 +1,6 @@
 """The ONNX graphs of a model: traced by optimum, fused by ONNX Runtime's optimiser, pooling added.
 
-Only `freshvec export` imports this module; onnx, torch and optimum are loaded where they are used.
+Only `freshvec export` and `fetch` import this module; onnx, torch and optimum are loaded where they are used.
 """
 
 import warnings
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Bytes of weights: a protobuf file holds less than 2 GiB, so larger ones lie in a file beside it.
 _EXTERNAL_ABOVE = 1_800_000_000
+# Since which version of ONNX' operators the axes are an input and no attribute.
+_AXES_ARE_INPUTS = {"Squeeze": 13, "Unsqueeze": 13, "ReduceSum": 13, "ReduceL2": 18}
 
 
 def trace(model: Any, folder: Path) -> Path:
@@ -83,8 +85,10 @@ def halved(proto: "onnx.ModelProto") -> "onnx.ModelProto":
 class Nodes:
     """New nodes and constants of a graph, in the order they are made; `prefix` begins their names."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, opset: int = _AXES_ARE_INPUTS["ReduceL2"]) -> None:
+        """`opset` is the version of ONNX' operators that the graph is made of."""
         self._prefix = prefix
+        self._opset = opset
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
@@ -104,6 +108,19 @@ class Nodes:
         )
         return output
 
+    def along(self, kind: str, given: str, output: str, **attributes: Any) -> str:
+        """A node that works along axis 1, in whatever way its version wants that to be said."""
+        if self._opset < _AXES_ARE_INPUTS[kind]:
+            return self.add(kind, [given], output, axes=[1], **attributes)
+        if not any(constant.name == f"{self._prefix}axis_1" for constant in self.constants):
+            self.constant("axis_1", np.array([1], dtype=np.int64))
+        return self.add(kind, [given, f"{self._prefix}axis_1"], output, **attributes)
+
+
+def opset_of(proto: "onnx.ModelProto") -> int:
+    """The version of ONNX' own operators in a graph."""
+    return next(int(entry.version) for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+
 
 def append_pooling(proto: "onnx.ModelProto", card: ModelCard) -> None:
     """Replace, in place, the output `[batch, length, hidden]` by `sentence_embedding`.
@@ -113,22 +130,21 @@ def append_pooling(proto: "onnx.ModelProto", card: ModelCard) -> None:
     from onnx import TensorProto, helper
 
     hidden = proto.graph.output[0].name
-    new = Nodes("freshvec_")
-    axis_1 = new.constant("axis_1", np.array([1], dtype=np.int64))
+    new = Nodes("freshvec_", opset_of(proto))
     if card.pooling == "cls":
         first = [
             new.constant(name, np.array([value], dtype=np.int64))
             for name, value in (("from", 0), ("to", 1), ("axis", 1))
         ]
-        pooled = new.add("Squeeze", [new.add("Slice", [hidden, *first], "cls"), axis_1], "pooled")
+        pooled = new.along("Squeeze", new.add("Slice", [hidden, *first], "cls"), "pooled")
     else:  # one matrix product with the mask sums the real tokens
         mask = new.add("Cast", ["attention_mask"], "mask", to=TensorProto.FLOAT)
-        row = new.add("Unsqueeze", [mask, axis_1], "mask_row")
-        summed = new.add("Squeeze", [new.add("MatMul", [row, hidden], "summed_row"), axis_1], "summed")
-        count = new.add("ReduceSum", [mask, axis_1], "count", keepdims=1)
+        row = new.along("Unsqueeze", mask, "mask_row")
+        summed = new.along("Squeeze", new.add("MatMul", [row, hidden], "summed_row"), "summed")
+        count = new.along("ReduceSum", mask, "count", keepdims=1)
         pooled = new.add("Div", [summed, count], "pooled")
     if card.normalize:
-        length = new.add("ReduceL2", [pooled, axis_1], "length", keepdims=1)
+        length = new.along("ReduceL2", pooled, "length", keepdims=1)
         new.add("Div", [pooled, length], "sentence_embedding")
     else:
         new.add("Identity", [pooled], "sentence_embedding")

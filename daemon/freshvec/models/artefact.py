@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from freshvec.errors import ModelError
+from freshvec.errors import UnusableModelError
 from freshvec.models.catalogue import ModelCard
 
 MANIFEST = "manifest.json"
@@ -47,32 +46,28 @@ class Artefact(BaseModel):
 
     @classmethod
     def open(cls, models_dir: Path, card: ModelCard) -> Self:
-        """The exported model of that card. Raises ModelError when there is none or the card has changed."""
+        """The exported model of that card. Raises UnusableModelError where there is none, or another."""
         folder = models_dir / card.name
-        remedy = f"Run `freshvec export {card.name}`."
+        remedy = f"Run `{card.command}`."
         try:
             manifest = cls.model_validate_json((folder / MANIFEST).read_text())
         except FileNotFoundError:
-            raise ModelError(
+            raise UnusableModelError(
                 "load", f"model {card.name!r}", f"it is not exported to {models_dir}", remedy
             ) from None
+        except PermissionError as error:
+            problem = f"this user may not read {error.filename}"
+            remedy = f"As its owner or root: chmod -R a+rX {models_dir}"
+            raise UnusableModelError("load", f"model {card.name!r}", problem, remedy) from error
         except (OSError, ValidationError) as error:
-            raise ModelError(
+            raise UnusableModelError(
                 "load", f"model {card.name!r}", f"its manifest is unusable: {error}", remedy
             ) from error
         if _meaning(manifest.card) != _meaning(card):
-            raise ModelError(
+            raise UnusableModelError(
                 "load", f"model {card.name!r}", "its description has changed since it was exported", remedy
             )
         return manifest.model_copy(update={"folder": folder, "card": card})
-
-    @classmethod
-    def if_exported(cls, models_dir: Path, card: ModelCard) -> Self | None:
-        """The exported model of that card, None where there is none that can be used."""
-        try:
-            return cls.open(models_dir, card)
-        except ModelError:
-            return None
 
     def fingerprint(self, precision: Precision) -> bytes:
         """16 bytes, equal where vectors are comparable: fp32 and fp16 are one class, int8 is another."""
@@ -81,11 +76,11 @@ class Artefact(BaseModel):
         return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
 
     def path(self, precision: Precision) -> Path:
-        """The graph's file, its checksum checked. Raises ModelError when it is missing or damaged."""
+        """The graph's file, its checksum checked. Raises UnusableModelError when it is missing or damaged."""
         remedy = f"Run `freshvec export {self.card.name}` again."
         subject = f"the {precision} graph of model {self.card.name!r}"
         if precision not in self.graphs:
-            raise ModelError(
+            raise UnusableModelError(
                 "load",
                 subject,
                 f"it is not installed: {self.rejected.get(precision, 'not exported')}",
@@ -95,7 +90,7 @@ class Artefact(BaseModel):
         graph = self.graphs[precision]
         for part, wanted in ((path, graph.sha256), (data_of(path), graph.data_sha256)):
             if wanted is not None and (not part.exists() or checksum(part) != wanted):
-                raise ModelError(
+                raise UnusableModelError(
                     "load", subject, f"{part} is missing or not the file that was exported", remedy
                 )
         return path
@@ -108,10 +103,10 @@ class Artefact(BaseModel):
 
     @property
     def tokenizer_path(self) -> Path:
-        """The tokenizer's file, its checksum checked. Raises ModelError when it is missing or damaged."""
+        """The tokenizer's file, its checksum checked. Raises UnusableModelError where it is not whole."""
         path = self.folder / "tokenizer.json"
         if not path.exists() or checksum(path) != self.tokenizer_sha256:
-            raise ModelError(
+            raise UnusableModelError(
                 "load",
                 f"the tokenizer of model {self.card.name!r}",
                 f"{path} is missing or not the file that was exported",
@@ -134,10 +129,3 @@ def checksum(path: Path) -> str:
     """sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def default_models_dir() -> Path:
-    """Where exported models lie unless the settings say it: in the unit's state directory, or the user's."""
-    if "STATE_DIRECTORY" in os.environ:
-        return Path(os.environ["STATE_DIRECTORY"].split(":")[0]) / "models"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "freshvec/models"

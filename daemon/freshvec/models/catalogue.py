@@ -9,7 +9,16 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from freshvec import data
-from freshvec.errors import ModelError
+from freshvec.errors import UnusableModelError
+
+
+class Published(BaseModel):
+    """The ONNX file that a model's own repository publishes: the encoder alone, without pooling."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str = "onnx/model.onnx"
+    sha256: str
 
 
 class ModelCard(BaseModel):
@@ -32,12 +41,18 @@ class ModelCard(BaseModel):
     fp16: Literal["safe", "overflows", "unknown"] = "unknown"
     remote_code: bool = False  # the repository asks to run code of its own, which freshvec never does
     sha256: dict[str, str] = {}
+    onnx: Published | None = None  # what `freshvec fetch` takes
+
+    @property
+    def command(self) -> str:
+        """The command that makes an artefact of it."""
+        return f"freshvec {'fetch' if self.onnx else 'export'} {self.name}"
 
 
 def load(folders: Iterable[Path] = ()) -> dict[str, ModelCard]:
     """Every card by name; a card in `folders` replaces an earlier one of the same name.
 
-    Raises ModelError that names a faulty file and its faults.
+    Raises UnusableModelError that names a faulty file and its faults.
     """
     cards = {}
     for folder in (data.folder("models"), *folders):
@@ -45,11 +60,11 @@ def load(folders: Iterable[Path] = ()) -> dict[str, ModelCard]:
             try:
                 card = ModelCard.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
             except ValidationError as error:
-                raise ModelError(
+                raise UnusableModelError(
                     "read", f"model description {path}", _faults(error), "Correct the file."
                 ) from error
             except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-                raise ModelError(
+                raise UnusableModelError(
                     "read", f"model description {path}", str(error), "Correct the file."
                 ) from error
             cards[card.name] = card
@@ -73,10 +88,10 @@ def _faults(error: ValidationError) -> str:
 
 
 def find(name: str, folders: Iterable[Path] = ()) -> ModelCard:
-    """The card called `name`. Raises ModelError that lists what there is."""
+    """The card called `name`. Raises UnusableModelError that lists what there is."""
     cards = load(folders)
     if name not in cards:
-        raise ModelError(
+        raise UnusableModelError(
             "find",
             f"model {name!r}",
             "it is not in the catalogue",

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from freshvec.encoding.loading import Models
 from freshvec.encoding.rate import Rates
 from freshvec.models import catalogue
-from freshvec.models.artefact import Artefact
 from freshvec.models.catalogue import ModelCard
 
 SMALL, LONGER, MULTILINGUAL = "all-MiniLM-L6-v2", "bge-small-en-v1.5", "multilingual-e5-small"
@@ -33,7 +32,7 @@ class Choice:
 def choose(models: Models, wanted: str | None, texts: Sequence[str], rates: Rates) -> Choice:
     """The model of that name, or one that suits the texts. Raises ModelError for a name that is none."""
     cards = catalogue.load(models.catalogue_dirs)
-    exported = [name for name, card in cards.items() if Artefact.if_exported(models.folder, card)]
+    exported = list(models.exported(cards.values()))
     if wanted is not None:
         return Choice(models.card(wanted), wanted in exported)
     ideal = _ideal(texts)

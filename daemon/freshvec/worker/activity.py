@@ -41,6 +41,10 @@ class Activity:
             if self._execute(_SQL["measured"], self._columns(keeper)):
                 self._kept[keeper.sync.name] = snapshot
 
+    def look(self, reading: Callable[[Connection], object]) -> None:
+        """Let somebody read on this connection."""
+        self._try(reading)
+
     def feel_pressure(self) -> None:
         """Look how busy the database is."""
         self._try(self._pressure.look)

@@ -4,6 +4,11 @@ import os
 import socket
 
 
+def is_supervised() -> bool:
+    """Whether somebody listens to what `notify` says."""
+    return bool(os.environ.get("NOTIFY_SOCKET"))
+
+
 def notify(message: str) -> None:
     """Tell systemd, e.g. `READY=1`. Does nothing where no supervisor listens."""
     address = os.environ.get("NOTIFY_SOCKET")

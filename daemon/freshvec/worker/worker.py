@@ -1,12 +1,9 @@
 """The worker: the composition root. Models, keepers, scheduler, signals, and the loop that waits for news."""
 
-import os
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType
 
 from loguru import logger
 
@@ -16,14 +13,15 @@ from freshvec.config import Settings, Sync
 from freshvec.db import translated
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.encoding.loading import Models
-from freshvec.errors import DatabaseError, FreshvecError, ModelError
+from freshvec.errors import DatabaseError, DeviceError, FreshvecError, ModelError, UnusableModelError
 from freshvec.pipeline.pressure import SECONDS_BETWEEN_LOOKS, Pressure
 from freshvec.pipeline.resources import Resources
 from freshvec.records import Encoder, Model
 from freshvec.schema import migrations
-from freshvec.worker import ownership
+from freshvec.worker import ownership, signals
 from freshvec.worker.activity import Activity
 from freshvec.worker.endpoint import Endpoint
+from freshvec.worker.headline import Headline
 from freshvec.worker.housekeeping import Housekeeping
 from freshvec.worker.keeper import Keeper
 from freshvec.worker.pulse import Pulse
@@ -72,6 +70,7 @@ class Worker:
         self.reconnects = 0
         self._has_listened = False
         self.pulse = Pulse()
+        is_device_lost = False
         for sync in syncs:
             try:
                 self._add_sync(sync)
@@ -79,12 +78,14 @@ class Worker:
                 # One bad model must not keep the other tables from being fresh.
                 if once or len(syncs) == 1:
                     raise
+                is_device_lost |= isinstance(error, DeviceError)
                 self._leave_out(sync, error)
         if not self.keepers:
-            raise ModelError(
-                "run", "any sync", "none of their models could be loaded", "See the errors above."
-            )
+            kind = DeviceError if is_device_lost else UnusableModelError
+            raise kind("run", "any sync", "none of their models could be loaded", "See the errors above.")
         self._activity = Activity(settings, self.pressure)
+        self._headline = Headline()
+        self._file_fault = ""  # why the file was not taken up when it was read again
         self._endpoint = endpoint(self) if endpoint else None
 
     def run(self) -> None:
@@ -103,6 +104,7 @@ class Worker:
                     self.reconnects += 1
                     delay = backoff.next_delay()
                     self.ping()  # a server that is away is waited for; that is no reason to be killed
+                    notify(f"STATUS=waiting for the database: {error}")
                     logger.warning("{} (next attempt in {:.1f} s)", error, delay)
                     self._stopping.wait(delay)
         finally:
@@ -126,18 +128,7 @@ class Worker:
     def handle_signals(self) -> None:
         """First SIGTERM or SIGINT drains within a bound, the second ends at once; nothing is lost either
         way."""
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            if self._stopping.is_set():
-                os._exit(128 + number)
-            logger.info(
-                "{}: finishing what is under way (again to stop at once)", signal.Signals(number).name
-            )
-            self.stop()
-
-        signal.signal(signal.SIGTERM, on_signal)
-        signal.signal(signal.SIGINT, on_signal)
-        signal.signal(signal.SIGHUP, lambda number, frame: self.reload())
+        signals.handle(self.stop, self.reload, self._stopping)
 
     def reload(self) -> None:
         self._reloading.set()
@@ -152,7 +143,9 @@ class Worker:
             _, syncs = self._reload()
         except FreshvecError as error:
             logger.error("the file is not taken up, the old one stays: {}", error)
+            self._file_fault = str(error)
             return
+        self._file_fault = ""
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         declared = {sync.name: sync for sync in syncs}
         leaving = [keeper for keeper in self.keepers if declared.get(keeper.sync.name) != keeper.sync]
@@ -171,7 +164,7 @@ class Worker:
             except ModelError as error:
                 self._leave_out(declared[name], error)
         logger.info("the file was read again; syncs: {}", ", ".join(sorted(declared)) or "none")
-        notify("READY=1\nSTATUS=listening")
+        notify("READY=1")
 
     def _add_sync(self, sync: Sync) -> None:
         if sync.model not in self.dispatchers:
@@ -226,7 +219,7 @@ class Worker:
                 keeper.advance(listener)
             if not is_ready:
                 backoff.reset()
-                notify("READY=1\nSTATUS=listening")
+                notify("READY=1\nSTATUS=beginning")
                 is_ready = True
             self._check_devices()
             self.ping()
@@ -296,3 +289,6 @@ class Worker:
         for name, dispatcher in self.dispatchers.items():
             self._models.budgets.keep(name, dispatcher.encoder.device, dispatcher.budget)
         self._activity.keep(self.keepers)
+        self._activity.look(
+            lambda connection: self._headline.tell(connection, self.keepers, self.left_out, self._file_fault)
+        )

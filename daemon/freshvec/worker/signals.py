@@ -1,0 +1,23 @@
+"""What signals do to a worker."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from loguru import logger
+
+
+def handle(stop: Callable[[], object], reload: Callable[[], object], stopping: threading.Event) -> None:
+    """SIGTERM and SIGINT stop it, at once where it is `stopping` already; SIGHUP reloads."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if stopping.is_set():
+            os._exit(128 + number)
+        logger.info("{}: finishing what is under way (again to stop at once)", signal.Signals(number).name)
+        stop()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGHUP, lambda number, frame: reload())

@@ -1,0 +1,83 @@
+"""A model put in its place: readable by all, as a whole or not at all."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from freshvec.errors import ModelError
+from freshvec.export.installing import installing
+
+
+def install(folder: Path, text: str) -> None:
+    with installing(folder, "m") as made:
+        (made / "manifest.json").write_text(text)
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def fail_half_way(folder: Path) -> None:
+    with installing(folder, "m") as made:
+        (made / "manifest.json").write_text("half")
+        raise RuntimeError
+
+
+def test_everybody_may_read_it_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        for text in ("first", "second"):
+            install(tmp_path / "lib/models", text)
+    finally:
+        os.umask(before)
+    model = tmp_path / "lib/models/m"
+    for folder in (model, model.parent, model.parent.parent):
+        assert folder.stat().st_mode & 0o777 == 0o755
+    assert (model / "manifest.json").stat().st_mode & 0o777 == 0o644
+    assert (model / "manifest.json").read_text() == "second"
+    assert names(model.parent) == ["m"]
+
+
+def test_what_fails_changes_nothing(tmp_path: Path) -> None:
+    install(tmp_path, "first")
+    with pytest.raises(RuntimeError):
+        fail_half_way(tmp_path)
+    assert (tmp_path / "m/manifest.json").read_text() == "first"
+    assert names(tmp_path) == ["m"]
+
+
+def test_a_model_is_there_at_every_moment(tmp_path: Path) -> None:
+    install(tmp_path, "0")
+    missing = 0
+    done = threading.Event()
+
+    def look() -> None:
+        nonlocal missing
+        while not done.is_set():
+            missing += not (tmp_path / "m").exists()
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for number in range(300):
+        install(tmp_path, str(number))
+    done.set()
+    reader.join()
+    assert missing == 0
+
+
+def test_a_link_in_its_place_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    install(tmp_path / "other", "theirs")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/m").symlink_to(tmp_path / "other/m")
+    install(tmp_path / "own", "ours")
+    assert (tmp_path / "own/m/manifest.json").read_text() == "ours"
+    assert (tmp_path / "other/m/manifest.json").read_text() == "theirs"
+    assert names(tmp_path / "own") == ["m"]
+
+
+def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match="--models-dir"):
+        install(tmp_path / "file", "x")
