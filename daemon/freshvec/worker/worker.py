@@ -70,23 +70,26 @@ class Worker:
         self.reconnects = 0
         self._has_listened = False
         self.pulse = Pulse()
+        self._add_syncs(syncs)
+        self._activity = Activity(settings, self.pressure)
+        self._headline = Headline()
+        self._file_fault = ""  # why the file was not taken up when it was read again
+        self._endpoint = endpoint(self) if endpoint else None
+
+    def _add_syncs(self, syncs: tuple[Sync, ...]) -> None:
+        """One bad model must not keep other tables from being fresh. Raises ModelError where all are bad."""
         is_device_lost = False
         for sync in syncs:
             try:
                 self._add_sync(sync)
             except ModelError as error:
-                # One bad model must not keep the other tables from being fresh.
-                if once or len(syncs) == 1:
+                if self._once or len(syncs) == 1:
                     raise
                 is_device_lost |= isinstance(error, DeviceError)
                 self._leave_out(sync, error)
         if not self.keepers:
             kind = DeviceError if is_device_lost else UnusableModelError
             raise kind("run", "any sync", "none of their models could be loaded", "See the errors above.")
-        self._activity = Activity(settings, self.pressure)
-        self._headline = Headline()
-        self._file_fault = ""  # why the file was not taken up when it was read again
-        self._endpoint = endpoint(self) if endpoint else None
 
     def run(self) -> None:
         """Work until stopped. Raises FreshvecError for what needs somebody's help before anything can run."""
