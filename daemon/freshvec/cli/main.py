@@ -10,7 +10,7 @@ from loguru import logger
 
 from freshvec import logs
 
-# Imported for their commands; this order is that of `freshvec --help`.
+# Imported for their commands.
 from freshvec.cli import (  # noqa: F401
     fetch_command,
     look_commands,
@@ -21,7 +21,10 @@ from freshvec.cli import (  # noqa: F401
     units_command,
 )
 from freshvec.cli.app import app, is_plain
+from freshvec.cli.panels import arrange
 from freshvec.errors import FreshvecError, UsageError
+
+arrange(app)
 
 
 def _check_arguments(arguments: list[str]) -> None:
