@@ -9,10 +9,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from freshvec.arrays import NumberArray
 from freshvec.db import connect, queries
 from freshvec.records import Key
 from freshvec.source.bound import BoundSync
-from freshvec.target.binary import NumberArray
 from freshvec.target.upsert import TargetWriter
 from tests.integration.test_equal_keys import OF_15, REAL
 from tests.support import Connection, NullEncoder, backfill, bound_sync, settings_for, sync_of

@@ -7,6 +7,7 @@ from typing import Any
 
 from psycopg import sql
 
+from freshvec.arrays import TextArray
 from freshvec.config import Sync
 from freshvec.db import finished, quoted, verbatim
 from freshvec.records import Key, Model
@@ -220,9 +221,9 @@ class BoundSync:
         pairs = zip(self.key, left, right, strict=True)
         return _all(column.equals(one, other) for column, one, other in pairs)
 
-    def key_arrays(self, keys: list[Key]) -> dict[str, list[str]]:
-        """Parameters for `{given_keys}`: one list of texts per key column."""
-        return {f"k{i + 1}": [key[i] for key in keys] for i in range(len(self.key))}
+    def key_arrays(self, keys: list[Key]) -> dict[str, TextArray]:
+        """Parameters for `{given_keys}`: one array of texts per key column."""
+        return {f"k{i + 1}": TextArray([key[i] for key in keys]) for i in range(len(self.key))}
 
     def key_values(self, key: Key) -> dict[str, str]:
         """Parameters for `{beyond_after}`."""

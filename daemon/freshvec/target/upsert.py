@@ -8,10 +8,10 @@ from loguru import logger
 from numpy.typing import NDArray
 from psycopg import sql
 
+from freshvec.arrays import NumberArray, VectorArray
 from freshvec.db import Session, queries, quoted
 from freshvec.records import Fate, Key, Outcome
 from freshvec.source.bound import BoundSync
-from freshvec.target.binary import NumberArray, VectorArray
 
 _STATEMENTS = (
     "superseded",
@@ -96,10 +96,9 @@ class TargetWriter:
         # NULL.
         outcomes = sorted(outcomes, key=lambda outcome: (outcome.embedding is None, outcome.error is None))
         vectors = [outcome.embedding for outcome in outcomes if outcome.embedding is not None]
-        matrix = np.stack(vectors) if vectors else np.empty((0, self._bound.model.dimension), np.float32)
         errors = [None] * len(vectors) + [outcome.error for outcome in outcomes if outcome.error is not None]
         given: dict[str, object] = {
-            "vectors": NumberArray(matrix.ravel()) if self._is_plain else self._array(matrix),
+            "vectors": self._array(vectors),
             "errors": errors if len(errors) > len(vectors) else [],
         }
         params = self._params(outcomes) | self._hashes(outcomes) | given | self._model
@@ -137,8 +136,10 @@ class TargetWriter:
         places = self.connection.execute(self.queries["overtaken"], params)
         return [outcomes[place - 1].key for (place,) in places]
 
-    def _array(self, matrix: NDArray[np.float32]) -> VectorArray:
-        return VectorArray(matrix, half=self._bound.sync.target.type == "halfvec")
+    def _array(self, vectors: list[NDArray[np.float32]]) -> NumberArray | VectorArray:
+        if not self._is_plain:
+            return VectorArray(vectors, half=self._bound.sync.target.type == "halfvec")
+        return NumberArray(np.concatenate(vectors) if vectors else np.empty(0, np.float32))
 
     def _vector_parts(self) -> dict[str, sql.Composable]:
         """How vectors come into the upsert: as an array of vectors, or of numbers that rows are cut from."""
