@@ -182,16 +182,16 @@ def test_wrong_usage_is_said_before_anything_is_measured(models: Path, lines: Pa
     empty = tmp_path / "empty.txt"
     empty.write_text("\n \n", encoding="utf-8")
     at = ("--models-dir", str(models))
-    assert "it is not in the catalogue" in refused(1, "no-such-model", *at)
-    assert "freshvec export bge-m3" in refused(1, "bge-m3", *at)
+    assert "it is not in the catalogue" in refused(78, "no-such-model", *at)
+    assert "freshvec export bge-m3" in refused(78, "bge-m3", *at)
     assert "there is none. Give one text per line." in refused(1, MODEL, *at, "--texts", str(empty))
     assert "does not exist" in refused(2, MODEL, *at, "--texts", str(tmp_path / "nothing.txt"))
     assert "either --sync or --texts" in refused(2, MODEL, *at, "--texts", str(lines), "--sync", "docs")
     assert "there is no device 'tpu'" in refused(2, MODEL, *at, "--device", "tpu")
     assert "write sentence-transformers or fastembed" in refused(2, MODEL, *at, "--against", "pgai")
-    assert "freshvec.toml" in refused(2, "--rows", "3"), "without a model, a configuration is needed"
+    assert "freshvec.toml" in refused(78, "--rows", "3"), "without a model, a configuration is needed"
     shutil.rmtree(models / MODEL)
-    assert "it is not exported" in refused(1, MODEL, *at)
+    assert "it is not exported" in refused(78, MODEL, *at)
 
 
 def test_ctrl_c_ends_it_without_a_word_too_many(models: Path, lines: Path, tmp_path: Path) -> None:

@@ -162,12 +162,12 @@ def test_what_nobody_but_its_user_can_cure_ends_it_with_its_exit_code(
     path = tmp_path / "freshvec.toml"
     cases: list[tuple[str | None, list[str], int, str]] = [
         (good, ["nosuch"], 2, "there is no sync 'nosuch'; declared are: docs"),
-        (config_toml(url, models_dir, ""), [], 2, "none is declared"),
-        (good.replace("columns", "colums"), [], 2, "did you mean columns?"),
+        (config_toml(url, models_dir, ""), [], 78, "none is declared"),
+        (good.replace("columns", "colums"), [], 78, "did you mean columns?"),
         (good, ["--no-such-option"], 2, "No such option"),
-        (good.replace(MODEL, "no-such-model"), [], 1, "cannot find model 'no-such-model'"),
-        (config_toml(url, tmp_path / "empty", DOCS_SYNC), [], 1, f"freshvec export {MODEL}"),
-        (None, [], 2, "cannot be read"),
+        (good.replace(MODEL, "no-such-model"), [], 78, "cannot find model 'no-such-model'"),
+        (config_toml(url, tmp_path / "empty", DOCS_SYNC), [], 78, f"freshvec fetch {MODEL}"),
+        (None, [], 78, "cannot be read"),
     ]
     for toml, arguments, code, message in cases:
         path.unlink(missing_ok=True)
