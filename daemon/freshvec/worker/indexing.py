@@ -33,12 +33,13 @@ class Indexing:
         self._backoff = Backoff(first=2.0, cap=600.0)
         self._due = 0.0
         self._was_walking = True
+        self._tended: Pipeline | None = None
         self._said_at = 0.0
         self._trouble: str | None = None
         self._told: str | None = None  # once each
 
     def look_soon(self) -> None:
-        """At the next turn: a sweep, or a pipeline that begins."""
+        """At the next turn, unless an attempt has failed and the next one is set."""
         if self._trouble is None:
             self._due = 0.0
 
@@ -48,8 +49,8 @@ class Indexing:
         if self._build is not None and self._build.is_over:
             self._end(connection, self._build)
         is_walking, was_walking = pipeline.is_walking, self._was_walking
-        self._was_walking = is_walking
-        if was_walking and not is_walking:
+        is_new, self._was_walking, self._tended = pipeline is not self._tended, is_walking, pipeline
+        if is_new or (was_walking and not is_walking):
             self.look_soon()
         is_awaited = self._once and not pipeline.fresh.is_set()  # else the walk of before would count
         if is_awaited or time.monotonic() < self._due:

@@ -180,7 +180,6 @@ class Keeper:
         self._seen = bound.generation
         self._running_since = time.monotonic()
         self._walks.rest()
-        self._indexing.look_soon()
         self.pipeline.start()
         self._due = 0.0
 
