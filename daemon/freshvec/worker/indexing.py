@@ -43,8 +43,10 @@ class Indexing:
         if self._trouble is None:
             self._due = 0.0
 
-    def tend(self, connection: Connection, pipeline: Pipeline) -> None:
+    def tend(self, connection: Connection, pipeline: Pipeline | None) -> None:
         """Do what is due. Raises DatabaseError, with `once` also for a build that failed."""
+        if pipeline is None:
+            return
         bound = pipeline.bound
         if self._build is not None and self._build.is_over:
             self._end(connection, self._build)
