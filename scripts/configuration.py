@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from freshvec.config import SEARCHED, Daemon, Database, Sync, Target, Web
+from freshvec.config import SEARCHED, Daemon, Database, Sync, Web
+from freshvec.storage import Index, Target
 
 FILE = Path(__file__).parents[1] / "docs" / "configuration.md"
 SECTIONS: tuple[tuple[str, type[BaseModel], str | None], ...] = (
@@ -20,10 +21,11 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str | None], ...] = (
     ("[web]", Web, "FRESHVEC_WEB_"),
     ("[[sync]]", Sync, None),
     ("target, of a sync", Target, None),
+    ("index, of a sync", Index, None),
 )
 HEAD = f"""# Configuration
 
-<!-- `make docs` writes this file from the settings' own descriptions in daemon/freshvec/config.py. -->
+<!-- `make docs` writes this file from the settings' own descriptions in config.py and storage.py. -->
 
 freshvec reads one TOML file: the one named with `--config`, else the one in `FRESHVEC_CONFIG`, else
 `{SEARCHED[0]}` in the working folder, else `{SEARCHED[1]}`.

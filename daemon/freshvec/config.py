@@ -8,8 +8,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     StringConstraints,
@@ -23,6 +21,7 @@ from freshvec import logs
 from freshvec.environment import PREFIX, FromOutside, credential_beside, misspelt, variable_of
 from freshvec.errors import ConfigError, UsageError, meant
 from freshvec.faults import describe
+from freshvec.storage import Frozen, Index, TableName, Target, split_name
 
 SEARCHED = ("freshvec.toml", "/etc/freshvec/freshvec.toml")
 _ADVICE = "docs/configuration.md has every key; `freshvec init --output FILE` writes a sound file to compare."
@@ -45,38 +44,10 @@ def _address_or_off(value: str) -> str:
     return value if value == "off" else _address(value)
 
 
-def _qualified(value: str) -> str:
-    try:
-        split_name(value)
-    except ValueError as fault:
-        raise ValueError(f"{fault}; write schema.table, with double quotes round unusual names") from None
-    return value
-
-
-def split_name(name: str) -> tuple[str | None, str]:
-    """`schema.table` with SQL's own quoting into its parts: unquoted names fold to lower case."""
-    part = r'"(?:[^"]|"")+"|[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*'
-    matched = re.fullmatch(rf"(?:({part})\.)?({part})", name.strip())
-    if not matched:
-        raise ValueError(f"{name!r} is not a table name")
-    schema, table = (
-        None if text is None else text[1:-1].replace('""', '"') if text[0] == '"' else text.lower()
-        for text in matched.groups()
-    )
-    assert table is not None
-    return schema, table
-
-
-class _Frozen(BaseModel):
-    # The text under each setting is its description: `make docs` writes docs/configuration.md from them.
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-TableName = Annotated[str, AfterValidator(_qualified)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 
 
-class Database(_Frozen):
+class Database(Frozen):
     """How to reach Postgres. What is not set is left to libpq: PGHOST, PGUSER and PGPASSFILE work."""
 
     url: SecretStr = SecretStr("")
@@ -86,7 +57,7 @@ class Database(_Frozen):
     """The role that runs the daemon: `freshvec apply` grants it what `run` needs, and no more."""
 
 
-class Daemon(_Frozen):
+class Daemon(Frozen):
     """How the daemon encodes, reads and writes, and where it keeps its models."""
 
     device: Annotated[str, AfterValidator(_device)] = "auto"
@@ -129,7 +100,7 @@ class Daemon(_Frozen):
     """How they are logged, on standard error."""
 
 
-class Web(_Frozen):
+class Web(Frozen):
     """The page, the metrics and the health checks of `freshvec run`; they need `freshvec[serve]`."""
 
     address: Annotated[str, AfterValidator(_address_or_off)] = "127.0.0.1:8378"
@@ -140,16 +111,7 @@ class Web(_Frozen):
     account on this machine can open the page."""
 
 
-class Target(_Frozen):
-    """Where a sync's vectors lie."""
-
-    table: TableName | None = None
-    """The table, made by `apply`. Default: the source's name with `_embedding`, in the source's schema."""
-    type: Literal["vector", "halfvec", "real[]"] = "vector"
-    """The type of its vectors. `halfvec` takes half the space; `real[]` needs no pgvector."""
-
-
-class Sync(_Frozen):
+class Sync(Frozen):
     """One source table, its text, one model, one target."""
 
     name: Name
@@ -169,6 +131,8 @@ class Sync(_Frozen):
     walked."""
     target: Target = Target()
     """Where its vectors lie, as in `target = { type = "halfvec" }`."""
+    index: Index | None = None
+    """The index on them, as in `index = { type = "hnsw" }`. Default: none; freshvec then leaves it to you."""
 
     @model_validator(mode="after")
     def _one_text(self) -> Self:
@@ -179,6 +143,10 @@ class Sync(_Frozen):
                 raise ValueError(
                     "an SQL expression must not contain ';' or '$freshvec$'; write one plain expression"
                 )
+        if self.index is not None and self.target.type == "real[]":
+            raise ValueError(
+                'real[] can have no index; write target = { type = "halfvec" }, or take index out'
+            )
         return self
 
     @property
@@ -190,10 +158,10 @@ class Sync(_Frozen):
         return own_schema or schema, own_table
 
 
-_SECTIONS: dict[str, type[_Frozen]] = {"database": Database, "daemon": Daemon, "web": Web}
+_SECTIONS: dict[str, type[Frozen]] = {"database": Database, "daemon": Daemon, "web": Web}
 
 
-class Settings(_Frozen):
+class Settings(Frozen):
     database: Database = Database()
     daemon: Daemon = Daemon()
     web: Web = Web()
@@ -291,7 +259,7 @@ def _read(path: Path | None) -> tuple[str, dict[str, Any]]:
 
 
 def _siblings(detail: ErrorDetails) -> list[str]:
-    keys: dict[str, type[_Frozen]] = {**_SECTIONS, "sync": Sync, "target": Target}
+    keys: dict[str, type[Frozen]] = {**_SECTIONS, "sync": Sync, "target": Target, "index": Index}
     parents = [part for part in detail["loc"][:-1] if isinstance(part, str)]
     model = keys.get(parents[-1], Settings) if parents else Settings
     return list(model.model_fields)

@@ -40,6 +40,7 @@ LOCK_CLASS = 0x66766563
 MIGRATE_LOCK = 0
 WRITE_LOCK_CLASS = LOCK_CLASS + 1  # shared by whoever writes a sync's target, exclusive for who must be alone
 BELL_LOCK_CLASS = LOCK_CLASS + 2  # exclusive while a sync's keeper wants to be rung (capture/bell.py)
+INDEX_LOCK_CLASS = LOCK_CLASS + 3  # held by who builds or drops the indexes of a sync (target/building.py)
 
 # Whatever shapes a row's text, or may end a session of ours early, is pinned: rendering must not depend on
 # whose session it is, or the same row would have two hashes. With row security off Postgres refuses to leave

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
@@ -22,7 +23,7 @@ from freshvec.health.watch import StatusWatch
 from freshvec.web.guards import Guard
 from freshvec.web.serve import Endpoints
 from freshvec.worker.worker import Worker
-from tests.acceptance.page import get, paged, tables, with_page
+from tests.acceptance.page import get, paged, state, tables, with_page
 from tests.support import (
     DOCS_SYNC,
     REPOSITORY,
@@ -39,7 +40,10 @@ from tests.support import (
 MONITORING = REPOSITORY / "docs/monitoring"
 LABELS = {"sync", "model", "stage", "le", "version", "python"}
 # Only a GPU has them, and only a sync whose table was walked, or that has something to do.
-NOT_HERE = {"freshvec_device_memory_used_bytes", "freshvec_device_memory_total_bytes"}
+NOT_HERE = {"freshvec_device_memory_used_bytes", "freshvec_device_memory_total_bytes"} | {
+    f"freshvec_index_{what}"
+    for what in ("valid", "bytes", "build_ratio")  # below
+}
 
 
 @pytest.fixture
@@ -227,6 +231,23 @@ def test_nothing_can_be_written(page: tuple[str, Worker]) -> None:
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(request, timeout=30)
         assert refused.value.code == 405
+
+
+def test_page_and_metrics_tell_of_an_index_that_is_built(url: str, application: Connection) -> None:
+    (table,) = tables(application, 1)
+    with paged(with_page(url, table | {"index": {}}, sweep_seconds=0.2), NullEncoder()) as (address, _):
+        until("it is built", lambda: value(address, "freshvec_index_valid", sync="docs_00") == 1)
+        assert (value(address, "freshvec_index_bytes", sync="docs_00") or 0) > 8000
+        assert value(address, "freshvec_index_trouble", sync="docs_00") == 0
+        name = state(address)["syncs"][0]["index_name"]
+        with psycopg.connect(url) as looking:  # at what was: no index is finished meanwhile
+            looking.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            looking.execute("SELECT 1")
+            lost = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass"
+            application.execute(lost, (name,))
+            phase = "waiting for old snapshots"
+            until("it is built again", lambda: phase == state(address)["syncs"][0]["index_phase"])
+            until("the metrics follow", lambda: value(address, "freshvec_index_valid", sync="docs_00") == 0)
 
 
 def test_a_key_is_asked_for_where_one_is_set(

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from freshvec import config
+from freshvec import config, storage
 from freshvec.db import connect
 from freshvec.errors import SchemaError
 from freshvec.proposal.file import without_password
@@ -150,7 +150,7 @@ def test_a_table_that_is_named_is_looked_at_alone(url: str, shop: Connection, mo
         'CREATE SCHEMA "Shop"; CREATE TABLE "Shop"."Order ""lines""" (id int PRIMARY KEY, body text)'
     )
     (table,) = look(url, '"Shop"."Order ""lines"""').tables
-    assert config.split_name(table.full_name) == ("Shop", 'Order "lines"')
+    assert storage.split_name(table.full_name) == ("Shop", 'Order "lines"')
     with pytest.raises(SchemaError, match="no such table"):
         look(url, "public.nothing")
     with pytest.raises(SchemaError, match=r"'titel'.*columns of text are: slug, title, body"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from freshvec import config
+from freshvec import config, storage
 from freshvec.errors import ConfigError
 from tests.unit.settings_files import GOOD, faults, load
 
@@ -88,6 +88,13 @@ def test_five_faults_at_once_each_with_key_problem_and_remedy(tmp_path: Path) ->
         ),
         ('[[sync]]\nname="a"\nmodel="m"\ncolumns=["x"]', "sync[0].table: it is missing"),
         ('[[sync]]\nname="a"\ntable="t"\nmodel="m"\nexpression="x; y"', "must not contain ';'"),
+        (f'{GOOD}target = {{ type = "real[]" }}\nindex = {{}}', "real[] can have no index"),
+        (f"{GOOD}index = {{ lists = 10 }}", 'take it out, or write type = "ivfflat"'),
+        (f'{GOOD}index = {{ type = "ivfflat", m = 8 }}', 'write type = "hnsw"'),
+        (f"{GOOD}index = {{ m = 40 }}", "at least twice m, 80 or more"),
+        (f'{GOOD}index = {{ binary = true, distance = "l2" }}', "take distance out"),
+        (f"{GOOD}index = {{ typ = 1 }}", "index.typ"),
+        (f"{GOOD}index = {{ memory_mb = 0 }}", "index.memory_mb"),
         ("[databse]\n", "databse: there is no such key; did you mean database?"),
         ("[database\n", "not valid TOML"),
         ('[sync]\nname="a"', "sync: each sync is a table of its own; write [[sync]], in double brackets"),
@@ -126,10 +133,9 @@ def test_a_fault(tmp_path: Path, text: str, message: str) -> None:
 def test_no_fault_speaks_of_what_a_user_does_not_know(tmp_path: Path, value: str) -> None:
     """Every key with every kind of value, in the file's own words alone."""
     own_words = r"tuple|string|boolean|integer|dict|pydantic|input|after validation|parse"
-    for model in (config.Database, config.Daemon, config.Web, config.Sync, config.Target):
-        head = {"Sync": "[[sync]]", "Target": "[[sync]]\n[sync.target]"}.get(
-            model.__name__, f"[{model.__name__.lower()}]"
-        )
+    tables = {"Sync": "[[sync]]", "Target": "[[sync]]\n[sync.target]", "Index": "[[sync]]\n[sync.index]"}
+    for model in (config.Database, config.Daemon, config.Web, config.Sync, storage.Target, storage.Index):
+        head = tables.get(model.__name__, f"[{model.__name__.lower()}]")
         for key in model.model_fields:
             with suppress(ConfigError):
                 load(tmp_path, f"{head}\n{key} = {value}")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from freshvec.config import Daemon, Database, Sync, Target, Web
+from freshvec.config import Daemon, Database, Sync, Web
+from freshvec.storage import Index, Target
 from tests.support import REPOSITORY
 
 DOCUMENTS = (*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").rglob("*.md")))
@@ -38,7 +39,7 @@ def test_the_configuration_page_is_what_the_settings_say() -> None:
 
 def test_every_setting_stands_in_the_configuration_page() -> None:
     page = (REPOSITORY / "docs/configuration.md").read_text(encoding="utf-8")
-    for model in (Database, Daemon, Web, Sync, Target):
+    for model in (Database, Daemon, Web, Sync, Target, Index):
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name}"
             assert f"### `{name}`" in page

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from freshvec.cli.status_view import duration
+from freshvec.cli.status_view import duration, size
 from freshvec.schema.cost import Cost
 
 _BAR = 30  # columns of a bar that stands for every text
@@ -41,14 +41,6 @@ def _time(cost: Cost) -> str:
     if cost.seconds is None or cost.rate is None:
         return ""
     return f": {duration(max(cost.seconds, 1))} here ({count(cost.rate)} tokens/s)"
-
-
-def size(number: float) -> str:
-    """Bytes in the unit a person would use."""
-    for unit, one in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= one:
-            return f"{number / one:.3g} {unit}"
-    return f"{number:.0f} bytes"
 
 
 def count(number: float) -> str:

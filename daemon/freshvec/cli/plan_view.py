@@ -6,19 +6,22 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from freshvec.cli import cost_view
+from freshvec.cli import cost_view, index_view
 from freshvec.schema import difference
 from freshvec.schema.cost import Cost
 from freshvec.schema.plan import Plan
 from freshvec.source.locks import Holder
+from freshvec.target.index import Seen
 
 _WIDTH = 78
 _MADE = re.compile(r"^CREATE (?:OR REPLACE )?(TABLE|VIEW|FUNCTION|TRIGGER|POLICY)\b", re.MULTILINE)
 
 
-def lines(planned: Plan, cost: Cost | str | None, holders: Sequence[Holder] = ()) -> Iterator[str]:
+def lines(
+    planned: Plan, cost: Cost | str | None, holders: Sequence[Holder] = (), seen: Seen | None = None
+) -> Iterator[str]:
     """A sync's part; `cost` is a text where it could not be told, None where nothing is encoded. `holders`
-    are in the way of its locks now."""
+    are in the way of its locks now; `seen` are the indexes that there are."""
     yield f"{planned.bound.name}: {difference.summary(planned)}"
     for change in difference.changes(planned):
         yield from _wrapped(f"{change.part:<9}  {change.was}  →  {change.now}")
@@ -29,6 +32,8 @@ def lines(planned: Plan, cost: Cost | str | None, holders: Sequence[Holder] = ()
         yield from _wrapped(f"locks      {locks(planned)}")
     for holder in holders:
         yield from _wrapped(f"in the way {_held(holder)}")
+    for line in index_view.lines(planned.bound, seen):
+        yield from _wrapped(line.replace("index ", "index      ", 1))
     if isinstance(cost, str):
         yield from _wrapped(f"cost       unknown: {cost}")
     elif cost is not None:
@@ -51,7 +56,9 @@ def locks(planned: Plan) -> str:
     )
 
 
-def as_json(planned: Plan, cost: Cost | str | None, holders: Sequence[Holder] = ()) -> dict[str, Any]:
+def as_json(
+    planned: Plan, cost: Cost | str | None, holders: Sequence[Holder] = (), seen: Seen | None = None
+) -> dict[str, Any]:
     """A sync's part of the JSON document."""
     changes = [change.__dict__ for change in difference.changes(planned)]
     return {
@@ -62,6 +69,7 @@ def as_json(planned: Plan, cost: Cost | str | None, holders: Sequence[Holder] = 
         "reasons": difference.reasons(planned),
         "statements": [*planned.lacking, *planned.access],
         "locks": locks(planned),
+        "index": list(index_view.lines(planned.bound, seen)),
         "in_the_way": [_held(holder) for holder in holders],
         "cost": cost.json() if isinstance(cost, Cost) else None,
         "cost_unknown": cost if isinstance(cost, str) else None,

@@ -111,14 +111,28 @@ def _serving_on(settings: Settings, address: str) -> Settings:
         raise UsageError(fault) from None
 
 
-@app.command()
-def backfill(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
-    """Make every row fresh once, with a progress bar, then exit. Resumes where a killed run stopped."""
+@app.command(epilog="Examples: freshvec backfill; freshvec backfill articles --drop-index")
+def backfill(
+    sync: SyncArgument = None,
+    drop_index: Annotated[
+        bool,
+        typer.Option(
+            "--drop-index",
+            help="Drop the index that freshvec made, and build it at the end: faster where most rows are to "
+            "be encoded again. Searches read every row meanwhile.",
+        ),
+    ] = False,
+    config_path: ConfigOption = None,
+) -> None:
+    """Make every row fresh once, with a progress bar, build the declared index, then exit. Resumes where a
+    killed run stopped."""
     from freshvec.cli.progress_view import ProgressView
     from freshvec.worker.worker import Worker
 
     settings = load_settings(config_path)
     syncs = settings.find(sync)
+    if drop_index:
+        _drop_indexes(settings, syncs)
     with ProgressView(settings.database.url, anew=True, has_bars=_has_bars(settings)) as view:
         worker = Worker(settings, syncs, once=True, on_tick=view.tick, tick_seconds=view.tick_seconds)
         worker.handle_signals()
@@ -126,3 +140,19 @@ def backfill(sync: SyncArgument = None, config_path: ConfigOption = None) -> Non
         failed = view.summary(worker)
     if failed:
         raise typer.Exit(1)
+
+
+def _drop_indexes(settings: Settings, syncs: tuple[Sync, ...]) -> None:
+    """Drop those of ours. Raises FreshvecError where a worker keeps a sync: it would build them again."""
+    from freshvec.db import connect
+    from freshvec.schema import migrations
+    from freshvec.target import building
+    from freshvec.worker import ownership
+
+    with connect(settings.database.url, "index") as connection:
+        migrations.migrate(connection)
+        for declared in syncs:
+            if ownership.owner(connection, declared.name) is not None:
+                raise ownership.refusal(connection, declared.name)
+            for index in building.drop_ours(connection, declared.name):
+                typer.echo(f"{declared.name}: index {index} is dropped, to be built at the end")

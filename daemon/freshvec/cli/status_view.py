@@ -44,6 +44,8 @@ def blocks(seen: status.Seen) -> Iterator[str]:
             yield f"  failed    {_number(failures)}"
         if row["device"]:
             yield f"  device    {device(row)}"
+        if index := index_of(row):
+            yield f"  index     {index}"
 
 
 def table(seen: status.Seen) -> Table:
@@ -60,7 +62,7 @@ def table(seen: status.Seen) -> Table:
         "lag p50 / p99",
         "failed",
         title="freshvec",
-        caption="\n".join(f"{row['sync']}: {device(row)}" for row in seen.rows if row["device"]),
+        caption="\n".join(_captions(seen.rows)),
     )
     for row in seen.rows:
         rate = row["rows_per_second"]
@@ -77,6 +79,15 @@ def table(seen: status.Seen) -> Table:
             _number(row["rows_failed"]),
         )
     return shown
+
+
+def _captions(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """What has no place in the table."""
+    for row in rows:
+        if row["device"]:
+            yield f"{row['sync']}: {device(row)}"
+        if index := index_of(row):
+            yield f"{row['sync']}: index {index}"
 
 
 def remarks(seen: status.Seen) -> Iterator[str]:
@@ -109,6 +120,8 @@ def proofs(rows: list[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
         if row["trouble"]:
             yield f"{row['sync']}: {row['trouble']}"
+        if row.get("index_trouble"):
+            yield f"{row['sync']}: {row['index_trouble']}"
         if row["proven_at"] is None:
             yield f"{row['sync']}: its table has not been walked to the end yet"
             continue
@@ -142,6 +155,25 @@ def device(row: dict[str, Any]) -> str:
 def memory(used: float, total: float) -> str:
     """A device's memory, given in GB, for a person to read."""
     return f"{used:.1f} of {total:.1f} GB in use"
+
+
+def index_of(row: dict[str, Any]) -> str | None:
+    """The index of a row of `freshvec.status`; None where there is none and none is missed."""
+    if row.get("index_name") is None:
+        return None
+    about = f"{row['index_name']}, {size(row['index_bytes'])}"
+    if row["index_phase"]:
+        share = "" if row["index_share"] is None else f", {row['index_share']:.0%}"
+        return f"{about}: {row['index_phase']}{share}"
+    return about if row["index_valid"] else f"{about}: not finished, of no use"
+
+
+def size(number: float) -> str:
+    """Bytes in the unit a person would use."""
+    for unit, one in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= one:
+            return f"{number / one:.3g} {unit}"
+    return f"{number:.0f} bytes"
 
 
 def percent(share: float) -> str:

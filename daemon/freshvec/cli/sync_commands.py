@@ -9,11 +9,14 @@ import typer
 from freshvec.cli.app import ConfigOption, JsonOption, SyncArgument, app, load_settings
 
 if TYPE_CHECKING:
+    from freshvec.config import Settings
     from freshvec.db import Connection
     from freshvec.encoding.loading import Models
     from freshvec.schema.cost import Cost
     from freshvec.schema.plan import Plan
+    from freshvec.source.bound import BoundSync
     from freshvec.source.locks import Holder
+    from freshvec.target.index import Seen
 
 _PATIENCE_SECONDS = 10.0  # with whoever is altering a table that is only looked at
 WaitOption = Annotated[
@@ -46,6 +49,7 @@ def plan(
     from freshvec.schema.apply import in_the_way
     from freshvec.schema.plan import plan as plan_sync
     from freshvec.source.locks import patiently
+    from freshvec.target import index
 
     settings = load_settings(config_path)
     models = Models(settings)
@@ -60,12 +64,17 @@ def plan(
             typer.echo(script.of_plans(connection, pending, plans))
             return
         costs = _costs(connection, models, plans, measure=measure)
-        planned = [(one, cost, in_the_way(connection, one)) for one, cost in zip(plans, costs, strict=True)]
+        indexes = [index.look(connection, one.bound) if one.applied else None for one in plans]
+        ways = [in_the_way(connection, one) for one in plans]
+        planned = list(zip(plans, costs, ways, indexes, strict=True))
     _show([path.name for path in pending], planned, as_json=as_json)
 
 
 def _show(
-    pending: list[str], planned: "list[tuple[Plan, Cost | str | None, list[Holder]]]", *, as_json: bool
+    pending: list[str],
+    planned: "list[tuple[Plan, Cost | str | None, list[Holder], Seen | None]]",
+    *,
+    as_json: bool,
 ) -> None:
     from freshvec.cli import plan_view
 
@@ -115,6 +124,26 @@ def apply(sync: SyncArgument = None, wait: WaitOption = 60.0, config_path: Confi
             bound, changed = apply_sync(connection, declared, model, role, wait)
             state = "applied" if changed else "nothing to do"
             typer.echo(f"{declared.name}: {state} (target {'.'.join(bound.target_name)})")
+            _bring_index_about(settings, connection, bound)
+
+
+def _bring_index_about(settings: "Settings", connection: "Connection", bound: "BoundSync") -> None:
+    """Build or drop the index, where that is to be done and nobody is at it; else say why not."""
+    from freshvec.cli import index_view
+    from freshvec.db import connect
+    from freshvec.target import building, index
+
+    seen = index.look(connection, bound)
+    if seen is None:
+        return
+    if seen.builder is None and (step := index.next_step(bound, seen)) is not None:
+        typer.echo(f"{bound.name}: index {step.name}: to {step.verb}, since {step.reason}")
+        with connect(settings.database.url, "index") as session:
+            building.bring_about(session, bound)
+        building.keep_trouble(connection, bound.name, None)
+        seen = index.look(connection, bound)
+    for line in index_view.lines(bound, seen):
+        typer.echo(f"{bound.name}: {line}")
 
 
 @app.command()

@@ -9,7 +9,7 @@ import psycopg
 from freshvec import config
 from freshvec.config import Settings
 from freshvec.db import Connection, connect, queries
-from freshvec.doctor import device, files, load, roles, room, runtime, server, syncs
+from freshvec.doctor import device, files, indexes, load, roles, room, runtime, server, syncs
 from freshvec.doctor.finding import Finding, fault, ok, warning
 from freshvec.doctor.place import Check, Place
 from freshvec.errors import FreshvecError
@@ -41,6 +41,7 @@ IN_DATABASE: dict[str, Check] = {
     "roles": roles.roles,
     "syncs": syncs.syncs,
     "rows": syncs.rows,
+    "index": indexes.indexes,
 }
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from freshvec.config import split_name
 from freshvec.db import queries
 from freshvec.doctor.finding import Finding, fault, ok, warning
 from freshvec.doctor.place import Place
+from freshvec.storage import split_name
 
 _SQL = queries("doctor/roles")
 _MANUAL = "docs/operations.md, Roles, has all of it."

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from freshvec.config import Sync, split_name
+from freshvec.config import Sync
 from freshvec.db import queries, quoted
 from freshvec.doctor.finding import Finding, fault, ok, warning
 from freshvec.doctor.place import Place
+from freshvec.storage import split_name
 
 _SQL = queries("doctor/server")
 _OLDEST = 150000  # version with security_invoker, by which a view has the rights of who asks

@@ -8,9 +8,10 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
-from freshvec.config import Sync, split_name
+from freshvec.config import Sync
 from freshvec.db import Connection, queries, translated
 from freshvec.source.bound import text_of
+from freshvec.storage import split_name
 
 _SQL = queries("health/declared")
 NOT_APPLIED = "not applied"

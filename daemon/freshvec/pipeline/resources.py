@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from freshvec.pipeline.crew import Crew
 from freshvec.pipeline.pool import Pool
 from freshvec.pipeline.pressure import Pressure
+from freshvec.target.building import Builds
 
 _CONNECTIONS = 6
 _READERS = 4
@@ -23,6 +24,7 @@ class Resources:
         self.pool = Pool(url, "worker", _CONNECTIONS)
         self.readers = Crew("reader", _READERS)
         self.writers = Crew("writer", _WRITERS)
+        self.builds = Builds(url)
         self.pages = ThreadPoolExecutor(_PAGES, thread_name_prefix="pages")
 
     def close(self) -> None:

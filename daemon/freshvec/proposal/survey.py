@@ -6,11 +6,11 @@ from typing import Any
 
 from psycopg import sql
 
-from freshvec.config import split_name
 from freshvec.db import Connection, queries, quoted, translated
 from freshvec.errors import DatabaseError, SchemaError
 from freshvec.proposal.columns import Column, judged
 from freshvec.source.extent import MOST_TIMES, Extent, measure
+from freshvec.storage import split_name
 
 _SQL = queries("proposal/survey")
 _BIND = queries("source/bind")

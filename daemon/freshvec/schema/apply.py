@@ -29,7 +29,7 @@ from freshvec.source.locks import (
     wait_at_most,
     with_partitions,
 )
-from freshvec.target import table
+from freshvec.target import building, table
 
 _SQL = queries("schema/apply")
 PATIENCE_SECONDS = 60.0
@@ -71,6 +71,8 @@ def carry_out(connection: Connection, planned: Plan, *, trouble: str | None = No
     the next plan does the rest.
     """
     with translated("apply", f"sync {planned.bound.name!r}"):
+        if planned.objects:  # a build of its index may be under way, and takes hours
+            building.interrupt(connection, planned.bound.name)
         if planned.triggers and (planned.objects or planned.access or planned.is_redefined):
             # Triggers need queue and functions. No identity is noted yet: if this ends here, whoever goes on
             # walks everything.
@@ -204,6 +206,7 @@ def remove(connection: Connection, name: str, patience: float = PATIENCE_SECONDS
             row = connection.execute(_SQL["find_target"], {"name": name}).fetchone()
             if row is None:
                 return False
+            building.interrupt(connection, name)
             _change(connection, triggers.removal(connection, name))
             _forget(connection, name, (row[0], row[1]))
             return True

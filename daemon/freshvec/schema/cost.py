@@ -13,6 +13,7 @@ from freshvec.errors import DatabaseError
 from freshvec.schema.plan import Plan
 from freshvec.source.bound import BoundSync
 from freshvec.source.extent import MOST_TIMES, Extent, measure
+from freshvec.storage import Index
 from freshvec.target import table
 from freshvec.target.size import of_row
 
@@ -31,7 +32,8 @@ class Cost:
 
     `rows` are the table's, `texts` those of them with a text, `again` those to be encoded. `lengths` are the
     sampled texts' tokens, sorted; the model reads `max_tokens` of a text. `rate` is in tokens per second, and
-    None where it was not measured. Bytes are of vectors, of an HNSW index on them, and of write-ahead log.
+    None where it was not measured. Bytes are of vectors, of the declared index on them (else HNSW), and of
+    write-ahead log.
     """
 
     rows: int
@@ -114,6 +116,7 @@ class Layout:
     max_tokens: int
     kind: str
     key_columns: int
+    index: Index | None = None
 
 
 def of_sample(
@@ -124,7 +127,7 @@ def of_sample(
     lengths = sorted(lengths_of(texts)) if texts else []
     stale = sum(row.text is not None and not row.is_fresh for row in rows) / max(len(rows), 1)
     with_text, again = round(extent.rows * len(texts) / max(len(rows), 1)), round(extent.rows * stale)
-    size = of_row(layout.dimension, layout.kind, _KEY_BYTES * layout.key_columns)
+    size = of_row(layout.dimension, layout.kind, _KEY_BYTES * layout.key_columns, layout.index)
     return Cost(
         rows=extent.rows,
         texts=with_text,
@@ -148,9 +151,11 @@ def of_plan(connection: Connection, planned: Plan, rates: Rates) -> Cost | str:
             extent, rows = _look(connection, planned)
     except DatabaseError as error:
         return str(error)
-    layout = Layout(bound.model.dimension, bound.model.max_tokens, bound.sync.target.type, len(bound.key))
-    model = bound.model.name
-    return of_sample(rows, extent, layout, partial(rates.lengths, model), partial(rates.rate, model))
+    model, declared = bound.model, bound.sync
+    layout = Layout(model.dimension, model.max_tokens, declared.target.type, len(bound.key), declared.index)
+    return of_sample(
+        rows, extent, layout, partial(rates.lengths, model.name), partial(rates.rate, model.name)
+    )
 
 
 def _look(connection: Connection, planned: Plan) -> tuple[Extent, list[Sampled]]:

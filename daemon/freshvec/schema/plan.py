@@ -20,7 +20,7 @@ from freshvec.schema.identity import Difference
 from freshvec.source.bind import bind
 from freshvec.source.bound import BoundSync
 from freshvec.source.locks import ATTEMPT_SECONDS
-from freshvec.target import table
+from freshvec.target import index, table
 
 _SQL = queries("schema/plan")
 _FUNCTIONS = (
@@ -150,6 +150,7 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
     knows = not migrations.pending(connection)
     bound, now = _bind_as_it_is(connection, sync, model, knows=knows)
     existing = table.check_existing(connection, bound)
+    index.check(bound)
     statements = [*queue.statements(bound), *table.statements(bound), *triggers.function_statements(bound)]
     shape = texts(statements, connection)
     mending, strays = tuple(triggers.mending(connection, bound)), tuple(triggers.strays(connection, bound))

@@ -12,6 +12,7 @@ from freshvec.db import LOCK_CLASS, MIGRATE_LOCK, WRITE_LOCK_CLASS, Connection, 
 from freshvec.errors import SchemaError
 from freshvec.schema import difference, identity, migrations
 from freshvec.schema.plan import Plan
+from freshvec.target import index
 
 _SQL = queries("schema/script")
 _APPLY = queries("schema/apply")
@@ -36,11 +37,23 @@ def of_plans(connection: Connection, pending: Sequence[Path], plans: Sequence[Pl
     for planned in plans:
         head = f"-- sync {planned.bound.name}: {difference.summary(planned)}"
         parts += [head, *_sync(connection, quote, planned)] if _changes(planned) else [head]
+        parts += _index(connection, planned)
     return "\n\n".join(part if part.startswith("-- ") and "\n" not in part else f"{part};" for part in parts)
 
 
 def _changes(planned: Plan) -> bool:
     return bool(planned.access) or not planned.is_applied
+
+
+def _index(connection: Connection, planned: Plan) -> list[str]:
+    """No transaction can build one: as a comment, for whoever is to run it."""
+    seen = index.look(connection, planned.bound) if planned.applied is not None else None
+    if planned.bound.sync.index is None or (
+        seen and index.next_step(planned.bound, seen) is None and seen.is_filled
+    ):
+        return []
+    statement = index.building(planned.bound, seen.vectors if seen else 0).as_string(connection)
+    return [f"-- once every row has its vector, alone, unless a worker may do it: {statement};"]
 
 
 def _migration(quote: Any, path: Path) -> list[str]:

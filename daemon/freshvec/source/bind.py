@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from freshvec.config import Sync, split_name
+from freshvec.config import Sync
 from freshvec.db import Connection, queries, quoted, translated
 from freshvec.errors import SchemaError
 from freshvec.records import Model
@@ -10,6 +10,7 @@ from freshvec.source.bound import BoundSync, Relation
 from freshvec.source.expression import dependence
 from freshvec.source.key import KeyColumn
 from freshvec.source.locks import attempt
+from freshvec.storage import split_name
 
 _SQL = queries("source/bind")
 _TARGET_COLUMNS = {"embedding", "content_hash", "fingerprint", "fence", "encode_error", "embedded_at"}

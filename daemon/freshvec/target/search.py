@@ -2,11 +2,17 @@
 
 from dataclasses import dataclass
 
-from freshvec.db import Connection, queries, quoted, translated
+from psycopg import sql
+
+from freshvec.db import Connection, queries, quoted, translated, verbatim
 from freshvec.records import Key, Vector
 from freshvec.source.bound import BoundSync
+from freshvec.target import index
 
 _SQL = queries("target/search")
+
+
+_TIMES, _MOST_CANDIDATES = 20, 1000  # rows looked up by their bits for each that is wanted; pgvector's bound
 
 
 @dataclass(frozen=True)
@@ -21,13 +27,26 @@ def search(
 ) -> list[Hit]:
     """The `limit` rows nearest to `query` `[dimension]`, nearest first, with the first `width` characters of
     text."""
-    plain = bound.sync.target.type == "real[]"
-    statement = bound.compose(
-        _SQL["nearest_plain" if plain else "nearest"], schema=quoted(bound.vector_schema or "public")
-    )
     numbers = ",".join(f"{value:.8g}" for value in query.tolist())
+    plain = bound.sync.target.type == "real[]"
+    candidates = min(_MOST_CANDIDATES, max(40, _TIMES * limit))
     params = {"query": f"{{{numbers}}}" if plain else f"[{numbers}]", "limit": limit, "width": width}
     with translated("search", f"sync {bound.name!r}"):
         connection.execute(_SQL["allow_scans"])
-        found = connection.execute(statement, params).fetchall()
+        if not plain:
+            connection.execute(_SQL["look_further"], {"candidates": candidates})
+        found = connection.execute(_statement(bound), params | {"candidates": candidates}).fetchall()
     return [Hit(row[:-2], float(row[-2]), row[-1] or "") for row in found]
+
+
+def _statement(bound: BoundSync) -> sql.Composed:
+    """The search that the target's type allows, and that the declared index serves."""
+    declared, schema = bound.sync.index, bound.vector_schema or "public"
+    if bound.sync.target.type == "real[]":
+        return bound.compose(_SQL["nearest_plain"])
+    return bound.compose(
+        _SQL["nearest_binary" if declared is not None and declared.binary else "nearest"],
+        schema=quoted(schema),
+        operator=verbatim(index.search_operator(bound)),
+        quantize=quoted(schema, "binary_quantize"),
+    )

@@ -1,8 +1,20 @@
--- nearest: rows whose embeddings point most nearly the same way; pgvector's cosine distance
+-- nearest: rows whose embeddings are nearest, by the distance of the index
 SELECT {d_key_texts}, 1 - (t.embedding OPERATOR({schema}.<=>) %(query)s::{vector_type}),
        left(d.freshvec_text, %(width)s)
   FROM {target} AS t JOIN (SELECT {keys}, {text} AS freshvec_text FROM {source}) AS d ON {d_is_t}
  WHERE t.embedding IS NOT NULL AND t.fingerprint = {fingerprint}
+ ORDER BY t.embedding OPERATOR({schema}.{operator}) %(query)s::{vector_type} LIMIT %(limit)s
+
+-- nearest_binary: the same of the rows that are nearest by the bits of their numbers, many times as many
+WITH near AS MATERIALIZED (
+  SELECT {t_keys}, t.embedding FROM {target} AS t
+   WHERE t.embedding IS NOT NULL AND t.fingerprint = {fingerprint}
+   ORDER BY ({quantize}(t.embedding))::bit({dimension}) OPERATOR({schema}.<~>)
+            ({quantize}(%(query)s::{vector_type}))::bit({dimension}) LIMIT %(candidates)s
+)
+SELECT {d_key_texts}, 1 - (t.embedding OPERATOR({schema}.<=>) %(query)s::{vector_type}),
+       left(d.freshvec_text, %(width)s)
+  FROM near AS t JOIN (SELECT {keys}, {text} AS freshvec_text FROM {source}) AS d ON {d_is_t}
  ORDER BY t.embedding OPERATOR({schema}.<=>) %(query)s::{vector_type} LIMIT %(limit)s
 
 -- nearest_plain: the same without pgvector
@@ -14,6 +26,9 @@ SELECT {d_key_texts}, s.similarity, left(d.freshvec_text, %(width)s)
  ) AS s
  WHERE t.embedding IS NOT NULL AND t.fingerprint = {fingerprint}
  ORDER BY s.similarity DESC LIMIT %(limit)s
+
+-- look_further: an HNSW index gives no more rows than the one, an IVFFlat index those of so many lists
+SELECT set_config('hnsw.ef_search', %(candidates)s::text, false), set_config('ivfflat.probes', '10', false)
 
 -- allow_scans: our sessions probe by key; a search without an index on the vectors must read them all
 SET enable_seqscan = on

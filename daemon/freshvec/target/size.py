@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from freshvec.storage import Index
+
 _PAGE = 8192
 _USABLE = _PAGE - 24  # of a page: the rest is its header
 _TUPLE = 24 + 4  # bytes of a row's header, and of its pointer on the page
@@ -11,23 +13,23 @@ _CHUNK = 1996  # bytes of a vector in one row of the TOAST table
 _CHUNK_ROW = _CHUNK + 12 + _TUPLE + 8
 _INDEX_ENTRY = 8 + 4 + 4  # bytes around a key in a btree, whose leaves are 90% full
 _RECORD = 60  # bytes around each change in the write-ahead log
-_LINKS = 6 * (2 * 16 + 16 // 15) + 40  # of an HNSW graph with m = 16
 _DIMENSION = {"vector": 4, "halfvec": 2, "real[]": 4}
 _HEADER = {"vector": 8, "halfvec": 8, "real[]": 24}
 
 
 @dataclass(frozen=True)
 class Size:
-    """Bytes per row: of the target with its key's index, of an HNSW index on the vectors (None where the type
-    can have none), and of write-ahead log for the target."""
+    """Bytes per row: of the target with its key's index, of an index on the vectors (None where the type can
+    have none), and of write-ahead log for the target."""
 
     target: float
     index: float | None
     wal: float
 
 
-def of_row(dimension: int, kind: str, key_bytes: int) -> Size:
-    """The size of one row with a vector of that type and a key of so many bytes."""
+def of_row(dimension: int, kind: str, key_bytes: int, index: Index | None = None) -> Size:
+    """The size of one row with a vector of that type and a key of so many bytes; `index` as declared, else
+    HNSW."""
     vector = _HEADER[kind] + _DIMENSION[kind] * dimension
     row = _aligned(_TUPLE + key_bytes + _OURS + vector + 8)
     key_index = (_aligned(key_bytes) + _INDEX_ENTRY) / 0.9
@@ -40,9 +42,17 @@ def of_row(dimension: int, kind: str, key_bytes: int) -> Size:
         heap = _share_of_pages(small) + (chunks - 1) * _share_of_pages(_CHUNK_ROW)
         heap += last + _CHUNK_ROW - _CHUNK + chunks * _INDEX_ENTRY / 0.9
         logged = small + vector + (2 + 2 * chunks) * _RECORD
-    has_index = kind != "real[]"
-    element = _share_of_pages(_aligned(vector + 100 + _TUPLE) + _aligned(_LINKS))
-    return Size(heap + key_index, element if has_index else None, logged + key_index)
+    element = None if kind == "real[]" else index_bytes(dimension, kind, index or Index())
+    return Size(heap + key_index, element, logged + key_index)
+
+
+def index_bytes(dimension: int, kind: str, index: Index) -> float:
+    """Bytes of one vector in an index."""
+    vector = _HEADER[kind] + (-(-dimension // 8) if index.binary else _DIMENSION[kind] * dimension)
+    if index.type == "ivfflat":
+        return _share_of_pages(_aligned(vector + 8 + _TUPLE))
+    links = 6 * (2 * index.links + index.links // 15) + 40  # of a vector on all its layers
+    return _share_of_pages(_aligned(vector + 100 + _TUPLE) + _aligned(links))
 
 
 def _aligned(size: float) -> int:

@@ -48,6 +48,16 @@ _STATUS_GAUGES: dict[str, tuple[str, Callable[[dict[str, object]], object]]] = {
     "eta_seconds": ("Time until all is fresh at the present rate", lambda row: row["eta_seconds"]),
     "fresh": ("Whether every row is fresh", is_fresh),
     "paused": ("Whether bulk work waits for the database", lambda row: row["paused"] is not None),
+    "index_bytes": ("Size of the index on the vectors", lambda row: row.get("index_bytes")),
+    "index_valid": ("Whether searches can use that index", lambda row: row.get("index_valid")),
+    "index_build_ratio": (
+        "Share of the present phase of an index's build that is done",
+        lambda row: row.get("index_share"),
+    ),
+    "index_trouble": (
+        "Whether something keeps the declared index from being built",
+        lambda row: row.get("index_trouble") is not None,
+    ),
     "last_proven_timestamp_seconds": (
         "When a whole walk last proved every row fresh",
         lambda row: row["proven_at"] and row["proven_at"].timestamp(),  # type: ignore[attr-defined]

@@ -25,6 +25,11 @@ _SHOWN = (
     "lag_p99_ms",
     "proven_found",
     "proven_vectors",
+    "index_name",
+    "index_bytes",
+    "index_valid",
+    "index_phase",
+    "index_share",
 )
 
 
@@ -68,6 +73,7 @@ def _sync(sync: SyncNow, process: ProcessNow, seen: Seen, *, rows: bool) -> dict
         "model": sync.model,
         "state": word,
         "why": _text(why),
+        "index_trouble": _text(row.get("index_trouble")) if row else None,
         "phase": sync.phase if sync.is_running else None,
         "in_flight": sync.in_flight,
         "truncated": sync.totals.truncated,
@@ -106,7 +112,8 @@ def _word(
 
 def _left_out(name: str, why: str) -> dict[str, Any]:
     """A sync that is declared and has no model."""
-    nothing = dict.fromkeys((*_SHOWN, "table", "model", "phase", "proven_at", "in_flight", "truncated"))
+    others = ("table", "model", "phase", "proven_at", "in_flight", "truncated", "index_trouble")
+    nothing = dict.fromkeys((*_SHOWN, *others))
     return nothing | {"name": name, "state": "trouble", "why": _text(why), "failures": []}
 
 

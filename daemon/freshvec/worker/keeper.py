@@ -22,6 +22,7 @@ from freshvec.schema.plan import Plan, plan
 from freshvec.source.locks import FIRST_PAUSE
 from freshvec.worker import ownership
 from freshvec.worker.binding import Binding, bind, redefined, undone
+from freshvec.worker.indexing import Indexing
 from freshvec.worker.walks import Walks
 
 RECOVERED_SECONDS = 5.0  # a pipeline that has run this long has recovered
@@ -59,6 +60,7 @@ class Keeper:
         self._seen: int | None = None
         self._binding: Binding | None = None  # the last one
         self._walks = Walks(sync.name, settings.daemon.sweep_seconds)
+        self._indexing = Indexing(resources.builds, settings.daemon.sweep_seconds, on_event, once=once)
         self._check_due = False
         self._owned = False
         self.stands_by = False  # another worker owns the sync
@@ -71,6 +73,11 @@ class Keeper:
     @property
     def is_fresh(self) -> bool:
         return self.pipeline is not None and self.pipeline.fresh.is_set()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every row is fresh, and the index as declared as far as this worker may make it so."""
+        return self.is_fresh and self._indexing.is_settled
 
     @property
     def is_owner(self) -> bool:
@@ -107,6 +114,7 @@ class Keeper:
                 else:
                     self._look(listener)
                     self._tend_bell(listener)
+                    self._indexing.tend(listener.connection, self.pipeline)
                     self._settle()
         except Exception as error:  # of one sync: the others go on
             helpless = not (isinstance(error, FreshvecError) and error.retryable)
@@ -126,6 +134,7 @@ class Keeper:
     def sweep(self) -> None:
         """Look at everything once, whatever was or was not heard: queue, table, triggers, grants."""
         self._check_due = True
+        self._indexing.look_soon()
         if self.pipeline is not None:
             self.pipeline.wake()
 
@@ -184,14 +193,6 @@ class Keeper:
         self.leave(listener, 0.0)
         raise error
 
-    def _generation(self, connection: Connection) -> int:
-        row = (
-            identity.generation(connection, self.sync.name)
-            if migrations.is_bootstrapped(connection)
-            else None
-        )
-        return row or 0
-
     def _look(self, listener: Listener) -> None:
         """At a sweep: whether the table, its triggers, its grants and the applied generation are still the
         same."""
@@ -244,14 +245,14 @@ class Keeper:
     def own(self, connection: Connection) -> None:
         """This worker is the owner now."""
         if self._seen is None:
-            self._seen = self._generation(connection)
+            self._seen = ownership.generation(connection, self.sync.name)
         self._owned, self.stands_by, self._due = True, False, 0.0
         logger.info("sync {}: owned by this worker", self.sync.name)
 
     def stand_by(self, connection: Connection) -> None:
         """Another worker owns the sync. Raises NotOwnedError where this one is to work once."""
         if self._seen is None:
-            self._seen = self._generation(connection)
+            self._seen = ownership.generation(connection, self.sync.name)
         if self._once:
             raise ownership.refusal(connection, self.sync.name)
         if not self.stands_by:

@@ -2,6 +2,7 @@
 
 from freshvec.db import LOCK_CLASS, Connection, queries, translated
 from freshvec.errors import NotOwnedError
+from freshvec.schema import identity, migrations
 
 _SQL = queries("worker/ownership")
 
@@ -48,3 +49,9 @@ def has_owners_rights(connection: Connection, oid: int) -> bool:
     """Whether this role may do with a table what its owner may."""
     row = connection.execute(_SQL["has_owners_rights"], {"oid": oid}).fetchone()
     return bool(row and row[0])
+
+
+def generation(connection: Connection, name: str) -> int:
+    """The generation of a sync, 0 while it is not applied."""
+    is_made = migrations.is_bootstrapped(connection)
+    return (identity.generation(connection, name) if is_made else None) or 0

@@ -227,7 +227,7 @@ class Worker:
             self._check_devices()
             self.ping()
             self._on_tick(self.keepers)
-            if self._once and all(keeper.is_fresh for keeper in self.keepers):
+            if self._once and all(keeper.is_done for keeper in self.keepers):
                 self.stop()
                 return
             for name, times in listener.wait(self._patience()).items():

@@ -36,6 +36,14 @@ function narrow() {
   for (const row of rows.values()) row.node.hidden = !row.words.includes(wanted);
 }
 
+/** The index on the vectors, in a few words. */
+function indexOf(sync) {
+  if (sync.index_trouble) return sync.index_trouble.replaceAll("`", "");
+  if (!sync.index_name) return "none";
+  if (!sync.index_phase) return sync.index_valid ? `${sync.index_name}, ${number(Math.ceil(sync.index_bytes / 1e6))} MB` : "not finished";
+  return sync.index_share === null ? sync.index_phase : `${sync.index_phase}, ${percent(sync.index_share)}`;
+}
+
 class Row {
   constructor(name) {
     this.name = name;
@@ -131,6 +139,7 @@ class Row {
       "Longer than the model reads": `${number(sync.truncated)} since the start`,
       "Lag over a day, p50 / p99": sync.lag_p50_ms === null ? "–" : `${duration(sync.lag_p50_ms / 1000)} / ${duration(sync.lag_p99_ms / 1000)}`,
       "Last proven fresh": sync.proven_at === null ? "not yet" : `${ago(this.now - sync.proven_at)}, ${number(sync.proven_found)} mended`,
+      "Index": indexOf(sync),
       "Doing": sync.phase ?? "–",
     };
     const told = Object.entries(facts).map((pair) => pair.join("\n")).join("\n");
