@@ -47,7 +47,7 @@ def table(cards: Sequence[ModelCard], exported: Mapping[str, Artefact]) -> Table
             _dimension(card),
             str(card.max_tokens),
             card.pooling,
-            "–" if card.remote_code else card.fp16,
+            card.fp16,
             card.licence,
             "yes" if "model.safetensors" in card.sha256 else "no",
             _exported(card, made),
@@ -60,7 +60,7 @@ def _dimension(card: ModelCard) -> str:
 
 
 def _exported(card: ModelCard, made: Artefact | None) -> str:
-    return "own code" if card.remote_code else " ".join(made.graphs) if made else ""
+    return " ".join(made.graphs) if made else ""
 
 
 def show_one(console: Console, card: ModelCard, made: Artefact | None) -> None:

@@ -12,6 +12,7 @@ from freshvec import logs
 
 # Imported for their commands.
 from freshvec.cli import (  # noqa: F401
+    describe_command,
     fetch_command,
     look_commands,
     model_commands,

@@ -69,10 +69,7 @@ def export(
 
 
 @app.command(
-    epilog="Examples: freshvec models; freshvec models bge-m3. A model of your own is a TOML file in "
-    'daemon.catalogue_dirs: name = "mine", source = "me/mine", dimension = 384, max_tokens = 512, '
-    'pooling = "mean", and as they apply query_prefix, document_prefix, normalize, licence and a table '
-    "sha256 with the checksums of its files."
+    epilog="Examples: freshvec models; freshvec models bge-m3. `freshvec describe` adds a model of your own."
 )
 def models(
     name: Annotated[
@@ -89,7 +86,7 @@ def models(
 
     settings = with_models_dir(settings_if_any(config_path, needed=False), models_dir)
     known = Models(settings)
-    cards = [known.card(name)] if name else list(catalogue.load(settings.daemon.catalogue_dirs).values())
+    cards = [known.card(name)] if name else list(catalogue.load(known.catalogue_dirs).values())
     exported = known.exported(cards)
     if as_json:
         graphs = catalogue_view.graphs_of

@@ -6,7 +6,7 @@ PANELS = {
     "Begin": ("demo", "init", "doctor", "install-units"),
     "Keep tables fresh": ("run", "backfill", "plan", "apply", "remove"),
     "Look and search": ("status", "wait", "search", "verify", "retry"),
-    "Models": ("models", "fetch", "export", "bench", "serve"),
+    "Models": ("models", "fetch", "export", "describe", "bench", "serve"),
 }
 _ORDER = [name for names in PANELS.values() for name in names]
 

@@ -65,6 +65,6 @@ def _missing(file: Path) -> list[str]:
     except FreshvecError:
         return []  # the service will say it
     folder = settings.daemon.models_dir or places.MACHINE
-    known = catalogue.load(settings.daemon.catalogue_dirs)
+    known = catalogue.load(places.card_folders(folder, settings.daemon.catalogue_dirs))
     lacking = {sync.model for sync in settings.sync if not (folder / sync.model).exists()}
     return [known[name].command for name in sorted(lacking & known.keys())]

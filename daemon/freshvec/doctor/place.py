@@ -41,5 +41,5 @@ class Place:
     @property
     def cards(self) -> list[ModelCard]:
         """Those of the declared models that are in the catalogue."""
-        known = catalogue.load(self.settings.daemon.catalogue_dirs)
+        known = catalogue.load(Models(self.settings).catalogue_dirs)
         return [known[name] for name in self.model_names if name in known]

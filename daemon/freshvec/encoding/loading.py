@@ -27,7 +27,7 @@ class Models:
         given = settings.daemon.models_dir
         self._folders = (given,) if given else places.folders()
         self.folder = self._folders[0]
-        self.catalogue_dirs = settings.daemon.catalogue_dirs
+        self.catalogue_dirs = places.card_folders(given, settings.daemon.catalogue_dirs)
         self.budgets = BudgetMemory(places.learnt(self.folder))
         self._daemon = settings.daemon
 

@@ -21,55 +21,62 @@ _AFTER_PADDING = {
 
 def check(card: ModelCard, folder: Path) -> None:
     """Raises ModelError with every point in which the card disagrees with the folder."""
-    config = _read(folder / "config.json") or {}
+    config = read(folder / "config.json") or {}
     faults = [*_shape(card, config), *_steps(card, folder)]
     if faults:
         raise ModelError(
             "export",
             f"model {card.name!r}",
             f"its card does not fit {folder}: {'; '.join(faults)}",
-            "Correct the card.",
+            "Correct the card, or choose another model.",
         )
 
 
 def _shape(card: ModelCard, config: dict[str, Any]) -> list[str]:
     """What the model's `config.json` has against the card."""
     faults = []
+    if "AutoModel" in (config.get("auto_map") or {}):  # what is loaded without it is another model
+        faults.append("its repository asks to run code of its own, which freshvec never does")
     hidden = config.get("hidden_size")
     if hidden is not None and hidden != card.dimension:
         faults.append(f"dimension is {card.dimension}, config.json says {hidden}")
-    positions = config.get("max_position_embeddings")
-    if positions is not None:
-        padding = (
-            int(config.get("pad_token_id") or 0) + 1 if config.get("model_type") in _AFTER_PADDING else 0
-        )
-        if card.max_tokens > positions - padding:
-            faults.append(
-                f"max_tokens is {card.max_tokens}, the model has positions for {positions - padding}"
-            )
+    most = positions(config)
+    if most is not None and card.max_tokens > most:
+        faults.append(f"max_tokens is {card.max_tokens}, the model has positions for {most}")
     return faults
+
+
+def positions(config: dict[str, Any]) -> int | None:
+    """How many tokens the model has positions for, by its `config.json`; None where it does not say."""
+    told = config.get("max_position_embeddings")
+    is_after = config.get("model_type") in _AFTER_PADDING
+    return None if told is None else told - (int(config.get("pad_token_id") or 0) + 1 if is_after else 0)
+
+
+def steps(folder: Path) -> list[str]:
+    """What a text's vector goes through, in the words of sentence-transformers; empty where nothing is said."""
+    return [str(module["type"]).rsplit(".", 1)[-1] for module in read(folder / "modules.json") or []]
 
 
 def _steps(card: ModelCard, folder: Path) -> list[str]:
     """What sentence-transformers' description has against the card; nothing where there is none."""
     faults = []
-    modules = _read(folder / "modules.json") or []
-    kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
+    kinds = steps(folder)
     unknown = [kind for kind in kinds if kind not in _KNOWN]
     if unknown:
         faults.append(f"its vectors go through {', '.join(unknown)} as well, which freshvec cannot export")
     if "Normalize" in kinds and not card.normalize:
         faults.append("normalize is false, its own vectors are normalised")
-    own = _pooling(_read(folder / "1_Pooling/config.json") or {})
+    own = pooling_of(read(folder / "1_Pooling/config.json") or {})
     if own and own != {card.pooling}:
         faults.append(f"pooling is {card.pooling}, its own is {' and '.join(sorted(own))}")
-    limit = (_read(folder / "sentence_bert_config.json") or {}).get("max_seq_length")
+    limit = (read(folder / "sentence_bert_config.json") or {}).get("max_seq_length")
     if limit is not None and card.max_tokens > limit:
         faults.append(f"max_tokens is {card.max_tokens}, it reads {limit}")
     return faults
 
 
-def _pooling(config: dict[str, Any]) -> set[str]:
+def pooling_of(config: dict[str, Any]) -> set[str]:
     """How the folder pools tokens (cls, mean, or other modes): by name, or by one flag per mode."""
     if isinstance(config.get("pooling_mode"), str):
         return {config["pooling_mode"]}
@@ -81,7 +88,7 @@ def _pooling(config: dict[str, Any]) -> set[str]:
     return {{"cls_token": "cls", "mean_tokens": "mean"}.get(mode, mode) for mode in modes}
 
 
-def _read(path: Path) -> Any:
+def read(path: Path) -> Any:
     """A JSON file's content, None where there is no such file. Raises ModelError when it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -57,13 +57,6 @@ def export(
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    if card.remote_code:
-        raise ModelError(
-            "export",
-            f"model {card.name!r}",
-            "its repository asks to run code of its own, which freshvec never does",
-            "Choose another model.",
-        )
     report("looking for the weights")
     folder = source or locate(card)
     weights = verify(card, folder, report)
@@ -74,25 +67,34 @@ def export(
 
 
 def locate(card: ModelCard) -> Path:
-    """A folder with the model's files: an installed package's, or a download. Raises ModelError."""
+    """A folder with the model's files: the card's own, an installed package's, or a download.
+
+    Raises ModelError.
+    """
+    if Path(card.source).is_absolute():
+        return Path(card.source)
     if card.package:
         try:
             return Path(import_module(card.package).get_model_path())
         except ImportError:
             pass
+    return download(card.source, card.revision)
+
+
+def download(repository: str, revision: str, more: Sequence[str] = ()) -> Path:
+    """A folder with what is needed of a repository on the hub, and `more` of its files. Raises ModelError."""
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(
-            snapshot_download(card.source, revision=card.revision or None, allow_patterns=[_WEIGHTS, *_FILES])
-        )
+        wanted = [_WEIGHTS, *_FILES, *more]
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
     except ImportError as error:
         raise _missing(error) from error
     except Exception as error:  # the hub client raises whatever its transport raises
         raise ModelError(
             "download",
-            f"model {card.name!r}",
-            f"{card.source} could not be downloaded: {error}",
+            f"model {repository}",
+            f"it could not be downloaded: {error}",
             "Give a folder with its files: freshvec export NAME --from FOLDER.",
         ) from error
 

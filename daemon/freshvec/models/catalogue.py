@@ -27,7 +27,7 @@ class ModelCard(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    source: str  # repository id on the Hugging Face hub
+    source: str  # repository id on the Hugging Face hub, or a folder
     revision: str = ""
     package: str | None = None  # an installed Python package whose get_model_path() holds the same bytes
     licence: str = ""
@@ -39,7 +39,6 @@ class ModelCard(BaseModel):
     query_prefix: str = ""
     document_prefix: str = ""
     fp16: Literal["safe", "overflows", "unknown"] = "unknown"
-    remote_code: bool = False  # the repository asks to run code of its own, which freshvec never does
     sha256: dict[str, str] = {}
     onnx: Published | None = None  # what `freshvec fetch` takes
 
@@ -61,7 +60,7 @@ def load(folders: Iterable[Path] = ()) -> dict[str, ModelCard]:
                 card = ModelCard.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
             except ValidationError as error:
                 raise UnusableModelError(
-                    "read", f"model description {path}", _faults(error), "Correct the file."
+                    "read", f"model description {path}", faults_of(error), "Correct the file."
                 ) from error
             except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
                 raise UnusableModelError(
@@ -71,7 +70,7 @@ def load(folders: Iterable[Path] = ()) -> dict[str, ModelCard]:
     return cards
 
 
-def _faults(error: ValidationError) -> str:
+def faults_of(error: ValidationError) -> str:
     """Every fault of a card: its key, and what is wrong with it."""
     faults = []
     for detail in error.errors(include_url=False):
@@ -95,7 +94,7 @@ def find(name: str, folders: Iterable[Path] = ()) -> ModelCard:
             "find",
             f"model {name!r}",
             "it is not in the catalogue",
-            f"{_meant(name, cards)} Add your own as a TOML file in daemon.catalogue_dirs.",
+            f"{_meant(name, cards)} `freshvec describe FOLDER` adds one of your own.",
         )
     return cards[name]
 

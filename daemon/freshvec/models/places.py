@@ -17,6 +17,12 @@ def folders() -> tuple[Path, ...]:
     return (MACHINE, own) if os.geteuid() == 0 else (own, MACHINE)
 
 
+def card_folders(models: Path | None, catalogue: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Where the user's own cards are looked for: beside the exports, where `describe` writes them, and in the
+    settings' `catalogue_dirs`, which win."""
+    return (*reversed((models,) if models else folders()), *catalogue)
+
+
 def learnt(models: Path) -> Path:
     """The folder in which a worker keeps what it found out: the unit's state directory, else that of the
     models.
