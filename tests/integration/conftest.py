@@ -49,3 +49,10 @@ def kept(either_url: str, app: Connection) -> Iterator[Kept]:
     made = Kept(either_url, app)
     yield made
     made.close()
+
+
+@pytest.fixture
+def many(kept: Kept) -> Kept:
+    """The same with 500 rows."""
+    kept.app.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(51, 500) g")
+    return kept

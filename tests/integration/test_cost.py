@@ -15,7 +15,8 @@ from freshvec.schema import cost, difference
 from freshvec.schema.cost import Cost, Layout, Sampled
 from freshvec.schema.plan import plan
 from freshvec.source.extent import Extent, measure
-from freshvec.target.size import of_row
+from freshvec.storage import Index
+from freshvec.target.size import index_bytes, of_row
 from tests.support import (
     DOCS_SYNC,
     MODEL,
@@ -62,8 +63,8 @@ def test_disk_and_log_are_those_of_real_vectors(
     )
     (before,) = docs.execute("SELECT pg_current_wal_lsn()").fetchone() or ("",)
     docs.execute(
-        f"""INSERT INTO t SELECT n, (SELECT array_agg(random()::real) FROM generate_series(1, {dimension})
-                                      WHERE n = n)::real[]::{type_name},
+        f"""INSERT INTO t SELECT n, (SELECT array_agg((random() - 0.5)::real)
+                                       FROM generate_series(1, {dimension}) WHERE n = n)::real[]::{type_name},
                    decode(repeat('00', 16), 'hex'), decode(repeat('00', 16), 'hex'), n
               FROM generate_series(1, {rows}) AS n""".encode()
     )
@@ -76,9 +77,18 @@ def test_disk_and_log_are_those_of_real_vectors(
     if size.index is None:
         assert kind == "real[]"
         return
-    docs.execute(f"CREATE INDEX i ON t USING hnsw (embedding {kind}_cosine_ops)".encode())
-    (index,) = docs.execute("SELECT pg_relation_size('i')").fetchone() or (0,)
-    assert size.index * rows == pytest.approx(index, rel=0.15)
+    bits = f"(binary_quantize(embedding)::bit({dimension})) bit_hamming_ops"
+    for declared, index in (
+        (Index(), f"hnsw (embedding {kind}_cosine_ops)"),
+        (Index(m=32), f"hnsw (embedding {kind}_cosine_ops) WITH (m = 32)"),
+        (Index(binary=True), f"hnsw ({bits})"),
+        (Index(type="ivfflat"), f"ivfflat (embedding {kind}_cosine_ops) WITH (lists = 1)"),
+    ):
+        docs.execute(f"CREATE INDEX i ON t USING {index}".encode())
+        (made,) = docs.execute("SELECT pg_relation_size('i')").fetchone() or (0,)
+        assert index_bytes(dimension, kind, declared) * rows == pytest.approx(made, rel=0.15), index
+        docs.execute("DROP INDEX i")
+    assert size.index == index_bytes(dimension, kind, Index())
 
 
 def test_tokens_rows_and_time_of_a_sample() -> None:

@@ -24,8 +24,13 @@ def lines(cost: Cost) -> Iterator[str]:
         label = f"> {low:,}" if is_cut else f"≤ {top:,}"
         note = f"  cut: the model reads {cost.max_tokens:,}" if is_cut else ""
         yield f"           {label:>8} {share:>4.0%} {'█' * round(share * _BAR)}{note}".rstrip()
-    index = "none is possible on real[]" if cost.index_bytes is None else size(cost.index_bytes)
-    yield f"disk       vectors {size(cost.vector_bytes)}; an HNSW index on them: {index}"
+    yield f"disk       vectors {size(cost.vector_bytes)}"
+    if cost.index_bytes is None:
+        yield "           no index is possible on real[]"
+    else:
+        about = f"{size(cost.index_bytes)}, built in about {duration(max(cost.index_seconds or 0, 1))}"
+        article = "a" if cost.index.startswith("b") else "an"
+        yield f"           {article} {cost.index} index on them: {about} on two cores"
     yield f"WAL        {size(cost.wal_bytes)} while they are written"
 
 

@@ -15,7 +15,7 @@ from freshvec.source.bound import BoundSync
 from freshvec.source.extent import MOST_TIMES, Extent, measure
 from freshvec.storage import Index
 from freshvec.target import table
-from freshvec.target.size import of_row
+from freshvec.target.size import index_seconds, of_row
 
 _SQL = queries("schema/cost")
 Lengths = Callable[[Sequence[str]], list[int]]  # tokens of texts
@@ -33,7 +33,7 @@ class Cost:
     `rows` are the table's, `texts` those of them with a text, `again` those to be encoded. `lengths` are the
     sampled texts' tokens, sorted; the model reads `max_tokens` of a text. `rate` is in tokens per second, and
     None where it was not measured. Bytes are of vectors, of the declared index on them (else HNSW), and of
-    write-ahead log.
+    write-ahead log. `index_seconds` is how long building it takes on two cores.
     """
 
     rows: int
@@ -46,6 +46,8 @@ class Cost:
     vector_bytes: int
     index_bytes: int | None
     wal_bytes: int
+    index_seconds: float | None = None
+    index: str = "HNSW"
 
     @property
     def cut(self) -> float:
@@ -96,6 +98,7 @@ class Cost:
             "seconds": self.seconds,
             "vector_bytes": self.vector_bytes,
             "index_bytes": self.index_bytes,
+            "index_seconds": self.index_seconds,
             "wal_bytes": self.wal_bytes,
         }
 
@@ -128,6 +131,8 @@ def of_sample(
     stale = sum(row.text is not None and not row.is_fresh for row in rows) / max(len(rows), 1)
     with_text, again = round(extent.rows * len(texts) / max(len(rows), 1)), round(extent.rows * stale)
     size = of_row(layout.dimension, layout.kind, _KEY_BYTES * layout.key_columns, layout.index)
+    index = layout.index or Index()
+    seconds = index_seconds(with_text, layout.dimension, index)
     return Cost(
         rows=extent.rows,
         texts=with_text,
@@ -139,6 +144,8 @@ def of_sample(
         vector_bytes=round(with_text * size.target),
         index_bytes=None if size.index is None else round(with_text * size.index),
         wal_bytes=round(again * size.wal),
+        index_seconds=None if size.index is None else seconds,
+        index=("binary " if index.binary else "") + ("HNSW" if index.type == "hnsw" else "IVFFlat"),
     )
 
 

@@ -13,6 +13,8 @@ _CHUNK = 1996  # bytes of a vector in one row of the TOAST table
 _CHUNK_ROW = _CHUNK + 12 + _TUPLE + 8
 _INDEX_ENTRY = 8 + 4 + 4  # bytes around a key in a btree, whose leaves are 90% full
 _RECORD = 60  # bytes around each change in the write-ahead log
+# Numbers of vectors per second that are built into an index. Measured on two cores, 384 and 1,024 dimensions.
+_HNSW_RATE, _IVFFLAT_RATE = 2.2e6, 36e6
 _DIMENSION = {"vector": 4, "halfvec": 2, "real[]": 4}
 _HEADER = {"vector": 8, "halfvec": 8, "real[]": 24}
 
@@ -51,8 +53,16 @@ def index_bytes(dimension: int, kind: str, index: Index) -> float:
     vector = _HEADER[kind] + (-(-dimension // 8) if index.binary else _DIMENSION[kind] * dimension)
     if index.type == "ivfflat":
         return _share_of_pages(_aligned(vector + 8 + _TUPLE))
-    links = 6 * (2 * index.links + index.links // 15) + 40  # of a vector on all its layers
-    return _share_of_pages(_aligned(vector + 100 + _TUPLE) + _aligned(links))
+    element, links = _aligned(72 + vector) + 4, _aligned(4 + 6 * (2 * index.links + 1)) + 4
+    return _share_of_pages(element + links)
+
+
+def index_seconds(vectors: int, dimension: int, index: Index) -> float:
+    """How long building it takes about: as on two cores, with a graph that fits into maintenance_work_mem."""
+    if index.type == "ivfflat":
+        return vectors * dimension / _IVFFLAT_RATE
+    work = index.candidates / 64 * (0.6 if index.binary else 1.0)
+    return vectors * dimension * work / _HNSW_RATE
 
 
 def _aligned(size: float) -> int:
