@@ -91,7 +91,7 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
 
 def test_an_unknown_model_lists_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(OWN.format(name="mine"))
-    with pytest.raises(ModelError, match="'nothing'.*Known are: .*L6-v2.*mine.*freshvec describe"):
+    with pytest.raises(ModelError, match=r"'nothing'.*Known are: .*L6-v2.*mine.*freshvec describe"):
         catalogue.find("nothing", [tmp_path])
 
 

@@ -54,7 +54,7 @@ def positions(config: dict[str, Any]) -> int | None:
 
 
 def steps(folder: Path) -> list[str]:
-    """What a text's vector goes through, in the words of sentence-transformers; empty where nothing is said."""
+    """What a vector goes through, in the words of sentence-transformers; empty where nothing is said."""
     return [str(module["type"]).rsplit(".", 1)[-1] for module in read(folder / "modules.json") or []]
 
 
