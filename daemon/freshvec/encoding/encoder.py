@@ -7,10 +7,11 @@ from contextlib import contextmanager
 import numpy as np
 from loguru import logger
 
-from freshvec.encoding import providers
+from freshvec.encoding import openvino_session, providers
 from freshvec.encoding.cosine import cosines
 from freshvec.encoding.machine import cpu_limit
-from freshvec.encoding.session import OnnxSession
+from freshvec.encoding.openvino_session import OpenVinoSession
+from freshvec.encoding.session import OnnxSession, Session
 from freshvec.encoding.tokenizer import Tokenizer, TokenizerPool, pool_processes
 from freshvec.errors import DeviceError, EncodingError, ModelError
 from freshvec.models.artefact import Artefact, Precision
@@ -31,6 +32,7 @@ class OnnxEncoder:
         precision: Precision | None = None,
     ) -> None:
         """`threads`: of the CPU, None for every core the process may use; `memory_limit`: bytes of a GPU.
+        `precision`: None for fp16 on a GPU and fp32 on a CPU.
 
         Raises ModelError for the model's files, DeviceError for a device that cannot be used.
         """
@@ -44,7 +46,7 @@ class OnnxEncoder:
         self._memory_limit = memory_limit
         self._queries = Tokenizer(artefact.tokenizer_path, card.max_tokens, card.query_prefix)
         self.session, self.precision = self._start(device, precision)
-        self._exact: OnnxSession | None = None
+        self._exact: Session | None = None
         self._lanes = threading.Condition()
         self._under_way = 0  # batches
         self.device = self.session.device
@@ -120,8 +122,10 @@ class OnnxEncoder:
             return Tokenizer(*given)
         return TokenizerPool(*given, processes)
 
-    def _open(self, precision: Precision, device: str) -> OnnxSession:
+    def _open(self, precision: Precision, device: str) -> Session:
         """The graph on exactly that device. Raises ModelError for the graph, DeviceError for the device."""
+        if precision == "bf16":
+            return self._in_bf16()
         path = self._artefact.path(precision)
         try:
             session = OnnxSession(path, self._artefact.pad_id, device, self._threads, self._memory_limit)
@@ -136,6 +140,20 @@ class OnnxEncoder:
         if session.device != device:
             raise providers.refusal(device)
         return session
+
+    def _in_bf16(self) -> Session:
+        """The fp32 graph run by OpenVINO. Raises ModelError for the graph, DeviceError for the processor."""
+        refusal = openvino_session.refusal()
+        if refusal is not None:
+            other = "Or write another precision, with which every row is encoded anew."
+            raise DeviceError("use", "bf16", refusal.problem, f"{refusal.remedy} {other}")
+        path, card = self._artefact.path("fp32"), self.card
+        try:
+            return OpenVinoSession(path, self._artefact.pad_id, card.normalize, self._threads)
+        except Exception as error:  # openvino raises many kinds
+            problem = f"OpenVINO refuses its graph: {' '.join(str(error).split())[-300:]}"
+            remedy = 'Write precision = "fp32": every row is then encoded anew.'
+            raise ModelError("load", f"model {card.name!r}", problem, remedy) from error
 
     def _without_padding(self, precision: Precision, device: str, padded: OnnxSession) -> OnnxSession:
         """The graph that packs its tokens where it gives the same vectors on this device, else `padded`."""
@@ -154,16 +172,13 @@ class OnnxEncoder:
             return padded
         return session
 
-    def _start(self, wanted: str, precision: Precision | None) -> tuple[OnnxSession, Precision]:
+    def _start(self, wanted: str, precision: Precision | None) -> tuple[Session, Precision]:
         """The session on the wanted device. `auto` falls back to the CPU with one warning that says why."""
         device = providers.choose(wanted)
         if device != "cpu":
-            if precision == "int8":
+            if precision in ("int8", "bf16"):
                 raise ModelError(
-                    "use",
-                    "the int8 graph on a GPU",
-                    "it is made for the CPU",
-                    'Write device = "cpu", or fp16.',
+                    "use", f"{precision} on a GPU", "it is made for the CPU", 'Write device = "cpu", or fp16.'
                 )
             best: Precision = precision or ("fp16" if "fp16" in self._artefact.graphs else "fp32")
             try:
@@ -173,5 +188,5 @@ class OnnxEncoder:
                     raise
                 logger.warning("encoding on the CPU: {}", error)
         # On a CPU the fp16 graph is slower than fp32, so the CPU never runs it, whatever is configured.
-        on_cpu: Precision = "int8" if precision == "int8" else "fp32"
+        on_cpu: Precision = precision if precision in ("int8", "bf16") else "fp32"
         return self._open(on_cpu, "cpu"), on_cpu
