@@ -15,6 +15,7 @@ from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.encoding.machine import cpu_limit, gpu_memory, multiplies_bf16
 from freshvec.encoding.providers import choose
 from freshvec.encoding.tokenizer import Tokenizer, pool_processes
+from freshvec.encoding.trial import Trials
 from freshvec.errors import FreshvecError
 from freshvec.models.artefact import Artefact, Precision
 from freshvec.pipeline.progress import resident_mib
@@ -114,7 +115,8 @@ def _ours(
 ) -> Contender:
     """A graph on a device, at the batch size that is configured or that the daemon's search finds."""
     before = resident_mib()
-    encoder = OnnxEncoder(artefact, device, options.threads, precision=precision)
+    is_quick = Trials(artefact.folder.parent).is_quick(artefact)  # as the daemon tokenises
+    encoder = OnnxEncoder(artefact, device, options.threads, precision=precision, is_quick=is_quick)
     memory = gpu_memory(device)
     guess = options.batch_tokens or first_guess(memory.free if memory else None, precision)
     budget = BatchBudget(guess, fixed=options.batch_tokens is not None)

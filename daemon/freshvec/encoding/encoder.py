@@ -30,9 +30,11 @@ class OnnxEncoder:
         threads: int | None = None,
         memory_limit: int | None = None,
         precision: Precision | None = None,
+        *,
+        is_quick: bool = False,
     ) -> None:
         """`threads`: of the CPU, None for every core the process may use; `memory_limit`: bytes of a GPU.
-        `precision`: None for fp16 on a GPU and fp32 on a CPU.
+        `precision`: None for fp16 on a GPU and fp32 on a CPU. `is_quick`: nanotoken may make the tokens.
 
         Raises ModelError for the model's files, DeviceError for a device that cannot be used.
         """
@@ -44,7 +46,9 @@ class OnnxEncoder:
         self._artefact = artefact
         self._threads = threads
         self._memory_limit = memory_limit
-        self._queries = Tokenizer(artefact.tokenizer_path, card.max_tokens, card.query_prefix)
+        self._is_quick = is_quick
+        path = artefact.tokenizer_path
+        self._queries = Tokenizer(path, card.max_tokens, card.query_prefix, is_quick=is_quick)
         self.session, self.precision = self._start(device, precision)
         self._exact: Session | None = None
         self._lanes = threading.Condition()
@@ -115,11 +119,11 @@ class OnnxEncoder:
                 self._lanes.notify_all()
 
     def _tokenizer(self, cores: int) -> Tokenizer | TokenizerPool:
-        """On a CPU tokenising is a small share of the work; one process cannot keep a GPU busy."""
+        """On a CPU tokenising is a small share of the work; tokenizers in one process cannot feed a GPU."""
         given = self._artefact.tokenizer_path, self.max_tokens, self.card.document_prefix
         processes = pool_processes(cores)
-        if self.device == "cpu" or not processes:
-            return Tokenizer(*given)
+        if self.device == "cpu" or self._is_quick or not processes:
+            return Tokenizer(*given, is_quick=self._is_quick)
         return TokenizerPool(*given, processes)
 
     def _open(self, precision: Precision, device: str) -> Session:

@@ -21,7 +21,8 @@ class Models:
         self.folder = settings.daemon.models_dir or default_models_dir()
         self.catalogue_dirs = settings.daemon.catalogue_dirs
         self.budgets = BudgetMemory(self.folder)
-        self.precisions = Precisions(settings, Trials(self.folder))
+        self.trials = Trials(self.folder)
+        self.precisions = Precisions(settings, self.trials)
         self._daemon = settings.daemon
 
     def card(self, name: str) -> ModelCard:
@@ -57,7 +58,9 @@ class Models:
         artefact = self.artefact(name)
         precision = self.precisions.chosen(artefact)
         self.precisions.check(artefact, precision)
-        return OnnxEncoder(artefact, self._daemon.device, self._daemon.threads, precision=precision)
+        is_quick = self.trials.is_quick(artefact)
+        device, threads = self._daemon.device, self._daemon.threads
+        return OnnxEncoder(artefact, device, threads, precision=precision, is_quick=is_quick)
 
     def dispatcher(self, name: str, loaded: Encoder) -> Dispatcher:
         """Its dispatcher; the batch size is configured, found before a restart, or a first guess."""

@@ -39,7 +39,7 @@ class Precisions:
         if there is None and self._is_quicker(artefact):
             logger.info("{} runs in bf16, which its vectors will be of from now on", artefact.card.name)
             there = "bf16"
-        self._trials.note(artefact.card.name, there or "fp32")
+        self._trials.note(artefact.card.name, "bf16" if there == "bf16" else "fp32")
         return "bf16" if there == "bf16" else None
 
     def kin(self, artefact: Artefact) -> tuple[bytes, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from loguru import logger
 
+from freshvec.encoding import quick_tokens
 from freshvec.encoding.batching import plan_batches
 from freshvec.encoding.cosine import cosines
 from freshvec.encoding.encoder import OnnxEncoder
@@ -81,6 +82,22 @@ class Trials:
         )
         self._keep(name, asdict(made))
         return made
+
+    def is_quick(self, artefact: Artefact) -> bool:
+        """Whether nanotoken is here and makes the model's tokens; it is proved once where export did not."""
+        package = quick_tokens.installed()
+        if package is None:
+            return False
+        if artefact.quick_tokens == package:
+            return True
+        name, sought = f"{package} for tokenizer {artefact.tokenizer_sha256}", "difference"
+        if name not in self._kept:
+            found = quick_tokens.difference(artefact.tokenizer_path, artefact.card.max_tokens)
+            self._keep(name, {sought: found or ""})
+        problem = self._kept[name].get(sought)
+        if problem:
+            logger.info("{} is tokenised by tokenizers, not by {}: {}", artefact.card.name, package, problem)
+        return not problem
 
     def last(self, model: str) -> Precision | None:
         """The class in which the model ran last, with these files; None where it is not known."""

@@ -42,6 +42,7 @@ class Artefact(BaseModel):
     pad_id: int
     flops_per_token: int = 0  # of the weight matrices; 0: exported before they were counted
     graphs: dict[Precision, Graph]
+    quick_tokens: str | None = None  # the package and its version that was proved to make the same tokens
     rejected: dict[Precision, str] = {}  # why a graph failed its gate and is not installed
     folder: Path = Path()
 
