@@ -13,7 +13,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --upgrade-strategy
 SITE = NO_MKDOCS_2_WARNING=1 $(TOOLS)/bin/mkdocs build --quiet --strict
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-small demo test test-one lint fmt docs bench wheel deb clean
+.PHONY: amx help env env-small demo test test-one lint fmt docs bench wheel deb clean
 
 help: ## This list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -46,6 +46,11 @@ docs: $(TOOLS)/.ready ## Write docs/configuration.md from the settings' descript
 
 bench: $(FULL)/.ready ## The figures of docs/benchmarks.md, each with the bar it is held to.
 	$(FULL)/bin/python -m tests.benchmarks
+
+amx: $(FULL)/.ready ## Tests and figures of bf16 by OpenVINO, on a processor with AMX.
+	$(FULL)/bin/pip install --quiet --target .cache/openvino --no-deps --constraint constraints.txt openvino
+	PYTHONPATH=.cache/openvino $(FULL)/bin/python -m pytest tests/integration/test_bf16.py
+	PYTHONPATH=.cache/openvino $(FULL)/bin/python -m tests.benchmarks reference openvino
 
 wheel: $(TOOLS)/.ready ## Build the wheel and the source archive into dist/.
 	$(TOOLS)/bin/python -m build

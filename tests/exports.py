@@ -25,7 +25,8 @@ def exported() -> Path:
 
 def _exported(models: Models) -> Path:
     """Where it must be made and what makes it is not installed, the test that asks for it is skipped."""
-    (models.folder / "budgets.json").unlink(missing_ok=True)  # no run depends on what the last one learnt
+    for learnt in ("budgets.json", "trials.json"):  # no run depends on what the last one learnt
+        (models.folder / learnt).unlink(missing_ok=True)
     try:
         kept = models.artefact(MODEL)
         for precision in PRECISIONS:

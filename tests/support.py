@@ -57,6 +57,7 @@ class NullEncoder:
     dimension = 8
     fingerprint = b"null encoder 000"
     device = "cpu"
+    precision = "fp32"
 
     def __init__(
         self, seconds_a_batch: float = 0.0, refuse: str | None = None, max_tokens: int = 256

@@ -62,8 +62,10 @@ class Daemon(Frozen):
 
     device: Annotated[str, AfterValidator(_device)] = "auto"
     """What encodes: `auto` (a GPU that works, else the CPU), `cpu`, `cuda`, `cuda:1`, `tensorrt`."""
-    precision: Literal["fp32", "fp16", "int8"] | None = None
-    """Which graph runs. Default: fp16 on a GPU, fp32 on a CPU. int8 compares with int8 alone."""
+    precision: Literal["fp32", "fp16", "bf16", "int8"] | None = None
+    """How exactly it computes. bf16 needs OpenVINO and a processor with AMX. Default: fp16 on a GPU; on a CPU
+    fp32, or bf16 where a trial finds it quicker and the vectors there are do not say otherwise. Vectors of
+    bf16 and of int8 compare with their own kind alone."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of the encoder. Default: as many as the cgroup and the affinity allow."""
     batch_tokens: int | None = Field(default=None, ge=16)

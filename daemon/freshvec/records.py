@@ -24,6 +24,7 @@ class Model:
     dimension: int
     max_tokens: int
     fingerprint: bytes
+    kin: tuple[bytes, ...] = ()  # of the same model in other precisions, where vectors of it are to stay
 
 
 class Urgency(IntEnum):
@@ -113,6 +114,9 @@ class Encoder(Protocol):
 
     @property
     def device(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
 
     def tokenize(self, texts: list[str]) -> list[Tokens]:
         """Token ids of document texts, one entry per text."""

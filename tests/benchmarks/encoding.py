@@ -21,9 +21,9 @@ def reference(report: Report, quick: bool) -> None:
     artefact = models_in(exported()).artefact(MODEL)
     options = measure.Options(devices=("cpu",), baselines=(BASELINE,), rounds=1 if quick else 3)
     count = 200 if quick else 1000
-    for name, rows, least_ratio, least_share in (
-        ("docstrings", texts(count), 1.9, 0.85),
-        ("one-line texts", one_line_texts(count * 2), 1.4, 0.78),
+    for name, rows, least_ratio, least_share, least_in_bf16 in (
+        ("docstrings", texts(count), 1.9, 0.85, 5.0),
+        ("one-line texts", one_line_texts(count * 2), 1.4, 0.78, 2.0),
     ):
         found = measure.run(artefact, Texts(name, rows), options, lambda step: logger.debug("{}", step))
         graphs = {contender.name: contender for contender in found.contenders}
@@ -37,6 +37,14 @@ def reference(report: Report, quick: bool) -> None:
         report.at_least(f"{name}: against {BASELINE}", found.ratios(fp32)[BASELINE], least_ratio, "×")
         report.at_least(f"{name}: share of the fp32 matrix rate", found.share(fp32) or 0.0, least_share)
         report.at_most(f"{name}: padding", fp32.median(lambda one: one.waste) * 100, 3.0, "%")
+        if "bf16" in graphs:
+            bf16 = graphs["bf16"]
+            report.at_least(f"{name}: bf16 against fp32", ratio(bf16.passes, fp32.passes), 3.0, "×")
+            report.at_least(
+                f"{name}: bf16 against {BASELINE}", found.ratios(bf16)[BASELINE], least_in_bf16, "×"
+            )
+            report.add(f"{name}: share of the bf16 matrix rate", found.share(bf16) or 0.0, "")
+            report.add(f"{name}: batch in bf16", bf16.batch_tokens or 0, "padded tokens")
         if "int8" in graphs:
             report.at_least(
                 f"{name}: int8 against fp32", ratio(graphs["int8"].passes, fp32.passes), 1.25, "×"

@@ -126,3 +126,45 @@ def test_what_was_learnt_on_a_busy_machine_is_kept_a_step_at_a_time(tmp_path: Pa
 
 def test_first_guess_follows_the_ladder() -> None:
     assert [first_guess(gb) for gb in (None, 4, 8, 16, 80)] == [1024, 4096, 8192, 16384, 65536]
+
+
+def test_what_was_found_is_not_looked_for_again_at_each_start(tmp_path: Path) -> None:
+    budget = BatchBudget(1024)
+    observe(budget, 9000, 200)
+    assert budget.is_settled
+    BudgetMemory(tmp_path).keep("m", "cpu", budget)
+    known = BudgetMemory(tmp_path).recall("m", "cpu")
+    again = BatchBudget(known.size or 0, known=known)
+    assert {again.next_size() for _ in range(50)} == {budget.settled}
+
+
+def test_a_search_that_a_short_backfill_cut_off_goes_on_where_it_stood(tmp_path: Path) -> None:
+    budget = BatchBudget(64)
+    while not budget.has_moved:
+        size = budget.next_size()
+        budget.observe(size, size, size, 0.001 + size / 1e6)  # the larger the quicker
+    assert not budget.is_settled
+    BudgetMemory(tmp_path).keep("m", "cpu", budget)
+    known = BudgetMemory(tmp_path).recall("m", "cpu")
+    assert known.size == budget.settled > 64
+    assert not known.is_settled
+
+
+def test_where_memory_ran_out_is_listed_by_place(tmp_path: Path) -> None:
+    budget = BatchBudget(4096)
+    BudgetMemory(tmp_path).keep("m", "nowhere", budget)
+    budget.out_of_memory(4096)
+    BudgetMemory(tmp_path).keep("m", "cuda in fp16, a machine", budget)
+    BudgetMemory(tmp_path).keep("n", "cuda in fp16, a machine", budget)
+    assert BudgetMemory(tmp_path).ceilings("m") == {"cuda in fp16, a machine": 2048}
+
+
+def test_a_size_that_was_found_on_a_busy_machine_grows_on_a_quiet_one(tmp_path: Path) -> None:
+    budget = BatchBudget(512)
+    observe(budget, 3000, 200)
+    assert budget.settled == 256
+    BudgetMemory(tmp_path).keep("m", "cpu", budget)
+    known = BudgetMemory(tmp_path).recall("m", "cpu")
+    again = BatchBudget(known.size or 0, known=known)
+    observe(again, 9000, 200)
+    assert again.settled > 256

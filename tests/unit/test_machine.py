@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from freshvec.encoding.machine import cpu_limit
+from freshvec.encoding.machine import cpu_limit, processor
 
 CORES = 64
 
@@ -64,3 +64,12 @@ def test_without_cgroups_it_is_the_affinity(tmp_path: Path) -> None:
 
 def test_here_it_is_between_one_and_the_affinity() -> None:
     assert 1 <= cpu_limit() <= CORES
+
+
+def test_the_processor_is_named_with_what_it_can_do(tmp_path: Path) -> None:
+    said = tmp_path / "cpuinfo"
+    said.write_text("processor\t: 0\nmodel name\t: A Chip\nflags\t\t: fpu amx_bf16\n\nprocessor\t: 1\n")
+    assert processor(said) == ("A Chip", frozenset({"fpu", "amx_bf16"}))
+    name, sets = processor(tmp_path / "missing")
+    assert name
+    assert not sets

@@ -4,15 +4,15 @@ import platform
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from freshvec import __version__
-from freshvec.encoding.machine import cpu_limit
+from freshvec.encoding.machine import cpu_limit, processor
 
 _PACKAGES = (
     "onnxruntime",
     "onnxruntime-gpu",
+    "openvino",
     "numpy",
     "tokenizers",
     "torch",
@@ -30,23 +30,13 @@ def describe(packages: tuple[str, ...] = _PACKAGES) -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return {
-        "processor": _processor(),
+        "processor": processor()[0],
         "cores": cpu_limit(),
         "gpu": _gpu(),
         "python": platform.python_version(),
         "packages": installed,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    return next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
 
 
 def _gpu() -> str | None:

@@ -99,7 +99,7 @@ def libraries(precision: Precision, device: str, threads: int) -> Iterator[tuple
         and (_module("threadpoolctl") or threads == len(os.sched_getaffinity(0)))
     ):
         yield "numpy", _numpy
-    if _module("onnx"):
+    if _module("onnx") and precision != "bf16":
         yield "onnxruntime", lambda shape: _onnxruntime(shape, precision, device, threads)
     torch = _module("torch")
     if torch and (device == "cpu" or (torch.cuda.is_available() and precision != "int8")):
@@ -130,7 +130,8 @@ def _module(name: str) -> Any:
 
 
 def _operands(shape: Shape, precision: Precision) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Two matrices of that precision; for int8 unsigned and signed bytes, as in quantised graphs."""
+    """Two matrices of that precision; for int8 unsigned and signed bytes, as in quantised graphs; for bf16,
+    which numpy has not, in fp32."""
     rows, inner, columns = shape
     chance = np.random.default_rng(0)
     if precision == "int8":
@@ -156,6 +157,8 @@ def _torch(torch: Any, shape: Shape, precision: Precision, device: str) -> Calla
     a, b = (torch.from_numpy(each).to(device) for each in _operands(shape, precision))
     if precision == "int8":
         a = a.to(torch.int8)  # torch multiplies signed by signed
+    elif precision == "bf16":
+        a, b = a.to(torch.bfloat16), b.to(torch.bfloat16)
     product = torch._int_mm if precision == "int8" else torch.mm
 
     def multiply(times: int) -> None:

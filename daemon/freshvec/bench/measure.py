@@ -9,19 +9,19 @@ from freshvec.bench.matrix_rate import matrix_rate
 from freshvec.bench.report import Contender, Report
 from freshvec.bench.texts import Texts
 from freshvec.bench.throughput import Pass, one_pass, portion_rows, settle, tokenizing_rates
+from freshvec.encoding import openvino_session
 from freshvec.encoding.budget import BatchBudget, first_guess
 from freshvec.encoding.encoder import OnnxEncoder
-from freshvec.encoding.machine import cpu_limit, gpu_memory
+from freshvec.encoding.machine import cpu_limit, gpu_memory, multiplies_bf16
 from freshvec.encoding.providers import choose
 from freshvec.encoding.tokenizer import Tokenizer, pool_processes
+from freshvec.encoding.trial import Trials
 from freshvec.errors import FreshvecError
 from freshvec.models.artefact import Artefact, Precision
 from freshvec.pipeline.progress import resident_mib
 
-_ON_CPU: tuple[Precision, ...] = (
-    "fp32",
-    "int8",
-)  # fp16 is slower there than fp32, so the daemon never runs it
+# fp16 is slower there than fp32, so the daemon never runs it.
+_ON_CPU: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 _ON_GPU: tuple[Precision, ...] = ("fp16", "fp32")
 _SEARCH_SECONDS = 60.0  # at most, for the batch size
 _SEARCH_PASSES = 20  # through the texts, at most
@@ -49,8 +49,13 @@ def lineup(artefact: Artefact, devices: Sequence[str]) -> list[tuple[Precision, 
         (precision, device)
         for device in chosen
         for precision in (_ON_CPU if device == "cpu" else _ON_GPU)
-        if precision in artefact.graphs
+        if _can_run(artefact, precision)
     ]
+
+
+def _can_run(artefact: Artefact, precision: Precision) -> bool:
+    """Whether its graph is there; bf16 runs that of fp32, by a library and on a processor of its own."""
+    return openvino_session.refusal() is None if precision == "bf16" else precision in artefact.graphs
 
 
 def run(artefact: Artefact, texts: Texts, options: Options, step: Step) -> Report:
@@ -84,6 +89,9 @@ def run(artefact: Artefact, texts: Texts, options: Options, step: Step) -> Repor
                 report.contenders.append(_theirs(artefact, name, device, report.tokens))
             except FreshvecError as error:
                 report.left_out.append(f"{name} on {device} is left out: {error}")
+    refusal = openvino_session.refusal()
+    if refusal is not None and multiplies_bf16():
+        report.left_out.append(f"bf16 on cpu is left out: {refusal.problem}. {refusal.remedy}")
     _limits(report, step)
     for turn in range(1, options.rounds + 1):
         for contender in report.contenders:
@@ -107,9 +115,10 @@ def _ours(
 ) -> Contender:
     """A graph on a device, at the batch size that is configured or that the daemon's search finds."""
     before = resident_mib()
-    encoder = OnnxEncoder(artefact, device, options.threads, precision=precision)
+    is_quick = Trials(artefact.folder.parent).is_quick(artefact)  # as the daemon tokenises
+    encoder = OnnxEncoder(artefact, device, options.threads, precision=precision, is_quick=is_quick)
     memory = gpu_memory(device)
-    guess = options.batch_tokens or first_guess(memory.free if memory else None)
+    guess = options.batch_tokens or first_guess(memory.free if memory else None, precision)
     budget = BatchBudget(guess, fixed=options.batch_tokens is not None)
     settle(encoder, texts, budget, seconds=_SEARCH_SECONDS, passes=_SEARCH_PASSES)
     size, is_settled = budget.settled, budget.fixed or budget.is_settled

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from freshvec.doctor.finding import Finding, fault, ok, warning
 from freshvec.doctor.place import Place
+from freshvec.encoding import openvino_session
 from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.encoding.loading import Models
-from freshvec.encoding.machine import cpu_limit, gpu_memory
+from freshvec.encoding.machine import cpu_limit, gpu_memory, multiplies_bf16
 from freshvec.errors import DeviceError, FreshvecError
 from freshvec.records import OutOfMemoryError
 
@@ -23,7 +24,7 @@ def device(place: Place) -> Iterator[Finding]:
     for name in place.model_names:
         try:
             encoder = place.models.encoder(name)
-            size = place.models.first_batch_tokens(name, encoder.device)
+            size = place.models.first_batch_tokens(name, encoder)
             tokens = encoder.tokenize([_TRIED])
             encoder.encode(tokens * max(1, size // len(tokens[0])))
         except OutOfMemoryError as error:
@@ -36,22 +37,22 @@ def device(place: Place) -> Iterator[Finding]:
             yield _unused(place, name, gpus)
         else:
             where = encoder.device if encoder.device != "cpu" else f"cpu, {cpu_limit()} cores"
-            yield ok("device", f"{name} runs in {encoder.precision} on {where}")
+            yield _slower(place, name, encoder) or ok(
+                "device", f"{name} runs in {encoder.precision} on {where}"
+            )
 
 
 def memory(place: Place) -> Iterator[Finding]:
     """What is known of memory that did not suffice, and what is left of it now."""
     for name in place.model_names:
-        for where in ("cpu", "cuda", "cuda:1", "tensorrt"):
-            ceiling = place.models.budgets.recall(name, where).ceiling
-            if ceiling is not None:
-                yield warning(
-                    "memory",
-                    f"{name} on {where} ran out of memory before: batches have at most {ceiling:,} tokens",
-                    "small batches are slow on a GPU",
-                    "nvidia-smi shows who else uses it; free some, then remove "
-                    f"{place.models.budgets.path} and restart",
-                )
+        for where, ceiling in place.models.budgets.ceilings(name).items():
+            yield warning(
+                "memory",
+                f"{name} on {where} ran out of memory before: batches have at most {ceiling:,} tokens",
+                "small batches are slow on a GPU",
+                "nvidia-smi shows who else uses it; free some, then remove "
+                f"{place.models.budgets.path} and restart",
+            )
     yield from _main_memory(place)
     for number, _ in enumerate(graphics_cards()):
         left = gpu_memory(f"cuda:{number}")
@@ -91,6 +92,24 @@ def _unused(place: Place, name: str, gpus: list[str]) -> Finding:
         "a GPU encodes ten to a hundred times as fast",
         remedy,
     )
+
+
+def _slower(place: Place, name: str, encoder: OnnxEncoder) -> Finding | None:
+    """That bf16 would be quicker on this processor, and is left unused though nothing was asked for."""
+    settled = place.settings.daemon.precision is not None
+    if encoder.device != "cpu" or encoder.precision != "fp32" or settled or not multiplies_bf16():
+        return None
+    refusal = openvino_session.refusal()
+    if refusal is not None:
+        trouble, remedy = f"it would take bf16, and {refusal.problem}", refusal.remedy
+    else:
+        trial = place.models.precisions.trial(place.models.artefact(name))
+        if trial is None or not trial.is_quicker:
+            return None
+        trouble = f"bf16 is {trial.speed:.1f} times as fast, and its vectors are of fp32, so they stay"
+        remedy = 'Write precision = "bf16": every row is then encoded anew.'
+    what = f"{name} runs in fp32 on a processor with AMX; {trouble}"
+    return warning("device", what, "backfills and bursts take longer than they have to", remedy)
 
 
 def _out_of_memory(name: str, message: str) -> Finding:

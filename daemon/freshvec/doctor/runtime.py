@@ -11,7 +11,7 @@ from freshvec.doctor.place import Place
 from freshvec.encoding.providers import runtime
 from freshvec.errors import ModelError
 
-_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "psycopg", "tokenizers", "numpy")
+_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "psycopg", "tokenizers", "numpy")
 
 
 def versions(place: Place) -> Iterator[Finding]:

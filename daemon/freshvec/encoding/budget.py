@@ -31,13 +31,21 @@ class BatchBudget:
     """
 
     def __init__(
-        self, first: int, *, ceiling: int | None = None, latency_seconds: float = 0.125, fixed: bool = False
+        self,
+        first: int,
+        *,
+        ceiling: int | None = None,
+        latency_seconds: float = 0.125,
+        fixed: bool = False,
+        known: "Known | None" = None,
     ) -> None:
         self.ceiling = ceiling
         self._latency = latency_seconds
         self.fixed = fixed  # as configured: nothing is searched, nothing remembered
         self.first = first
-        self.is_hurried = False  # larger sizes were left out since they would take too long
+        self.is_hurried = bool(
+            known and known.is_hurried
+        )  # larger sizes were left out since they would take too long
         self._middle = first
         self._sizes = [first]
         self._turn = 0
@@ -45,7 +53,7 @@ class BatchBudget:
         self._rates: dict[int, deque[float]] = {}
         self._seconds: dict[int, deque[float]] = {}  # of the last batches of a size
         self._rate: float | None = None  # tokens per second at the middle
-        if not fixed:
+        if not fixed and not (known and known.is_settled):
             self._explore()
 
     @property
@@ -57,6 +65,11 @@ class BatchBudget:
     def is_settled(self) -> bool:
         """Whether the search has found its size."""
         return len(self._sizes) == 1
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether the search stands elsewhere than it began."""
+        return self._middle != self.first
 
     def next_size(self) -> int:
         """The size of the next batch, in padded tokens."""
@@ -140,10 +153,11 @@ class BatchBudget:
         return size / self._rate if self._rate else 0.0
 
 
-def first_guess(free_gigabytes: float | None) -> int:
-    """Padded tokens to begin with: 64/128/256 texts of 64 tokens for 4/8/16 GB free; 1,024 on a CPU."""
+def first_guess(free_gigabytes: float | None, precision: str = "fp32") -> int:
+    """Padded tokens to begin with: 64/128/256 texts of 64 tokens for 4/8/16 GB free; 1,024 on a CPU, or
+    2,048 where it computes in bf16."""
     if free_gigabytes is None:
-        return 1024
+        return 2048 if precision == "bf16" else 1024
     return max(1024, 1 << (int(free_gigabytes * 1024).bit_length() - 1))
 
 
@@ -153,6 +167,8 @@ class Known:
 
     size: int | None = None
     ceiling: int | None = None
+    is_settled: bool = False  # whether the search had ended there
+    is_hurried: bool = False  # larger sizes were left out then
 
 
 class BudgetMemory:
@@ -170,7 +186,13 @@ class BudgetMemory:
         is_past = time.time() - (entry.get("ceiling_at") or 0) > _CEILING_SECONDS
         if entry.get("ceiling") and is_past:
             return Known()  # the size was bounded by it
-        return Known(entry.get("size"), entry.get("ceiling"))
+        settled, hurried = bool(entry.get("settled")), bool(entry.get("hurried"))
+        return Known(entry.get("size"), entry.get("ceiling"), settled, hurried)
+
+    def ceilings(self, model: str) -> dict[str, int]:
+        """Where the model ran out of memory, as it was noted, and the sizes that it may have there since."""
+        places = [name.partition(" on ")[2] for name in self._kept if name.startswith(f"{model} on ")]
+        return {place: most for place in places if (most := self.recall(model, place).ceiling) is not None}
 
     def keep(self, model: str, device: str, budget: BatchBudget) -> None:
         """Note where the search stands, once it has learnt something.
@@ -182,8 +204,15 @@ class BudgetMemory:
         known = self._kept.get(f"{model} on {device}", {})
         is_same = known.get("ceiling") == budget.ceiling and known.get("ceiling_at")
         ceiling_at = known["ceiling_at"] if is_same else budget.ceiling and int(time.time())
-        entry = {"size": max(budget.settled, least), "ceiling": budget.ceiling, "ceiling_at": ceiling_at}
-        has_learnt = budget.ceiling or (budget.is_settled and not budget.fixed)
+        size = max(budget.settled, least)
+        entry = {
+            "size": size,
+            "ceiling": budget.ceiling,
+            "ceiling_at": ceiling_at,
+            "settled": budget.is_settled and size == budget.settled,
+            "hurried": budget.is_hurried,
+        }
+        has_learnt = budget.ceiling or ((budget.is_settled or budget.has_moved) and not budget.fixed)
         if not has_learnt or known == entry:
             return
         self._kept[f"{model} on {device}"] = entry

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 import numpy as np
 from loguru import logger
 
-from freshvec.encoding import providers
+from freshvec.encoding import openvino_session, providers
 from freshvec.encoding.cosine import cosines
 from freshvec.encoding.machine import cpu_limit
-from freshvec.encoding.session import OnnxSession
+from freshvec.encoding.openvino_session import OpenVinoSession
+from freshvec.encoding.session import OnnxSession, Session
 from freshvec.encoding.tokenizer import Tokenizer, TokenizerPool, pool_processes
 from freshvec.errors import DeviceError, EncodingError, ModelError
 from freshvec.models.artefact import Artefact, Precision
@@ -29,8 +30,11 @@ class OnnxEncoder:
         threads: int | None = None,
         memory_limit: int | None = None,
         precision: Precision | None = None,
+        *,
+        is_quick: bool = False,
     ) -> None:
         """`threads`: of the CPU, None for every core the process may use; `memory_limit`: bytes of a GPU.
+        `precision`: None for fp16 on a GPU and fp32 on a CPU. `is_quick`: nanotoken may make the tokens.
 
         Raises ModelError for the model's files, DeviceError for a device that cannot be used.
         """
@@ -42,9 +46,11 @@ class OnnxEncoder:
         self._artefact = artefact
         self._threads = threads
         self._memory_limit = memory_limit
-        self._queries = Tokenizer(artefact.tokenizer_path, card.max_tokens, card.query_prefix)
+        self._is_quick = is_quick
+        path = artefact.tokenizer_path
+        self._queries = Tokenizer(path, card.max_tokens, card.query_prefix, is_quick=is_quick)
         self.session, self.precision = self._start(device, precision)
-        self._exact: OnnxSession | None = None
+        self._exact: Session | None = None
         self._lanes = threading.Condition()
         self._under_way = 0  # batches
         self.device = self.session.device
@@ -113,15 +119,17 @@ class OnnxEncoder:
                 self._lanes.notify_all()
 
     def _tokenizer(self, cores: int) -> Tokenizer | TokenizerPool:
-        """On a CPU tokenising is a small share of the work; one process cannot keep a GPU busy."""
+        """On a CPU tokenising is a small share of the work; tokenizers in one process cannot feed a GPU."""
         given = self._artefact.tokenizer_path, self.max_tokens, self.card.document_prefix
         processes = pool_processes(cores)
-        if self.device == "cpu" or not processes:
-            return Tokenizer(*given)
+        if self.device == "cpu" or self._is_quick or not processes:
+            return Tokenizer(*given, is_quick=self._is_quick)
         return TokenizerPool(*given, processes)
 
-    def _open(self, precision: Precision, device: str) -> OnnxSession:
+    def _open(self, precision: Precision, device: str) -> Session:
         """The graph on exactly that device. Raises ModelError for the graph, DeviceError for the device."""
+        if precision == "bf16":
+            return self._in_bf16()
         path = self._artefact.path(precision)
         try:
             session = OnnxSession(path, self._artefact.pad_id, device, self._threads, self._memory_limit)
@@ -136,6 +144,20 @@ class OnnxEncoder:
         if session.device != device:
             raise providers.refusal(device)
         return session
+
+    def _in_bf16(self) -> Session:
+        """The fp32 graph run by OpenVINO. Raises ModelError for the graph, DeviceError for the processor."""
+        refusal = openvino_session.refusal()
+        if refusal is not None:
+            other = "Or write another precision, with which every row is encoded anew."
+            raise DeviceError("use", "bf16", refusal.problem, f"{refusal.remedy} {other}")
+        path, card = self._artefact.path("fp32"), self.card
+        try:
+            return OpenVinoSession(path, self._artefact.pad_id, card.normalize, self._threads)
+        except Exception as error:  # openvino raises many kinds
+            problem = f"OpenVINO refuses its graph: {' '.join(str(error).split())[-300:]}"
+            remedy = 'Write precision = "fp32": every row is then encoded anew.'
+            raise ModelError("load", f"model {card.name!r}", problem, remedy) from error
 
     def _without_padding(self, precision: Precision, device: str, padded: OnnxSession) -> OnnxSession:
         """The graph that packs its tokens where it gives the same vectors on this device, else `padded`."""
@@ -154,16 +176,13 @@ class OnnxEncoder:
             return padded
         return session
 
-    def _start(self, wanted: str, precision: Precision | None) -> tuple[OnnxSession, Precision]:
+    def _start(self, wanted: str, precision: Precision | None) -> tuple[Session, Precision]:
         """The session on the wanted device. `auto` falls back to the CPU with one warning that says why."""
         device = providers.choose(wanted)
         if device != "cpu":
-            if precision == "int8":
+            if precision in ("int8", "bf16"):
                 raise ModelError(
-                    "use",
-                    "the int8 graph on a GPU",
-                    "it is made for the CPU",
-                    'Write device = "cpu", or fp16.',
+                    "use", f"{precision} on a GPU", "it is made for the CPU", 'Write device = "cpu", or fp16.'
                 )
             best: Precision = precision or ("fp16" if "fp16" in self._artefact.graphs else "fp32")
             try:
@@ -173,5 +192,5 @@ class OnnxEncoder:
                     raise
                 logger.warning("encoding on the CPU: {}", error)
         # On a CPU the fp16 graph is slower than fp32, so the CPU never runs it, whatever is configured.
-        on_cpu: Precision = "int8" if precision == "int8" else "fp32"
+        on_cpu: Precision = precision if precision in ("int8", "bf16") else "fp32"
         return self._open(on_cpu, "cpu"), on_cpu

@@ -9,7 +9,9 @@ from freshvec.config import Settings
 from freshvec.encoding.budget import BatchBudget, BudgetMemory, first_guess
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.encoding.encoder import OnnxEncoder
-from freshvec.encoding.machine import gpu_memory
+from freshvec.encoding.machine import gpu_memory, machine
+from freshvec.encoding.precision import Precisions
+from freshvec.encoding.trial import Trials
 from freshvec.errors import ModelError, UnusableModelError
 from freshvec.models import catalogue, places
 from freshvec.models.artefact import Artefact
@@ -28,7 +30,10 @@ class Models:
         self._folders = (given,) if given else places.folders()
         self.folder = self._folders[0]
         self.catalogue_dirs = places.card_folders(given, settings.daemon.catalogue_dirs)
-        self.budgets = BudgetMemory(places.learnt(self.folder))
+        learnt = places.learnt(self.folder)
+        self.budgets = BudgetMemory(learnt)
+        self.trials = Trials(learnt)
+        self.precisions = Precisions(settings, self.trials)
         self._daemon = settings.daemon
 
     def card(self, name: str) -> ModelCard:
@@ -61,27 +66,50 @@ class Models:
     def describe(self, name: str) -> Model:
         """What the database side needs to know of it, without loading its graph. Raises ModelError."""
         artefact = self.artefact(name)
-        fingerprint = artefact.fingerprint(self._daemon.precision or "fp32")
-        return Model(name, artefact.card.dimension, artefact.card.max_tokens, fingerprint)
+        fingerprint = artefact.fingerprint(self.precisions.chosen(artefact) or "fp32")
+        kin = self.precisions.kin(artefact)
+        return Model(name, artefact.card.dimension, artefact.card.max_tokens, fingerprint, kin)
+
+    def describe_loaded(self, name: str, loaded: Encoder) -> Model:
+        """The same of a model that is loaded."""
+        kin: tuple[bytes, ...] = ()
+        with suppress(ModelError):  # it may be no model of the catalogue's
+            kin = self.precisions.kin(self.artefact(name))
+        return Model(name, loaded.dimension, loaded.max_tokens, loaded.fingerprint, kin)
 
     def encoder(self, name: str) -> OnnxEncoder:
         """The model, loaded on the configured device. Raises ModelError, DeviceError."""
-        daemon = self._daemon
-        return OnnxEncoder(self.artefact(name), daemon.device, daemon.threads, precision=daemon.precision)
+        artefact = self.artefact(name)
+        precision = self.precisions.chosen(artefact)
+        self.precisions.check(artefact, precision)
+        is_quick = self.trials.is_quick(artefact)
+        device, threads = self._daemon.device, self._daemon.threads
+        return OnnxEncoder(artefact, device, threads, precision=precision, is_quick=is_quick)
 
     def dispatcher(self, name: str, loaded: Encoder) -> Dispatcher:
         """Its dispatcher; the batch size is configured, found before a restart, or a first guess."""
         if self._daemon.batch_tokens:
             return Dispatcher(loaded, BatchBudget(self._daemon.batch_tokens, fixed=True))
-        ceiling = self.budgets.recall(name, loaded.device).ceiling
-        return Dispatcher(loaded, BatchBudget(self.first_batch_tokens(name, loaded.device), ceiling=ceiling))
+        known = self.budgets.recall(name, where(loaded))
+        first = self.first_batch_tokens(name, loaded)
+        return Dispatcher(loaded, BatchBudget(first, ceiling=known.ceiling, known=known))
 
-    def first_batch_tokens(self, name: str, device: str) -> int:
+    def first_batch_tokens(self, name: str, loaded: Encoder) -> int:
         """Padded tokens of a first batch: configured, found before a restart, or a first guess."""
         if self._daemon.batch_tokens:
             return self._daemon.batch_tokens
-        memory = gpu_memory(device)
-        return self.budgets.recall(name, device).size or first_guess(memory.free if memory else None)
+        memory = gpu_memory(loaded.device)
+        guess = first_guess(memory.free if memory else None, loaded.precision)
+        return self.budgets.recall(name, where(loaded)).size or guess
+
+    def keep_budget(self, name: str, dispatcher: Dispatcher) -> None:
+        """Note where the search for its batch size stands."""
+        self.budgets.keep(name, where(dispatcher.encoder), dispatcher.budget)
+
+
+def where(loaded: Encoder) -> str:
+    """What a batch size was found for: the device, the precision and the machine."""
+    return f"{loaded.device} in {loaded.precision}, {machine()}"
 
 
 def _may_have(folder: Path) -> bool:

@@ -1,7 +1,10 @@
-"""What this machine gives a process: cores, and the memory of a GPU."""
+"""What this machine gives a process: its processor and cores, and the memory of a GPU."""
 
+import hashlib
 import os
+import platform
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,32 @@ class DeviceMemory:
     def used(self) -> float:
         """GB in use."""
         return self.total - self.free
+
+
+@cache
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, frozenset[str]]:
+    """Its name, and its instruction sets as Linux names them; no sets where Linux does not say."""
+    try:
+        lines = cpuinfo.read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        lines = []
+    said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return said.get("model name", platform.machine()), frozenset(said.get("flags", "").split())
+
+
+def machine() -> str:
+    """What a measured speed belongs to: the processor, its instruction sets, and the cores of this process.
+
+    In a virtual machine the name alone tells little: two chips of different kinds bear the same.
+    """
+    name, sets = processor()
+    known = hashlib.sha256(" ".join(sorted(sets)).encode()).hexdigest()[:8]
+    return f"{name} ({known}), {cpu_limit()} cores"
+
+
+def multiplies_bf16() -> bool:
+    """Whether the processor itself multiplies matrices in bf16, many times as fast as in fp32."""
+    return "amx_bf16" in processor()[1]
 
 
 def cpu_limit(membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> int:

@@ -56,7 +56,7 @@ def tokens_per_second(models: Models, name: str, texts: Sequence[str], seconds: 
     started = time.perf_counter()
     tokens = encoder.tokenize(list(texts))
     tokenizing = (time.perf_counter() - started) / max(sum(map(len, tokens)), 1)
-    size = models.first_batch_tokens(name, encoder.device)
+    size = models.first_batch_tokens(name, encoder)
     batches = plan_batches([len(text) for text in tokens], lambda: size)
     random.Random(0).shuffle(batches)  # not the longest texts first
     encoder.encode([tokens[i] for i in batches[0].indices])  # the first one is slow

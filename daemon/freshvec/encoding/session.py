@@ -3,7 +3,7 @@
 import queue
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # ONNX Runtime has no class of its own for this error, so its messages decide. They are matched whole: a
 # message that only looks alike would halve a batch that can never succeed.
-_OUT_OF_MEMORY = re.compile(
+_NO_ROOM = re.compile(
     r"Failed to allocate memory for requested buffer of size \d+"
     r"|Available memory of \d+ is smaller than requested bytes of \d+"  # gpu_mem_limit is reached
     r"|CUDA failure 2: out of memory"
@@ -28,8 +28,24 @@ _OUT_OF_MEMORY = re.compile(
     r"|\bstd::bad_alloc\b"
 )
 _LENGTH_STEP = 16  # on a GPU lengths are rounded up to this: few shapes keep the memory arena small
-_OUTPUT = "sentence_embedding"
+OUTPUT = "sentence_embedding"
 LANES = 2  # batches under way on a GPU: while one is computed, the next is padded and copied
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a runtime's error says that a batch did not fit into memory."""
+    return isinstance(error, MemoryError) or _NO_ROOM.search(str(error)) is not None
+
+
+class Session(Protocol):
+    """A graph on a device, whichever library runs it."""
+
+    @property
+    def device(self) -> str: ...
+
+    def run(self, batch: list[Tokens]) -> Vector:
+        """Embeddings, float32 `[len(batch), dimension]`, perhaps not finite. Raises OutOfMemoryError."""
+        ...
 
 
 class OnnxSession:
@@ -85,11 +101,11 @@ class OnnxSession:
         try:
             feed = self.feed(batch)
             if self.device == "cpu":
-                vectors: Vector = self.inference.run([_OUTPUT], feed, options)[0]
+                vectors: Vector = self.inference.run([OUTPUT], feed, options)[0]
                 return vectors
             return self.run_bound(feed, options)
         except Exception as error:
-            if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+            if out_of_memory(error):
                 self.shrinks_next = True
                 raise OutOfMemoryError(str(error)[-200:]) from error
             raise
@@ -109,7 +125,7 @@ class OnnxSession:
         try:
             for name, values in feed.items():
                 buffers.bind(binding, name, values)
-            binding.bind_output(_OUTPUT, "cpu")
+            binding.bind_output(OUTPUT, "cpu")
             self.inference.run_with_iobinding(binding, options)
             vectors: Vector = binding.copy_outputs_to_cpu()[0]
         finally:

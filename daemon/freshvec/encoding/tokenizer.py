@@ -4,12 +4,14 @@ import multiprocessing
 import os
 import signal
 import threading
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
+from freshvec.encoding.quick_tokens import QuickTokens
 from freshvec.records import Tokens
 
 _CHARACTERS_PER_TOKEN = 8  # a first guess; ordinary text has three to five
@@ -22,19 +24,25 @@ class Tokenizer:
     """A Hugging Face fast tokenizer; the model's limit replaces the padding and truncation of its file.
 
     `max_tokens` counts special tokens and `prefix`, which goes before each text. Encoding runs on every core
-    and without the interpreter's lock.
+    and without the interpreter's lock. `is_quick`: nanotoken makes the ids, which were proved to be equal.
     """
 
-    def __init__(self, path: Path, max_tokens: int, prefix: str = "") -> None:
+    def __init__(self, path: Path, max_tokens: int, prefix: str = "", *, is_quick: bool = False) -> None:
         self._tokenizer = HuggingFaceTokenizer.from_file(str(path))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
         self._max_tokens = max_tokens
         self._prefix = prefix
+        self._quick = QuickTokens(path, max_tokens) if is_quick else None
 
     def encode(self, texts: list[str]) -> list[Tokens]:
         """One entry per text, special tokens included."""
         heads = [self._head(self._prefix + text) for text in texts]
+        if self._quick is not None:
+            return [
+                replace(tokens, truncated=True) if len(head) < len(self._prefix) + len(text) else tokens
+                for tokens, head, text in zip(self._quick.encode(heads), heads, texts, strict=True)
+            ]
         encodings = self._tokenizer.encode_batch_fast(heads)
         return [
             Tokens(

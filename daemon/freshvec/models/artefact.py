@@ -11,7 +11,7 @@ from freshvec.errors import UnusableModelError
 from freshvec.models.catalogue import ModelCard
 
 MANIFEST = "manifest.json"
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]  # bf16 has no graph of its own: it runs the fp32 one
 
 
 class Graph(BaseModel):
@@ -41,6 +41,7 @@ class Artefact(BaseModel):
     pad_id: int
     flops_per_token: int = 0  # of the weight matrices; 0: exported before they were counted
     graphs: dict[Precision, Graph]
+    quick_tokens: str | None = None  # the package and its version that was proved to make the same tokens
     rejected: dict[Precision, str] = {}  # why a graph failed its gate and is not installed
     folder: Path = Path()
 
@@ -70,10 +71,14 @@ class Artefact(BaseModel):
         return manifest.model_copy(update={"folder": folder, "card": card})
 
     def fingerprint(self, precision: Precision) -> bytes:
-        """16 bytes, equal where vectors are comparable: fp32 and fp16 are one class, int8 is another."""
-        scheme = "by row" if precision == "int8" else False
+        """16 bytes, equal where vectors are comparable: fp32 and fp16 are one class, bf16 and int8 others."""
+        scheme = {"int8": "by row", "bf16": "bf16"}.get(precision, False)
         parts = [*_meaning(self.card), self.weights_sha256, self.tokenizer_sha256, scheme]
         return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
+
+    def classes(self) -> dict[bytes, Precision]:
+        """The fingerprint of each class of vectors, and the first precision that makes such."""
+        return {self.fingerprint(each): each for each in ("int8", "bf16", "fp32")}
 
     def path(self, precision: Precision) -> Path:
         """The graph's file, its checksum checked. Raises UnusableModelError when it is missing or damaged."""

@@ -15,7 +15,7 @@ from freshvec.config import Sync
 from freshvec.db import Connection, queries, quoted
 from freshvec.errors import SchemaError
 from freshvec.records import Model
-from freshvec.schema import identity, migrations
+from freshvec.schema import identity, migrations, precision
 from freshvec.schema.identity import Difference
 from freshvec.source.bind import bind
 from freshvec.source.bound import BoundSync
@@ -170,6 +170,7 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
     if applied is not None:
         bound = replace(bound, id=applied.id, generation=applied.generation)
     planned = replace(planned, bound=bound, applied=applied)
+    precision.check(bound, applied.definition if applied else None)
     objects = _objects(connection, planned, existing)
     given = list(applied.granted) if applied else []
     planned = replace(planned, objects=objects)

@@ -16,7 +16,7 @@ from freshvec.encoding.loading import Models
 from freshvec.errors import DatabaseError, DeviceError, FreshvecError, ModelError, UnusableModelError
 from freshvec.pipeline.pressure import SECONDS_BETWEEN_LOOKS, Pressure
 from freshvec.pipeline.resources import Resources
-from freshvec.records import Encoder, Model
+from freshvec.records import Encoder
 from freshvec.schema import migrations
 from freshvec.worker import ownership, signals
 from freshvec.worker.activity import Activity
@@ -173,10 +173,10 @@ class Worker:
         if sync.model not in self.dispatchers:
             encoder = self._load(sync.model)
             self.dispatchers[sync.model] = self._models.dispatcher(sync.model, encoder)
-            logger.info("model {} on {}", sync.model, encoder.device)
+            logger.info("model {} on {} in {}", sync.model, encoder.device, encoder.precision)
         dispatcher = self.dispatchers[sync.model]
         encoder = dispatcher.encoder
-        described = Model(sync.model, encoder.dimension, encoder.max_tokens, encoder.fingerprint)
+        described = self._models.describe_loaded(sync.model, encoder)
         settings, resources = self._settings, self._resources
         keeper = Keeper(sync, described, dispatcher, settings, resources, self._waker.wake, once=self._once)
         self.keepers.append(keeper)
@@ -290,7 +290,7 @@ class Worker:
     def housekeep(self) -> None:
         """Keep what was found out about batch sizes, and what was measured."""
         for name, dispatcher in self.dispatchers.items():
-            self._models.budgets.keep(name, dispatcher.encoder.device, dispatcher.budget)
+            self._models.keep_budget(name, dispatcher)
         self._activity.keep(self.keepers)
         self._activity.look(
             lambda connection: self._headline.tell(connection, self.keepers, self.left_out, self._file_fault)
