@@ -19,6 +19,7 @@ from tests.benchmarks import (
     openvino_rate,
     queue_rate,
     queue_size,
+    short_backfill,
     statements,
     writers,
 )
@@ -34,6 +35,7 @@ BENCHMARKS = {
     "touch": freshness.touch,
     "idle": footprint.idle,
     "reference": encoding.reference,
+    "short": short_backfill.short,
     "openvino": openvino_rate.openvino,
     "memory": memory.memory,
     "writers": writers.writers,

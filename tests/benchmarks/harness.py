@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -148,6 +149,8 @@ def worker_process(url: str, *command: str, daemon: str = "") -> Iterator["subpr
         models = Path(folder, "models")
         models.mkdir()
         (models / MODEL).symlink_to(MODELS / MODEL)
+        if (MODELS / "trials.json").exists():  # what was tried of this machine: a first start takes seconds
+            shutil.copy(MODELS / "trials.json", models)
         config = Path(folder, "freshvec.toml")
         config.write_text(config_toml(url, models, DOCS_SYNC, daemon))
         arguments = list(command) or ["-m", "freshvec", "run", "--config", str(config)]
