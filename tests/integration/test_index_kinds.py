@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from freshvec.db import connect
-from freshvec.errors import SchemaError
+from freshvec.errors import DatabaseError, SchemaError
 from freshvec.records import Model, Tokens, Vector
 from freshvec.schema.apply import apply
 from freshvec.schema.plan import plan
@@ -144,3 +144,16 @@ def test_a_worker_that_may_not_says_the_command_and_the_owner_can(many: Kept) ->
         declared.close()
         many.app.execute("DROP OWNED BY few")
         many.app.execute("DROP ROLE few")
+
+
+def test_a_pgvector_that_is_too_old_is_named(many: Kept) -> None:
+    """One that lacks the operator class."""
+    operators = "OPERATOR CLASS vector_cosine_ops USING hnsw"
+    many.app.execute(f"ALTER EXTENSION vector DROP {operators}; DROP {operators}")
+    many.sync = sync_of("docs", index=HNSW)
+    with pytest.raises(DatabaseError, match="ALTER EXTENSION vector UPDATE"):
+        backfill(many.settings, NullEncoder())
+    assert not many.wrong(), "the rows are there all the same"
+    with many.running():
+        until("status says it", lambda: "Upgrade pgvector" in str(many.status()["index_trouble"]))
+        assert many.is_right()

@@ -14,12 +14,19 @@ from loguru import logger
 from pydantic import SecretStr
 
 from freshvec.db import INDEX_LOCK_CLASS, Connection, connect, queries, translated
-from freshvec.errors import FreshvecError
+from freshvec.errors import DatabaseError, FreshvecError
 from freshvec.source.bound import BoundSync
 from freshvec.target import index
 from freshvec.target.size import index_bytes
 
 _SQL = queries("target/index")
+_OLD = "Upgrade pgvector to 0.7 or later: ALTER EXTENSION vector UPDATE."
+_REMEDIES = {
+    "42704": _OLD,  # no such access method, operator class or type
+    "42883": _OLD,  # no such function
+    "53100": "Make room on the server's disk; where it speaks of shared memory, give its container a larger "
+    "/dev/shm, or write a smaller memory_mb in index.",
+}
 _INTERRUPTED_SECONDS, _POLL_SECONDS = 1.0, 0.02
 
 
@@ -79,16 +86,25 @@ def bring_about(connection: Connection, bound: BoundSync) -> bool:
 
     Does nothing where another session is at it. Raises DatabaseError.
     """
+    try:
+        with translated("index", f"sync {bound.name!r}"), _claimed(connection, bound.name) as is_ours:
+            return is_ours and _act(connection, bound)
+    except DatabaseError as error:
+        remedy = _REMEDIES.get(getattr(error.__cause__, "sqlstate", None) or "", error.remedy)
+        raise DatabaseError(
+            error.operation, error.subject, error.problem, remedy, retryable=error.retryable
+        ) from error.__cause__
+
+
+def _act(connection: Connection, bound: BoundSync) -> bool:
+    """Step by step; True where there was one."""
+    _prepare(connection, bound)
     has_acted = False
-    with translated("index", f"sync {bound.name!r}"), _claimed(connection, bound.name) as is_ours:
-        if not is_ours:
-            return False
-        _prepare(connection, bound)
+    seen = index.look(connection, bound)
+    while seen is not None and seen.builder is None and (step := index.next_step(bound, seen)):
+        _carry_out(connection, bound, step, seen.vectors)
+        has_acted = True
         seen = index.look(connection, bound)
-        while seen is not None and seen.builder is None and (step := index.next_step(bound, seen)):
-            _carry_out(connection, bound, step, seen.vectors)
-            has_acted = True
-            seen = index.look(connection, bound)
     return has_acted
 
 
