@@ -4,13 +4,14 @@ import shutil
 import threading
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from freshvec import data
 from freshvec.db import Connection, connect
 from freshvec.errors import DatabaseError, SchemaError
 from freshvec.schema import migrations
-from tests.support import count, exists, settings_for
+from tests.support import count, exists, settings_for, until
 
 
 @pytest.fixture
@@ -86,3 +87,29 @@ def test_a_failing_one_leaves_nothing_and_can_be_tried_again(url: str, folder: P
         assert not exists(connection, "freshvec.half")
         broken.write_text("CREATE TABLE freshvec.half (x int)")
         assert migrations.migrate(connection, folder) == ["0900_broken.sql"]
+
+
+def test_who_reads_the_status_meanwhile_does_not_fail(url: str, folder: Path) -> None:
+    """The reader holds one thing and wants another, the migration has that and wants the first."""
+    with open_(url) as connection:
+        migrations.migrate(connection, folder)
+    text = "ALTER TABLE freshvec.sync ADD COLUMN more text;\nDROP VIEW freshvec.lag;\n"
+    (folder / "9000_more.sql").write_text(text)
+    applied: list[str] = []
+
+    def migrate() -> None:
+        with open_(url) as connection:
+            applied.extend(migrations.migrate(connection, folder))
+
+    with psycopg.connect(url, autocommit=True) as reader, open_(url) as look:
+        thread = threading.Thread(target=migrate)
+        with reader.transaction():
+            reader.execute("SELECT FROM freshvec.lag")
+            thread.start()
+            waiting = (
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND NOT granted)"
+            )
+            until("the migration waits", lambda: look.execute(waiting).fetchone() == (True,))
+            assert reader.execute("SELECT count(*) FROM freshvec.sync").fetchone() == (0,)
+        thread.join(60)
+    assert applied == ["9000_more.sql"]

@@ -42,9 +42,8 @@ def settings_of(url: str, role: str, **more: Any) -> Settings:
 def shop(request: pytest.FixtureRequest) -> Iterator[tuple[str, Connection]]:
     """The URL of a database with the recipe carried out, and a superuser's connection."""
     url: str = request.getfixturevalue("url" if request.param == "18" else "url16")
-    as_superuser, before_apply, after_apply = (
-        block.text for block in blocks("docs/operations.md") if block.language == "sql"
-    )
+    texts = [block.text for block in blocks("docs/operations.md") if block.language == "sql"]
+    as_superuser, before_apply, after_apply = texts[:3]
     with psycopg.connect(url, autocommit=True) as admin:
         admin.execute(f"REVOKE ALL ON DATABASE {admin.info.dbname} FROM PUBLIC")
         admin.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")

@@ -82,5 +82,5 @@ def test_of_small_partitions_some_are_read_and_not_all_or_none(url: str, applica
         assert len(texts) == 20
         members |= {int(text.split()[2]) // 25 for text in texts}
     (rendered,) = application.execute("SELECT last_value FROM rendered").fetchone() or (0,)
-    assert rendered < looks * 5000 / 2, "not all of it each time"
+    assert rendered < looks * 5000 / 4, "not all of it each time, nor a text several times"
     assert len(members) > 10, "not the same ones each time"

@@ -12,9 +12,11 @@ from psycopg import sql
 from freshvec import data
 from freshvec.db import LOCK_CLASS, MIGRATE_LOCK, Connection, queries, translated
 from freshvec.errors import SchemaError
+from freshvec.source.locks import patiently
 
 _SQL = queries("schema/migrations")
 NO_TRANSACTION = "-- freshvec: no-transaction"
+_SECONDS = 60.0  # to try a migration while others use what it changes
 
 
 @contextmanager
@@ -79,18 +81,25 @@ def migrate(connection: Connection, folder: Path | None = None) -> list[str]:
 
 def _apply(connection: Connection, path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    note = {"name": path.name, "sha256": checksum_of(path)}
     with translated("apply", f"migration {path.name}"):
         if text.startswith(NO_TRANSACTION):
             # Such a file must bear being run again: a crash may come between its end and the note.
             for statement in re.split(r";\s*$", text, flags=re.MULTILINE):
                 if re.sub(r"--.*", "", statement).strip():
                     connection.execute(sql.SQL(cast(Any, statement)))
-            connection.execute(_SQL["note"], note)
+            connection.execute(_SQL["note"], {"name": path.name, "sha256": checksum_of(path)})
         else:
-            with connection.transaction():
-                connection.execute(sql.SQL(cast(Any, text)))
-                connection.execute(_SQL["note"], note)
+            patiently(connection, lambda: _apply_whole(connection, path, text), _SECONDS)
+
+
+def _apply_whole(connection: Connection, path: Path, text: str) -> None:
+    """All of it or nothing. Who reads the status holds some of its objects and may want others, as this does:
+    it gives way before Postgres sees a deadlock, and ends one of the two.
+    """
+    with translated("apply", f"migration {path.name}"), connection.transaction():
+        connection.execute(_SQL["give_way"])
+        connection.execute(sql.SQL(cast(Any, text)))
+        connection.execute(_SQL["note"], {"name": path.name, "sha256": checksum_of(path)})
 
 
 def checksum_of(path: Path) -> str:

@@ -19,6 +19,9 @@ SET lock_timeout = 0
 -- lock_briefly: back to the session's own bound
 SET lock_timeout = '10s'
 
+-- give_way: to whoever uses what is changed, in this transaction
+SET LOCAL lock_timeout = '100ms'
+
 -- lock: one applies at a time
 SELECT pg_advisory_lock(%(class)s, %(object)s)
 

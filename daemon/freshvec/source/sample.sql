@@ -2,6 +2,8 @@
 SELECT freshvec_text
   FROM (SELECT left(freshvec_text, {max_characters}) AS freshvec_text,
                row_number() OVER () * %(rows)s AS place, count(*) OVER () AS found
-          FROM (SELECT {text} AS freshvec_text FROM {source} TABLESAMPLE {share}) AS d
+          FROM (SELECT {shown} AS freshvec_text
+                  FROM (SELECT {rendered} AS freshvec_rendered FROM {source} TABLESAMPLE {share} OFFSET 0) AS d
+               ) AS d
          WHERE freshvec_text IS NOT NULL) AS d
  WHERE place / found > (place - %(rows)s) / found
