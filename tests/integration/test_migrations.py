@@ -103,6 +103,7 @@ def test_who_reads_the_status_meanwhile_does_not_fail(url: str, folder: Path) ->
 
     with psycopg.connect(url, autocommit=True) as reader, open_(url) as look:
         thread = threading.Thread(target=migrate)
+        reader.execute("SET deadlock_timeout = '500ms'")  # it would be the one that is ended
         with reader.transaction():
             reader.execute("SELECT FROM freshvec.lag")
             thread.start()
