@@ -93,7 +93,8 @@ def test_who_reads_the_status_meanwhile_does_not_fail(url: str, folder: Path) ->
     """The reader holds one thing and wants another, the migration has that and wants the first."""
     with open_(url) as connection:
         migrations.migrate(connection, folder)
-    text = "ALTER TABLE freshvec.sync ADD COLUMN more text;\nDROP VIEW freshvec.lag;\n"
+    tables = ("sync", "lag_hour")
+    text = "".join(f"ALTER TABLE freshvec.{table} ADD COLUMN more text;\n" for table in tables)
     (folder / "9000_more.sql").write_text(text)
     applied: list[str] = []
 
@@ -105,7 +106,7 @@ def test_who_reads_the_status_meanwhile_does_not_fail(url: str, folder: Path) ->
         thread = threading.Thread(target=migrate)
         reader.execute("SET deadlock_timeout = '500ms'")  # it would be the one that is ended
         with reader.transaction():
-            reader.execute("SELECT FROM freshvec.lag")
+            reader.execute("SELECT FROM freshvec.lag_hour")
             thread.start()
             waiting = (
                 "SELECT EXISTS (SELECT FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND NOT granted)"
