@@ -144,8 +144,8 @@ def test_docstrings_without_torch_and_onnx(models: Path, tmp_path: Path) -> None
     assert report["texts"]["origin"] == "docstrings of the standard library"
     assert [result["name"] for result in report["results"]] == ["fp32"]
     assert {rate["library"] for rate in report["limits"][0]["rounds"]} == {"numpy"}
-    (left_out,) = [note for note in report["notes"] if "left out" in note]
-    assert "package sentence_transformers is not installed" in left_out
+    left_out = [note for note in report["notes"] if "left out" in note]  # with AMX bf16 as well
+    assert any("package sentence_transformers is not installed" in note for note in left_out)
 
 
 def test_an_old_export_says_what_shares_need(models: Path, lines: Path, tmp_path: Path) -> None:
