@@ -77,8 +77,16 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "code of its own": (lambda at: _set(at, auto_map={"AutoModel": "own.Model"}), "run code of its own"),
     "no shape": (lambda at: _set(at, hidden_size=None), "does not say its hidden_size"),
     "another JSON": (lambda at: (at / "config.json").write_text("[]"), "does not say its hidden_size"),
+    "a list of poolings": (lambda at: (at / "1_Pooling/config.json").write_text("[1]"), "--pooling mean"),
     "no JSON": (lambda at: (at / "config.json").write_text("{"), "it is not JSON"),
 }
+
+
+@pytest.mark.parametrize("content", ["[]", '{"prompts": [1]}', '{"prompts": {"query": null}}', "7"])
+def test_prompts_that_are_none_are_left_out(folder: Path, content: str) -> None:
+    (folder / "config_sentence_transformers.json").write_text(content)
+    (folder / "modules.json").write_text('{"type": 1}')
+    assert describe(folder, "ours", "us/ours").query_prefix == ""
 
 
 def test_another_pooling_that_is_said_is_refused(folder: Path) -> None:
@@ -114,6 +122,7 @@ def test_names_that_are_no_names(folder: Path, tmp_path: Path) -> None:
     for source, name, message in (
         (str(folder), "../up", "cannot be called '../up'"),
         (str(tmp_path / "nothing"), "ours", "there is no such folder"),
+        (str(folder), "bge-m3", "the catalogue has a model 'bge-m3'"),
     ):
         with pytest.raises(ModelError, match=message):
             described(source, name, {})

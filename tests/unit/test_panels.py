@@ -1,5 +1,7 @@
 """How the commands are shown by `freshvec --help`."""
 
+from typing import Any
+
 import typer
 
 from freshvec.cli.app import app
@@ -9,8 +11,7 @@ from freshvec.cli.panels import PANELS
 
 def test_every_command_has_its_panel_and_its_place() -> None:
     assert callable(main)  # whose module knows all commands
-    group = typer.main.get_command(app)
-    shown = list(group.commands)  # type: ignore[attr-defined]
-    assert shown == [name for names in PANELS.values() for name in names]
-    panels = {name: command.rich_help_panel for name, command in group.commands.items()}  # type: ignore[attr-defined]
+    commands: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
+    assert list(commands) == [name for names in PANELS.values() for name in names]
+    panels = {name: command.rich_help_panel for name, command in commands.items()}
     assert all(name in PANELS[panel] for name, panel in panels.items())

@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from loguru import logger
@@ -66,7 +67,8 @@ class Trials:
         name = f"{artefact.card.name} in bf16 on {machine()}"
         asked = artefact.graphs["fp32"].sha256, version("openvino")
         with contextlib.suppress(KeyError, TypeError):
-            kept = Trial(**self._kept[name])  # type: ignore[arg-type]  # what another version wrote is made anew
+            given: dict[str, Any] = self._kept[name]
+            kept = Trial(**given)  # what another version wrote is made anew
             if (kept.graph, kept.library) == asked:
                 return kept
         try:

@@ -21,7 +21,7 @@ _AFTER_PADDING = {
 
 def check(card: ModelCard, folder: Path) -> None:
     """Raises ModelError with every point in which the card disagrees with the folder."""
-    config = read(folder / "config.json") or {}
+    config = table(folder / "config.json")
     faults = [*_shape(card, config), *_steps(card, folder)]
     if faults:
         raise ModelError(
@@ -55,7 +55,9 @@ def positions(config: dict[str, Any]) -> int | None:
 
 def steps(folder: Path) -> list[str]:
     """What a vector goes through, in the words of sentence-transformers; empty where nothing is said."""
-    return [str(module["type"]).rsplit(".", 1)[-1] for module in read(folder / "modules.json") or []]
+    listed = read(folder / "modules.json")
+    modules = [module for module in listed if isinstance(module, dict)] if isinstance(listed, list) else []
+    return [str(module.get("type")).rsplit(".", 1)[-1] for module in modules]
 
 
 def _steps(card: ModelCard, folder: Path) -> list[str]:
@@ -67,10 +69,10 @@ def _steps(card: ModelCard, folder: Path) -> list[str]:
         faults.append(f"its vectors go through {', '.join(unknown)} as well, which freshvec cannot export")
     if "Normalize" in kinds and not card.normalize:
         faults.append("normalize is false, its own vectors are normalised")
-    own = pooling_of(read(folder / "1_Pooling/config.json") or {})
+    own = pooling_of(table(folder / "1_Pooling/config.json"))
     if own and own != {card.pooling}:
         faults.append(f"pooling is {card.pooling}, its own is {' and '.join(sorted(own))}")
-    limit = (read(folder / "sentence_bert_config.json") or {}).get("max_seq_length")
+    limit = table(folder / "sentence_bert_config.json").get("max_seq_length")
     if limit is not None and card.max_tokens > limit:
         faults.append(f"max_tokens is {card.max_tokens}, it reads {limit}")
     return faults
@@ -86,6 +88,12 @@ def pooling_of(config: dict[str, Any]) -> set[str]:
         if on is True and key.startswith("pooling_mode_")
     }
     return {{"cls_token": "cls", "mean_tokens": "mean"}.get(mode, mode) for mode in modes}
+
+
+def table(path: Path) -> dict[str, Any]:
+    """A JSON file's table; empty where there is no such file, or it holds something else."""
+    content = read(path)
+    return content if isinstance(content, dict) else {}
 
 
 def read(path: Path) -> Any:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from freshvec.errors import ModelError
 from freshvec.export import card_check
 from freshvec.export.export import download
+from freshvec.models import catalogue
 from freshvec.models.artefact import checksum
 from freshvec.models.catalogue import ModelCard, faults_of
 
@@ -33,8 +34,7 @@ def describe(
     if lacking:
         remedy = "freshvec reads safetensors and tokenizer.json alone, and no pickles."
         raise ModelError("describe", str(folder), f"it has no {' and no '.join(lacking)}", remedy)
-    config = card_check.read(folder / "config.json")
-    config = config if isinstance(config, dict) else {}
+    config = card_check.table(folder / "config.json")
     told = _pooled(folder) | _prompts(folder) | _licence(folder) | (given or {})
     if "pooling" not in told:
         problem = "its files do not say how tokens are pooled"
@@ -74,6 +74,9 @@ def described(source: str, name: str | None, given: dict[str, str]) -> Described
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is None:
         remedy = "Give --name, of letters, digits, dots, hyphens and underscores."
         raise ModelError("describe", source, f"a model cannot be called {name!r}", remedy)
+    if name in catalogue.load():
+        remedy = "Give --name, or export the catalogue's: its files are pinned."
+        raise ModelError("describe", source, f"the catalogue has a model {name!r}", remedy)
     if Path(source).is_dir():
         folder = Path(source).resolve()
         return Described(describe(folder, name, str(folder), given=given), folder)
@@ -99,14 +102,8 @@ def keep(card: ModelCard, path: Path) -> None:
 
 def name_of(source: str) -> str:
     """What a model of that folder or repository is called: the last part, in letters that a name may have."""
-    return (
-        re.sub(
-            r"[^A-Za-z0-9._-]+",
-            "-",
-            Path(source).resolve().name if source in (".", "..") else source.rstrip("/").rpartition("/")[2],
-        ).strip("-.")
-        or "model"
-    )
+    last = Path(source).resolve().name if source in (".", "..") else source.rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-.") or "model"
 
 
 def written(card: ModelCard) -> str:
@@ -120,7 +117,7 @@ def written(card: ModelCard) -> str:
 
 
 def _pooled(folder: Path) -> dict[str, str]:
-    modes = card_check.pooling_of(card_check.read(folder / "1_Pooling/config.json") or {})
+    modes = card_check.pooling_of(card_check.table(folder / "1_Pooling/config.json"))
     if not modes:
         return {}
     if len(modes) > 1 or not modes <= {"mean", "cls"}:
@@ -132,7 +129,8 @@ def _pooled(folder: Path) -> dict[str, str]:
 
 
 def _prompts(folder: Path) -> dict[str, str]:
-    prompts = (card_check.read(folder / _PROMPTS) or {}).get("prompts") or {}
+    told = card_check.table(folder / _PROMPTS).get("prompts")
+    prompts = told if isinstance(told, dict) else {}
     query = next((prompts[key] for key in _QUERY if prompts.get(key)), "")
     document = next((prompts[key] for key in _DOCUMENT if prompts.get(key)), "")
     return {"query_prefix": query, "document_prefix": document}
@@ -150,8 +148,8 @@ def _licence(folder: Path) -> dict[str, str]:
 
 def _limit(folder: Path, config: dict[str, Any]) -> int | None:
     """The tokens of a text that the model reads: the least of what its files say."""
-    described = card_check.read(folder / "sentence_bert_config.json") or {}
-    tokenizer = card_check.read(folder / "tokenizer_config.json") or {}
+    described = card_check.table(folder / "sentence_bert_config.json")
+    tokenizer = card_check.table(folder / "tokenizer_config.json")
     said = [card_check.positions(config), described.get("max_seq_length"), tokenizer.get("model_max_length")]
     limits = [limit for limit in said if isinstance(limit, int | float) and limit < 10**9]
     return math.floor(min(limits)) if limits else None

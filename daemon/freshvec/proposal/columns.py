@@ -9,7 +9,8 @@ _SECRET = re.compile(
 )
 _CODE = re.compile(
     r"(^|_)(e?mail|phone|fax|url|uri|link|path|file|slug|status|state|type|kind|lang|language|locale|"
-    r"currency|country|zip|postcode|uuid|guid|sku|ip|host|user_?agent|mime|checksum|etag|color|colour|timezone)s?$",
+    r"currency|country|zip|postcode|uuid|guid|sku|ip|host|user_?agent|mime|checksum|etag|color|colour|"
+    r"timezone)s?$",
     re.IGNORECASE,
 )
 _HEADING = re.compile(
