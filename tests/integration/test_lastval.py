@@ -15,6 +15,8 @@ TABLES = {
 WRITES = (
     "UPDATE notes SET body = body || '!'",
     "UPDATE notes SET id = id + 1000",
+    "COPY notes FROM PROGRAM 'echo 6000,copied' WITH (FORMAT csv)",
+    "WITH gone AS (DELETE FROM notes WHERE id = 6000 RETURNING id) SELECT FROM gone",
     "DELETE FROM notes WHERE id = 1001",
     "MERGE INTO notes USING (VALUES (1002)) AS v (id) ON notes.id = v.id WHEN MATCHED THEN DELETE",
     "INSERT INTO notes VALUES (1003, 'again') ON CONFLICT (id) DO UPDATE SET body = excluded.body",

@@ -71,7 +71,10 @@ def test_a_table_that_is_written_anew_loses_no_entry(bench: Bench) -> None:
         assert left == [(2,), (3,), (1,), (2,), (3,)]
 
 
-def test_the_worker_finds_what_a_table_written_anew_has_hidden(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    "anew", ["VACUUM FULL freshvec.queue_docs", "CLUSTER freshvec.queue_docs USING queue_docs_order"]
+)
+def test_the_worker_finds_what_a_table_written_anew_has_hidden(bench: Bench, anew: str) -> None:
     bench.docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(4, 90) g")
     encoder = HeldEncoder()
     with running(bench.settings, encoder) as worker:
@@ -80,7 +83,7 @@ def test_the_worker_finds_what_a_table_written_anew_has_hidden(bench: Bench) -> 
             bench.docs.execute("UPDATE docs SET body = 'changed ' || id")
             until("they are being encoded", encoder.is_held.is_set)
             bench.docs.execute("DELETE FROM freshvec.queue_docs WHERE k1 = 7")  # so that the others move up
-            bench.docs.execute("VACUUM FULL freshvec.queue_docs")
+            bench.docs.execute(anew.encode())
             bench.edit(None)  # written at once, and then the reader finds nothing more
             until("that is written", lambda: (bench.stored() or (None,))[0] is None)
         until("no entry is left", lambda: count(bench.docs, "freshvec.queue_docs") == 0)
