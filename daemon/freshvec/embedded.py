@@ -99,8 +99,15 @@ class EmbeddedPostgres:
         command = [str(self._binaries / program), *arguments]
         # To a file: a server that inherits a pipe keeps its reader waiting for ever.
         with tempfile.TemporaryFile() as output:
+            # In a session of its own: Ctrl-C in a terminal is for whoever waits for it, who then stops it.
             process = subprocess.Popen(
-                command, user=self.user, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                command,
+                user=self.user,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
             try:
                 process.wait()

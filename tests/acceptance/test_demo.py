@@ -109,12 +109,12 @@ def test_it_shows_the_whole_job_and_cleans_up(models_dir: Path, tmp_path: Path, 
     assert demo.leftovers() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGINT, 1), (signal.SIGINT, 3), (signal.SIGTERM, 1)])
 @pytest.mark.parametrize("moment", ["initdb", "the server starts", "the backfill", "live"])
 def test_interrupted_it_cleans_up_too(
-    models_dir: Path, tmp_path: Path, demos: list[Demo], number: signal.Signals, moment: str
+    models_dir: Path, tmp_path: Path, demos: list[Demo], number: signal.Signals, times: int, moment: str
 ) -> None:
-    demo = Demo(models_dir, tmp_path / "log")
+    demo = Demo(models_dir, tmp_path / "log", start_new_session=True)
     demos.append(demo)
     if moment == "the server starts":
         until("its server starts", demo.server_runs)
@@ -122,7 +122,8 @@ def test_interrupted_it_cleans_up_too(
         until("the backfill begins", lambda: "owned by this worker" in demo.output)
     elif moment == "live":
         until("it is live", lambda: "4. live" in demo.output)
-    demo.process.send_signal(number)
+    for _ in range(times):
+        os.killpg(demo.process.pid, number)  # as a terminal does: whoever is of its group gets it
     assert demo.process.wait(60) == 1, demo.output
     assert "it was interrupted" in demo.output
     assert "Traceback" not in demo.output

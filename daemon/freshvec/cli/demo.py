@@ -1,18 +1,16 @@
 """The demo: the main job on real parts, from an empty folder to a search; then it removes everything."""
 
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import psycopg
 from rich.console import Console
 from rich.table import Table
 
+from freshvec.cli.interruption import Interruption
 from freshvec.cli.progress_view import ProgressView
 from freshvec.config import Daemon, Database, Settings, Sync
 from freshvec.db import connect
@@ -22,6 +20,7 @@ from freshvec.errors import FreshvecError, ModelError
 from freshvec.source.bind import bind
 from freshvec.stdlib_texts import docstrings
 from freshvec.target import search
+from freshvec.worker.keeper import Keeper
 from freshvec.worker.worker import Worker
 
 MODEL = "all-MiniLM-L6-v2"
@@ -46,10 +45,12 @@ def run(console: Console, rows: int | None, models_dir: Path | None) -> None:
     """
     started = time.monotonic()
     daemon = Daemon(models_dir=models_dir)
-    with _interruptible():
+    with Interruption("finish", "the demo") as interruption:
         _export(console, Models(Settings(daemon=daemon)))
+        interruption.only_note()
         console.print("[bold]1.[/] starting an embedded Postgres with pgvector …")
         with EmbeddedPostgres() as server:
+            interruption.check()
             settings = Settings(
                 database=Database.model_validate({"url": server.url()}),
                 daemon=daemon,
@@ -59,8 +60,10 @@ def run(console: Console, rows: int | None, models_dir: Path | None) -> None:
                 server.url(), autocommit=True, application_name="freshvec demo"
             ) as connection:
                 _fill(console, connection, rows)
-                _backfill(console, settings)
-                _live(console, settings, connection)
+                interruption.check()
+                _backfill(console, settings, interruption)
+                _live(console, settings, connection, interruption)
+                interruption.check()
                 _search(console, settings)
     console.print(
         f"\nDone in {time.monotonic() - started:.0f} s; the database and its files are gone again. "
@@ -70,25 +73,6 @@ def run(console: Console, rows: int | None, models_dir: Path | None) -> None:
         "  3. freshvec plan     [dim]# what would be created; changes nothing[/]\n"
         "  4. freshvec run      [dim]# backfill, then fresh for good[/]"
     )
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM ends the demo like Ctrl-C, so that everything started is stopped on the way out."""
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise FreshvecError(
-            "finish", "the demo", "it was interrupted", "Everything it started is stopped."
-        ) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _export(console: Console, models: Models) -> None:
@@ -121,26 +105,36 @@ def _fill(console: Console, connection: psycopg.Connection[tuple[object, ...]], 
     )
 
 
-def _backfill(console: Console, settings: Settings) -> None:
+def _backfill(console: Console, settings: Settings, interruption: Interruption) -> None:
     console.print("[bold]3.[/] backfill: an embedding for every row")
     with ProgressView(settings.database.url, anew=True) as view:
-        worker = Worker(settings, settings.sync, once=True, on_tick=view.tick, tick_seconds=view.tick_seconds)
+
+        def tick(keepers: Sequence[Keeper]) -> None:
+            view.tick(keepers)
+            if interruption.is_noted:
+                worker.stop()
+
+        worker = Worker(settings, settings.sync, once=True, on_tick=tick, tick_seconds=view.tick_seconds)
         worker.run()
+        interruption.check()
         view.summary(worker)
 
 
-def _live(console: Console, settings: Settings, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+def _live(
+    console: Console,
+    settings: Settings,
+    connection: psycopg.Connection[tuple[object, ...]],
+    interruption: Interruption,
+) -> None:
     console.print("[bold]4.[/] live: a worker listens while the application changes rows")
     worker = Worker(settings, settings.sync)
     thread = threading.Thread(target=worker.run, name="worker")
     thread.start()
     try:
-        _until(
-            "the worker listens",
-            lambda: any(keeper.is_fresh for keeper in worker.keepers),
-        )
+        until = partial(_until, interruption)
+        until("the worker listens", lambda: any(keeper.is_fresh for keeper in worker.keepers))
         table = Table("the application", "commit to fresh")
-        for change, milliseconds in _edits(connection):
+        for change, milliseconds in _edits(connection, until):
             table.add_row(change, f"{milliseconds:.1f} ms")
         console.print(table)
     finally:
@@ -148,7 +142,9 @@ def _live(console: Console, settings: Settings, connection: psycopg.Connection[t
         thread.join()
 
 
-def _edits(connection: psycopg.Connection[tuple[object, ...]]) -> Iterator[tuple[str, float]]:
+def _edits(
+    connection: psycopg.Connection[tuple[object, ...]], until: Callable[[str, Callable[[], bool]], float]
+) -> Iterator[tuple[str, float]]:
     """Each change of the application, in words, and the milliseconds until the embeddings followed it."""
 
     def fence(key: object) -> object:
@@ -162,13 +158,13 @@ def _edits(connection: psycopg.Connection[tuple[object, ...]]) -> Iterator[tuple
         ).fetchone()
         assert row is not None
         keys.append(key := row[0])
-        yield f"inserts “{text}”", _until("the new row is embedded", partial(_differ, fence, key, None))
+        yield f"inserts “{text}”", until("the new row is embedded", partial(_differ, fence, key, None))
     for key, text in zip(keys, _EDITED, strict=True):
         before = fence(key)
         connection.execute("UPDATE docs SET body = %s WHERE id = %s", (text, key))
-        yield f"edits it to “{text}”", _until("the edit is embedded", partial(_differ, fence, key, before))
+        yield f"edits it to “{text}”", until("the edit is embedded", partial(_differ, fence, key, before))
     connection.execute("DELETE FROM docs WHERE id = %s", (keys[0],))
-    yield "deletes a row", _until("its embedding is gone", lambda: fence(keys[0]) is None)
+    yield "deletes a row", until("its embedding is gone", lambda: fence(keys[0]) is None)
 
 
 def _differ(fence: Callable[[object], object], key: object, before: object) -> bool:
@@ -176,10 +172,11 @@ def _differ(fence: Callable[[object], object], key: object, before: object) -> b
     return fence(key) != before
 
 
-def _until(what: str, condition: Callable[[], bool]) -> float:
+def _until(interruption: Interruption, what: str, condition: Callable[[], bool]) -> float:
     """Milliseconds until the condition holds. Raises FreshvecError after a deadline."""
     started = time.perf_counter()
     while not condition():
+        interruption.check()
         if time.perf_counter() - started > _DEADLINE_SECONDS:
             raise FreshvecError("see that", what, f"it did not happen in {_DEADLINE_SECONDS:.0f} s")
         time.sleep(0.0005)
