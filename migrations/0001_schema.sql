@@ -9,6 +9,8 @@ CREATE TABLE freshvec.sync (
   source_oid oid NOT NULL,
   target_schema text NOT NULL,
   target_table text NOT NULL,
+  vectors_schema text NOT NULL,
+  vectors_table text NOT NULL,            -- that the vectors are in
   model text NOT NULL,
   fingerprint bytea NOT NULL,
   definition text NOT NULL,               -- what was declared, and of which table: another one is walked anew

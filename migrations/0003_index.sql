@@ -15,7 +15,7 @@ CREATE FUNCTION freshvec.sync_indexes() RETURNS TABLE (
               WHEN p.blocks_total > 0 THEN p.blocks_done::float8 / p.blocks_total END,
          nullif(p.current_locker_pid, 0)::int
     FROM freshvec.sync AS s
-    JOIN pg_index AS i ON i.indrelid = to_regclass(format('%I.%I', s.target_schema, s.target_table))
+    JOIN pg_index AS i ON i.indrelid = to_regclass(format('%I.%I', s.vectors_schema, s.vectors_table))
     JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_am AS a ON a.oid = c.relam
     LEFT JOIN pg_stat_progress_create_index AS p ON p.index_relid = c.oid AND NOT i.indisvalid
    WHERE a.amname <> 'btree'

@@ -7,7 +7,7 @@ WITH given (place, {k}) AS MATERIALIZED (
   SELECT n.*, {hash} AS freshvec_hash
     FROM (SELECT g.*, d.freshvec_text, d.freshvec_is_there, t.fence, t.content_hash, t.fingerprint,
                  t.encode_error,
-                 t.embedding IS NOT NULL AS is_embedded
+                 {t_is_embedded} AS is_embedded
             FROM given AS g
             LEFT JOIN (SELECT {keys}, {text} AS freshvec_text, true AS freshvec_is_there
                          FROM {source}) AS d ON {d_is_g}

@@ -1,7 +1,7 @@
 -- orphans: target rows of one page: the key, whether it holds a vector of the model, or an error, and whether
 -- its source row is gone. OFFSET 0 keeps the planner from hashing the whole source for each page
 WITH page AS (
-  SELECT {t_keys}, t.embedding IS NOT NULL AND t.fingerprint = %(fingerprint)s AS freshvec_embedded,
+  SELECT {t_keys}, {t_is_embedded} AND t.fingerprint = %(fingerprint)s AS freshvec_embedded,
          t.encode_error IS NOT NULL AS freshvec_failed
     FROM {target} AS t {beyond} ORDER BY {t_keys} LIMIT %(limit)s
 )

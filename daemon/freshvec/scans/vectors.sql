@@ -4,7 +4,7 @@ SELECT pg_relation_size(to_regclass(%(target)s)) / current_setting('block_size')
 -- sample: keys of rows with a vector of the model, from blocks chosen at random
 SELECT {t_key_texts}
   FROM {target} AS t TABLESAMPLE SYSTEM (%(percent)s::float4)
- WHERE t.embedding IS NOT NULL AND t.content_hash IS NOT NULL AND t.encode_error IS NULL
+ WHERE {t_is_embedded} AND t.content_hash IS NOT NULL AND t.encode_error IS NULL
    AND t.fingerprint = %(fingerprint)s
  ORDER BY random() LIMIT %(rows)s
 
@@ -22,4 +22,4 @@ SELECT {d_key_texts}, d.freshvec_hash,
          OFFSET 0) AS d
   JOIN {target} AS t ON {d_is_t}
  WHERE t.content_hash = d.freshvec_hash AND t.fingerprint = %(fingerprint)s AND t.encode_error IS NULL
-   AND t.embedding IS NOT NULL
+   AND {t_is_embedded}

@@ -18,8 +18,8 @@ SELECT {d_or_t_key_texts}, f.problem
                 OFFSET 0) AS d
          OFFSET 0) AS d
   FULL JOIN (SELECT {keys}, content_hash, fingerprint, encode_error,
-                    embedding IS NOT NULL AS freshvec_embedded
-               FROM {target} {range} OFFSET 0) AS t ON {d_is_t}
+                    {t_is_embedded} AS freshvec_embedded
+               FROM {target} AS t {range} OFFSET 0) AS t ON {d_is_t}
  CROSS JOIN LATERAL (
    SELECT CASE WHEN d.freshvec_is_there IS NULL THEN 'orphaned'
                WHEN d.freshvec_hash IS NULL THEN CASE WHEN t.freshvec_embedded THEN 'different' END

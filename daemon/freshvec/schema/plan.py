@@ -120,6 +120,8 @@ class Plan:
             "source_oid": bound.source_oid,
             "target_schema": bound.target_name[0],
             "target_table": bound.target_name[1],
+            "vectors_schema": bound.vectors_name[0],
+            "vectors_table": bound.vectors_name[1],
             "model": bound.model.name,
             "fingerprint": bound.model.fingerprint,
             "definition": self.definition,

@@ -11,7 +11,7 @@ from freshvec.arrays import TextArray
 from freshvec.config import Sync
 from freshvec.db import finished, quoted, verbatim
 from freshvec.records import Key, Model
-from freshvec.source import blank
+from freshvec.source import blank, layout
 from freshvec.source.key import KeyColumn, beyond, up_to
 
 # A token is rarely longer than a few letters: this many characters per token hold more than a model reads,
@@ -72,6 +72,11 @@ class BoundSync:
         return schema or self.source_name[0], table
 
     @property
+    def vectors_name(self) -> tuple[str, str]:
+        """The relation that the vectors are in."""
+        return layout.vectors_of(self.sync, self.target_name)
+
+    @property
     def view_name(self) -> tuple[str, str]:
         return view_of(self.target_name)
 
@@ -117,6 +122,7 @@ class BoundSync:
             "sync_name": sql.Literal(self.name),
             "source": quoted(*self.source_name),
             "target": quoted(*self.target_name),
+            "vectors": quoted(*self.vectors_name),
             "view": quoted(*self.view_name),
             "queue": quoted("freshvec", f"queue_{self.name}"),
             "queue_name": sql.Literal(quoted("freshvec", f"queue_{self.name}").as_string(None)),
@@ -145,8 +151,9 @@ class BoundSync:
             "unchanged": sql.SQL(
                 "CASE WHEN d.freshvec_hash IS NULL THEN t.fence IS NULL"
                 " ELSE coalesce(t.content_hash = d.freshvec_hash AND t.fingerprint = %(fingerprint)s"
-                " AND t.encode_error IS NULL AND t.embedding IS NOT NULL, false) END"
-            ),
+                " AND t.encode_error IS NULL AND {}, false) END"
+            ).format(layout.is_embedded(self.sync)),
+            "t_is_embedded": layout.is_embedded(self.sync),
             "max_characters": sql.Literal(self.max_characters),
             "vector_type": self.vector_type,
             "dimension": sql.Literal(self.model.dimension),

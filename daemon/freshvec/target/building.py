@@ -174,7 +174,7 @@ def _prepare(connection: Connection, bound: BoundSync) -> None:
 def _carry_out(connection: Connection, bound: BoundSync, step: index.Step, vectors: int) -> None:
     logger.info("sync {}: {}s index {}: {}", bound.name, step.verb, step.name, step.reason)
     if step.verb == "drop":
-        connection.execute(index.dropping(bound.target_name[0], step.name))
+        connection.execute(index.dropping(bound.vectors_name[0], step.name))
         return
     _warn_of_memory(connection, bound, vectors)
     begun = time.monotonic()

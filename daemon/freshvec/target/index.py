@@ -69,7 +69,7 @@ def check(bound: BoundSync) -> None:
     remedies += [] if declared.binary or dimension > _MOST_BITS else ["binary = true in index"]
     raise SchemaError(
         f"index the vectors of sync {bound.name!r} in",
-        ".".join(bound.target_name),
+        ".".join(bound.vectors_name),
         f"model {bound.model.name} gives {dimension:,} dimensions, and pgvector indexes at most {most:,} of "
         f"type {'bit' if declared.binary else kind}",
         f"Write {' or '.join([*remedies, 'no index'])}.",
@@ -78,8 +78,8 @@ def check(bound: BoundSync) -> None:
 
 def look(connection: Connection, bound: BoundSync) -> Seen | None:
     """The indexes of the sync's target as they are; None where the sync or its target is not there."""
-    target = sql.Literal(quoted(*bound.target_name).as_string(None))
-    query = bound.compose(_SQL["look"], target_text=target, **{"class": sql.Literal(INDEX_LOCK_CLASS)})
+    vectors = sql.Literal(quoted(*bound.vectors_name).as_string(None))
+    query = bound.compose(_SQL["look"], vectors_text=vectors, **{"class": sql.Literal(INDEX_LOCK_CLASS)})
     row = connection.execute(query).fetchone()
     if row is None:
         return None

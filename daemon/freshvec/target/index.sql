@@ -10,7 +10,7 @@ SELECT s.backfill_done OR s.walk_proves,
           FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid JOIN pg_am AS a ON a.oid = x.relam
           JOIN pg_opclass AS o ON o.oid = i.indclass[0]
          WHERE i.indrelid = c.oid AND a.amname <> 'btree')
-  FROM freshvec.sync AS s JOIN pg_class AS c ON c.oid = to_regclass({target_text})
+  FROM freshvec.sync AS s JOIN pg_class AS c ON c.oid = to_regclass({vectors_text})
   LEFT JOIN LATERAL (
     SELECT pid FROM pg_locks
      WHERE locktype = 'advisory' AND classid = {class}::bigint::oid AND objsubid = 2 AND granted
@@ -31,7 +31,7 @@ embedding {operators}
 (({quantize}(embedding))::bit({dimension})) {operators}
 
 -- build: readers and writers go on meanwhile
-CREATE INDEX CONCURRENTLY {index} ON {target} USING {method} ({key}) WITH ({options})
+CREATE INDEX CONCURRENTLY {index} ON {vectors} USING {method} ({key}) WITH ({options})
 
 -- drop: the same of what is needed no more, or was not finished
 DROP INDEX CONCURRENTLY IF EXISTS {index}
@@ -68,6 +68,6 @@ SELECT phase, share, waits_for FROM freshvec.sync_indexes()
  WHERE sync = %(name)s AND name = %(index)s AND phase IS NOT NULL
 
 -- ours: the indexes of a sync that freshvec made
-SELECT s.target_schema, i.name
+SELECT s.vectors_schema, i.name
   FROM freshvec.sync_indexes() AS i JOIN freshvec.sync AS s ON s.name = i.sync
  WHERE i.sync = %(name)s AND i.is_ours

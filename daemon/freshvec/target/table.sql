@@ -17,7 +17,7 @@ CREATE OR REPLACE FUNCTION {embedded}()
   RETURNS TABLE ({view_columns}, embedding {vector_type}, embedded_at timestamptz)
 LANGUAGE sql STABLE AS $freshvec$
 SELECT {t_keys}, t.embedding, t.embedded_at FROM {target} AS t JOIN {source} AS d ON {d_is_t}
- WHERE t.embedding IS NOT NULL AND t.fingerprint = {fingerprint}
+ WHERE {t_is_embedded} AND t.fingerprint = {fingerprint}
 $freshvec$
 
 -- create_view: what applications search; rights and policies are those of who asks
@@ -75,7 +75,7 @@ SELECT s.trouble IS NULL AND s.source_oid = to_regclass({source_text})::oid
    AND NOT EXISTS (SELECT FROM {queue} AS q WHERE q.xid <= latest AND ($1 IS NULL OR {q_is_argument}))
    AND CASE WHEN $1 IS NULL THEN w.is_over AND s.rows_failed = 0
             ELSE coalesce((SELECT (w.is_over OR t.fence > s.walk_fence) AND t.encode_error IS NULL
-                              AND (t.embedding IS NULL OR t.fingerprint = s.fingerprint)
+                              AND (NOT {t_is_embedded} OR t.fingerprint = s.fingerprint)
                              FROM {target} AS t WHERE {t_is_argument}), w.is_over) END
   FROM freshvec.sync AS s CROSS JOIN LATERAL (SELECT s.backfill_done OR s.walk_proves AS is_over) AS w
  WHERE s.name = {sync_name}

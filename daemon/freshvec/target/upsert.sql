@@ -18,7 +18,7 @@ WITH given AS MATERIALIZED (
     JOIN {source} AS d ON {d_is_k}
 ), before AS MATERIALIZED (
   SELECT g.place, t.fence < g.fence AS admits, t.fence,
-         t.embedding IS NOT NULL AND t.fingerprint = %(fingerprint)s AS embedded,
+         {t_is_embedded} AND t.fingerprint = %(fingerprint)s AS embedded,
          t.encode_error IS NOT NULL AS failed,
          t.content_hash IS DISTINCT FROM g.content_hash OR t.fingerprint <> %(fingerprint)s AS differs
     FROM given AS g JOIN {target} AS t ON {t_is_g}
@@ -30,7 +30,7 @@ WITH given AS MATERIALIZED (
          fingerprint = excluded.fingerprint,
          fence = excluded.fence, encode_error = excluded.encode_error, embedded_at = excluded.embedded_at
    WHERE t.fence < excluded.fence
-  RETURNING t.embedding IS NOT NULL AS embedded, t.encode_error IS NOT NULL AS failed
+  RETURNING {t_is_embedded} AS embedded, t.encode_error IS NOT NULL AS failed
 )
 SELECT (SELECT count(*) FILTER (WHERE embedded) FROM written)
        - (SELECT count(*) FILTER (WHERE embedded AND admits) FROM before),
@@ -62,7 +62,7 @@ SELECT k.place::int FROM unnest({key_params}, %(fences)s::bigint[]) WITH ORDINAL
 WITH gone AS (
   DELETE FROM {target} AS t USING unnest({key_params}, %(fences)s::bigint[]) AS k ({k}, fence)
    WHERE {t_is_k} AND t.fence < k.fence
-  RETURNING t.embedding IS NOT NULL AND t.fingerprint = %(fingerprint)s AS embedded,
+  RETURNING {t_is_embedded} AND t.fingerprint = %(fingerprint)s AS embedded,
             t.encode_error IS NOT NULL AS failed
 )
 SELECT -count(*) FILTER (WHERE embedded), -count(*) FILTER (WHERE failed) FROM gone
@@ -71,7 +71,7 @@ SELECT -count(*) FILTER (WHERE embedded), -count(*) FILTER (WHERE failed) FROM g
 WITH gone AS (
   DELETE FROM {target} AS t USING unnest({key_params}, %(fences)s::bigint[]) AS k ({k}, fence)
    WHERE {t_is_k} AND t.fence < k.fence AND NOT EXISTS (SELECT FROM {source} AS d WHERE {d_is_t})
-  RETURNING t.embedding IS NOT NULL AND t.fingerprint = %(fingerprint)s AS embedded,
+  RETURNING {t_is_embedded} AND t.fingerprint = %(fingerprint)s AS embedded,
             t.encode_error IS NOT NULL AS failed
 )
 SELECT -count(*) FILTER (WHERE embedded), -count(*) FILTER (WHERE failed) FROM gone
@@ -82,7 +82,7 @@ SELECT array_agg(k.place::int), max(t.fence),
        count(*) FILTER (WHERE t.fence > (SELECT last_value FROM freshvec.fence))
   FROM unnest({key_params}, %(fences)s::bigint[]) WITH ORDINALITY AS k ({k}, fence, place)
   JOIN {target} AS t ON {t_is_k}
- WHERE t.fence > k.fence AND (t.embedding IS NOT NULL OR t.encode_error IS NOT NULL)
+ WHERE t.fence > k.fence AND ({t_is_embedded} OR t.encode_error IS NOT NULL)
 
 -- clear_tombstones: rows that were written to keep an older reading out
 DELETE FROM {target} AS t USING unnest({key_params}, %(fences)s::bigint[]) AS k ({k}, fence)

@@ -128,8 +128,8 @@ class Indexing:
         if step.verb == "build":
             statement = index.building(bound, seen.vectors)
         else:
-            statement = index.dropping(bound.target_name[0], step.name)
-        target = ".".join(bound.target_name)
+            statement = index.dropping(bound.vectors_name[0], step.name)
+        target = ".".join(bound.vectors_name)
         trouble = (
             f"this worker may not {step.verb} the index of {target}. Run `freshvec apply {bound.name}` as "
             f"its owner, or: {statement.as_string(connection)}"
