@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Self
@@ -216,7 +217,9 @@ def small_disk(server18: EmbeddedPostgres) -> Iterator[Path]:
             shutil.chown(folder, server18.user)
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        # A process of the server may have a file open for a moment more.
+        umount = partial(subprocess.run, ["umount", str(folder)], capture_output=True, check=False)
+        until("nobody uses the small file system", lambda: umount().returncode == 0)
         folder.rmdir()
 
 
