@@ -1,6 +1,7 @@
 """Write docs/configuration.md from the settings' own descriptions; with --check only say if it differs."""
 
 import argparse
+import inspect
 import os
 import sys
 import textwrap
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from freshvec.config import SEARCHED, Daemon, Database, Sync, Web
-from freshvec.storage import Index, Target
+from freshvec.storage import Chunk, Index, Target
 
 FILE = Path(__file__).parents[1] / "docs" / "configuration.md"
 SECTIONS: tuple[tuple[str, type[BaseModel], str | None], ...] = (
@@ -21,6 +22,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str | None], ...] = (
     ("[web]", Web, "FRESHVEC_WEB_"),
     ("[[sync]]", Sync, None),
     ("target, of a sync", Target, None),
+    ("chunk, of a sync", Chunk, None),
     ("index, of a sync", Index, None),
 )
 HEAD = f"""# Configuration
@@ -115,7 +117,7 @@ def _bounds(metadata: list[Any]) -> list[str]:
 
 
 def _wrapped(text: str) -> str:
-    return textwrap.fill(text, 110, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(inspect.cleandoc(text), 110, break_long_words=False, break_on_hyphens=False)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from freshvec import logs
 from freshvec.environment import PREFIX, FromOutside, credential_beside, misspelt, variable_of
 from freshvec.errors import ConfigError, UsageError, meant
 from freshvec.faults import describe
-from freshvec.storage import Frozen, Index, TableName, Target, split_name
+from freshvec.storage import Chunk, Chunked, Frozen, Index, TableName, Target, split_name
 
 SEARCHED = ("freshvec.toml", "/etc/freshvec/freshvec.toml")
 _ADVICE = "docs/configuration.md has every key; `freshvec init --output FILE` writes a sound file to compare."
@@ -133,6 +133,9 @@ class Sync(Frozen):
     walked."""
     target: Target = Target()
     """Where its vectors lie, as in `target = { type = "halfvec" }`."""
+    chunk: Chunked | None = None
+    """Whether texts are cut into passages with a vector each, as in `chunk = { tokens = 200, overlap = 30 }`.
+    Default: no; what a text has beyond the model's limit is then left out, and counted."""
     index: Index | None = None
     """The index on them, as in `index = { type = "hnsw" }`. Default: none; freshvec then leaves it to you."""
 
@@ -145,6 +148,10 @@ class Sync(Frozen):
                 raise ValueError(
                     "an SQL expression must not contain ';' or '$freshvec$'; write one plain expression"
                 )
+        if self.chunk is not None and self.target.type == "real[]":
+            raise ValueError(
+                'real[] holds whole texts; write target = { type = "vector" }, or take chunk out'
+            )
         if self.index is not None and self.target.type == "real[]":
             raise ValueError(
                 'real[] can have no index; write target = { type = "halfvec" }, or take index out'
@@ -261,7 +268,8 @@ def _read(path: Path | None) -> tuple[str, dict[str, Any]]:
 
 
 def _siblings(detail: ErrorDetails) -> list[str]:
-    keys: dict[str, type[Frozen]] = {**_SECTIONS, "sync": Sync, "target": Target, "index": Index}
+    keys: dict[str, type[Frozen]] = {**_SECTIONS, "sync": Sync, "target": Target}
+    keys |= {"chunk": Chunk, "index": Index}
     parents = [part for part in detail["loc"][:-1] if isinstance(part, str)]
     model = keys.get(parents[-1], Settings) if parents else Settings
     return list(model.model_fields)

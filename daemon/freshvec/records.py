@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 # key type needs code of its own.
 Key = tuple[str, ...]
 Vector = NDArray[np.float32]
+# Of the rules by which texts are cut into passages (encoding/passages.py): part of each row's hash.
+CUTTING_VERSION = 1
 # An entry of a change queue, as `file transaction place`: an entry of a later transaction may take its place,
 # and VACUUM FULL makes another file, with other places.
 Entry = str
@@ -69,8 +71,24 @@ class Fate(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Passage:
+    """A passage of a row's text, as characters [begin, end) of it.
+
+    `embedding` is None where the target has the vector of this very passage already.
+    """
+
+    begin: int
+    end: int
+    content_hash: bytes
+    embedding: Vector | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """One row, ready to be written. `fence` is that of the read its text came from."""
+    """One row, ready to be written. `fence` is that of the read its text came from.
+
+    A row whose text is cut has `passages`, another one an `embedding`.
+    """
 
     key: Key
     fence: int
@@ -78,6 +96,14 @@ class Outcome:
     embedding: Vector | None = None
     content_hash: bytes | None = None
     error: str | None = None
+    passages: tuple[Passage, ...] = ()
+
+    @property
+    def vectors(self) -> int:
+        """How many vectors it brings."""
+        if self.passages:
+            return sum(passage.embedding is not None for passage in self.passages)
+        return int(self.embedding is not None)
 
     @property
     def is_tombstone(self) -> bool:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 class Frozen(BaseModel):
@@ -45,6 +45,34 @@ class Target(Frozen):
     """The table, made by `apply`. Default: the source's name with `_embedding`, in the source's schema."""
     type: Literal["vector", "halfvec", "real[]"] = "vector"
     """The type of its vectors. `halfvec` takes half the space; `real[]` needs no pgvector."""
+
+
+class Chunk(Frozen):
+    """Long texts in passages, as in `chunk = { tokens = 200, overlap = 30 }`; `chunk = "auto"` is
+    `chunk = {}`. Each passage has a vector of its own in `<source>_chunk`, and a search gives the rows with
+    the passage that was found. A text is cut between paragraphs, else sentences, else words, so that an edit
+    leaves the passages elsewhere as they are. Without it, a text longer than the model reads is cut off."""
+
+    tokens: int | None = Field(default=None, ge=16, le=32768)
+    """The most tokens a passage has, its overlap included; on average it has two thirds of them. Default: as
+    many as the model reads."""
+    overlap: int = Field(default=0, ge=0, le=16384)
+    """With up to so many tokens of what stands before it each passage begins, but the first: at most half of
+    `tokens`."""
+
+    @model_validator(mode="after")
+    def _leaves_room(self) -> Self:
+        if self.tokens is not None and 2 * self.overlap > self.tokens:
+            raise ValueError(f"overlap must be at most half of tokens, {self.tokens // 2} or less")
+        return self
+
+
+def _chunk(given: object) -> object:
+    return {} if given == "auto" else given
+
+
+# "auto" is all defaults.
+Chunked = Annotated[Chunk, BeforeValidator(_chunk)]
 
 
 class Index(Frozen):

@@ -51,7 +51,7 @@ def noted(connection: Connection) -> dict[str, Any]:
     parts = json.loads(known.pop("identity"))
     for part in ("triggers", "guards"):
         parts[part] = sorted(parts[part]) if part == "triggers" else len(parts[part])
-    for part in ("target", "target_file", "queue", "queue_file", "view"):
+    for part in ("target", "target_files", "queue", "queue_file", "view"):
         parts[part] = parts[part] is not None
     for changing in ("id", "walk_started_at", "walk_fence", "generation"):  # `apply` may take several steps
         known.pop(changing)

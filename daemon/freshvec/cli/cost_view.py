@@ -20,10 +20,14 @@ def lines(cost: Cost) -> Iterator[str]:
         f"tokens     half of the texts have at most {cost.longest(0.5):,}, 95% at most {cost.longest(0.95):,}"
     )
     for low, top, share in cost.histogram():
-        is_cut = low >= cost.max_tokens
+        is_cut = low >= cost.max_tokens and cost.passages is None
         label = f"> {low:,}" if is_cut else f"≤ {top:,}"
         note = f"  cut: the model reads {cost.max_tokens:,}" if is_cut else ""
         yield f"           {label:>8} {share:>4.0%} {'█' * round(share * _BAR)}{note}".rstrip()
+    if cost.passages is not None:
+        yield f"passages   about {count(cost.texts * cost.passages)}, {cost.passages:.1f} a text"
+    elif cost.cut:
+        yield f'           chunk = "auto" would give the {cost.cut:.0%} that are cut a vector per passage'
     yield f"disk       vectors {size(cost.vector_bytes)}"
     if cost.index_bytes is None:
         yield "           no index is possible on real[]"

@@ -10,7 +10,7 @@ from psycopg.rows import dict_row
 
 from freshvec.config import Sync
 from freshvec.db import Connection, queries, translated
-from freshvec.source.bound import text_of
+from freshvec.source.text import text_of
 from freshvec.storage import split_name
 
 _SQL = queries("health/declared")

@@ -62,7 +62,7 @@ class Progress:
         with self._lock:
             self._writes += 1
             self._done += len(outcomes)
-            self._encoded += sum(outcome.embedding is not None for outcome in outcomes)
+            self._encoded += sum(outcome.vectors > 0 for outcome in outcomes)
             self._failed += sum(
                 outcome.fate is Fate.STORE and outcome.error is not None for outcome in outcomes
             )

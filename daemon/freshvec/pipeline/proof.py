@@ -58,6 +58,6 @@ class Proof:
                 outcomes.append(Outcome(row.key, portion.fence, Fate.KEEP, content_hash=row.content_hash))
                 continue
             self.wrong += 1
-            self._dispatcher.recent.put(row.content_hash, again)
-            outcomes.append(Outcome(row.key, portion.fence, Fate.STORE, again, row.content_hash))
+            self._dispatcher.recent.put(row.text_hash, again)
+            outcomes.append(row.corrected(portion.fence, again))
         self._ledger.put(portion, outcomes)

@@ -11,6 +11,7 @@ from freshvec.encoding.dispatch import Dispatcher
 from freshvec.pipeline.ahead import PageAhead
 from freshvec.pipeline.epoch import Epoch
 from freshvec.pipeline.ledger import Ledger, Portion
+from freshvec.pipeline.passages import PassageTexts
 from freshvec.pipeline.pressure import SECONDS_BETWEEN_LOOKS, Pressure
 from freshvec.pipeline.progress import Progress
 from freshvec.pipeline.proof import Proof
@@ -60,7 +61,9 @@ class Reader:
         self._queue = QueueReader(connection, bound)
         self._rows = RowReader(connection, bound)
         slice_size = max(1, self._page_rows // 4)
-        self._texts = Texts(bound, dispatcher, progress, ledger, self._rows, slice_size)
+        shared = (bound, dispatcher, progress, ledger, self._rows, slice_size)
+        is_cut = bound.sync.chunk is not None
+        self._texts = PassageTexts(connection, *shared) if is_cut else Texts(*shared)
         self._backfill = Backfill(connection, bound)
         self._orphans: OrphanScan | None = None
         self._orphans_asked: list[str] = []  # the requests that the scan under way answers

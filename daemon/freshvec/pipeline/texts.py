@@ -76,8 +76,12 @@ class Texts:
             is_page = portion.urgency is Urgency.BACKFILL
             fate = Fate.KEEP if is_page and not self._ledger.has_older(portion) else Fate.TOUCH
             return Outcome(key, fence, fate, content_hash=row.content_hash)
-        known = self._dispatcher.recent.get(row.content_hash)
+        known = self._remembered(row.content_hash)
         return None if known is None else Outcome(key, fence, Fate.STORE, known, row.content_hash)
+
+    def _remembered(self, content_hash: bytes) -> Vector | None:
+        """The vector of a text that was encoded lately."""
+        return self._dispatcher.recent.get(content_hash)
 
     def _tokenize(self, portion: Portion, groups: list[list[SourceRow]]) -> list[Tokens]:
         """Tokens of each group's text. A group whose rows have all changed meanwhile is emptied and left

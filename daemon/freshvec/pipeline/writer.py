@@ -16,7 +16,8 @@ from freshvec.pipeline.progress import Progress
 from freshvec.records import Fate, Outcome, Urgency
 from freshvec.scans import backfill
 from freshvec.source.bound import BoundSync
-from freshvec.target.upsert import TargetWriter, removes
+from freshvec.target import layout
+from freshvec.target.upsert import removes
 
 _IDLE_SECONDS = 5.0
 _FAIR_TURN = 8  # transactions of live rows after which others get one, however many more wait
@@ -45,7 +46,7 @@ class Writer:
         self._others: deque[Ready] = deque()
         self._since = 0.0  # when the oldest of the others became ready
         self._turn = 0
-        self.target = TargetWriter(connection, bound)
+        self.target = layout.writer(connection, bound)
         self._tombstones: list[Outcome] = []  # written, and needed while an older reading is under way
 
     def step(self, *, hurry: bool = False) -> float:
@@ -153,13 +154,13 @@ def _has_live(batches: list[Ready]) -> bool:
 
 def _vectors(outcomes: list[Outcome]) -> int:
     """What makes a transaction long: an index of the target is searched for each."""
-    return sum(outcome.embedding is not None for outcome in outcomes)
+    return sum(outcome.vectors for outcome in outcomes)
 
 
 def _fitting(outcomes: list[Outcome], rows: int, vectors: int) -> int:
-    """How many of the first outcomes hold at most so many rows and vectors."""
+    """How many of the first outcomes hold at most so many rows and vectors; one, where that holds more."""
     for place, outcome in enumerate(outcomes[:rows]):
-        vectors -= outcome.embedding is not None
+        vectors -= outcome.vectors
         if vectors < 0:
-            return place
+            return max(1, place)
     return min(len(outcomes), rows)

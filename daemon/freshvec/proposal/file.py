@@ -87,8 +87,15 @@ def _sync(candidate: Candidate, name: str, proposal: Proposal) -> Iterator[str]:
     yield '# where = "published"   # an SQL condition; other rows have no embedding'
     yield f"model   = {_quoted(proposal.choice.card.name)}"
     yield f"target  = {{ type = {_quoted(proposal.vector_type)} }}{_NOTES[proposal.vector_type]}"
+    if proposal.vector_type == "real[]":
+        return
+    if cost.cut:
+        yield f'# chunk = "auto"   # a vector per passage, for the {cost.cut:.0%} that are cut'
+    hidden = "" if cost.texts >= _WORTH_AN_INDEX else "# "
+    yield f'{hidden}index   = {{ type = "hnsw" }}   # built once every row has its vector'
 
 
+_WORTH_AN_INDEX = 10_000  # vectors: fewer are searched in a few milliseconds without one
 _NOTES = {
     "halfvec": "   # half the room of vector",
     "vector": "",

@@ -4,14 +4,15 @@ Hashes tell whether a vector was made of the row's text; only encoding again tel
 rightly.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import psycopg
 from psycopg import sql
 
 from freshvec.db import Session, queries
-from freshvec.records import Encoder, Key, Tokens, Vector
+from freshvec.records import Encoder, Fate, Key, Outcome, Passage, Tokens, Vector
 from freshvec.source.bound import BoundSync
 from freshvec.source.rows import is_of_the_row, without_last_word
 
@@ -31,6 +32,21 @@ class Stored:
     content_hash: bytes
     text: str
     vector: Vector
+    passages: tuple[Passage, ...] = ()  # all of the row's, where its text is cut: `text` is one of them
+    place: int = 0  # which
+
+    @property
+    def text_hash(self) -> bytes:
+        """The hash of the text that was encoded."""
+        return self.passages[self.place].content_hash if self.passages else self.content_hash
+
+    def corrected(self, fence: int, again: Vector) -> Outcome:
+        """The row with the vector that was found to be right."""
+        if not self.passages:
+            return Outcome(self.key, fence, Fate.STORE, again, self.content_hash)
+        passages = list(self.passages)
+        passages[self.place] = replace(passages[self.place], embedding=again)
+        return Outcome(self.key, fence, Fate.STORE, None, self.content_hash, None, tuple(passages))
 
     def agrees(self, again: Vector, precision: str | None) -> bool:
         """Whether the stored vector is the one that the text has when it is encoded again."""
@@ -83,13 +99,23 @@ class VectorSample:
     def _read(self, keys: list[Key], characters: int | None) -> list[Stored]:
         given = self._bound.key_arrays(keys) | self._model | {"characters": characters}
         try:
-            rows = self._connection.execute(
-                self._bound.compose(_SQL["stored"]), given, binary=True
-            ).fetchall()
+            query = _SQL["stored" if self._bound.sync.chunk is None else "stored_passages"]
+            rows = self._connection.execute(self._bound.compose(query), given, binary=True).fetchall()
         except psycopg.Error as error:
             if not is_of_the_row(error):
                 raise
             middle = len(keys) // 2  # a row whose text cannot be read is not of this sample any more
             halves = (keys[:middle], keys[middle:]) if middle else ()
             return [one for half in halves for one in self._read(half, characters)]
-        return [Stored(row[:-3], row[-3], row[-2], np.asarray(row[-1], np.float32)) for row in rows]
+        return [_stored(row, len(self._bound.key)) for row in rows]
+
+
+def _stored(row: tuple[Any, ...], key_columns: int) -> Stored:
+    """Columns `…key texts, hash, …, text, vector` as a value."""
+    key, content_hash, *passages, text, vector = (row[:key_columns], *row[key_columns:])
+    vector = np.asarray(vector, np.float32)
+    if not passages:
+        return Stored(key, content_hash, text, vector)
+    begins, ends, hashes, place = passages
+    cut = tuple(Passage(*each) for each in zip(begins, ends, hashes, strict=True))
+    return Stored(key, content_hash, text, vector, cut, place - 1)

@@ -127,6 +127,8 @@ def _make_known(connection: Connection, bound: BoundSync, wrong: Sequence[Stored
     with connection.transaction():
         connection.execute(bound.compose(_SQL["lock"]), {"class": WRITE_LOCK_CLASS})
         connection.execute(bound.compose(_SQL["make_known"]), bound.key_arrays(keys) | hashes)
+        if bound.sync.chunk is not None:
+            connection.execute(bound.compose(_SQL["make_passages_known"]), bound.key_arrays(keys))
         queue.append(connection, bound, keys)
         connection.execute(bound.compose(_SQL["ring"]))
 

@@ -45,6 +45,10 @@ UPDATE {target} AS t SET content_hash = NULL
   FROM unnest({key_params}, %(hashes)s::bytea[]) AS k ({k}, content_hash)
  WHERE {t_is_k} AND t.content_hash = k.content_hash
 
+-- make_passages_known: the same of a row's passages
+UPDATE {vectors} AS c SET content_hash = NULL FROM {given_keys}
+  JOIN {target} AS t ON {t_is_k} WHERE {c_is_t} AND t.content_hash IS NULL
+
 -- lock: among those who write
 SELECT pg_advisory_xact_lock_shared(%(class)s, hashtext({sync_name}))
 

@@ -124,10 +124,10 @@ def _define(connection: Connection, planned: Plan, trouble: str | None, *, is_co
     """Objects, grants and definition in one transaction: none of them counts as applied without the
     others."""
     bound = planned.bound
-    made_anew = (bound.view_name, bound.target_name) if planned.objects else ()
+    made_anew = (bound.view_name, *bound.tables) if planned.objects else ()
     if planned.renews_view:
         made_anew = (*made_anew, ("freshvec", f"queue_{bound.name}"))
-    with attempt(connection, made_anew or (bound.target_name,), "ACCESS EXCLUSIVE"):
+    with attempt(connection, made_anew or bound.tables, "ACCESS EXCLUSIVE"):
         wait_at_most(connection, _OWN_SECONDS)
         connection.execute(_SQL["lock"], {"class": WRITE_LOCK_CLASS, "name": bound.name})
         wait_at_most(connection, ATTEMPT_SECONDS)
@@ -142,7 +142,7 @@ def _define(connection: Connection, planned: Plan, trouble: str | None, *, is_co
 def _check_grants(connection: Connection, bound: BoundSync) -> None:
     """Postgres only warns who may read a table, but not give it on, that a grant or revoke did nothing."""
     row = connection.execute(
-        _SQL["may_grant"], {"names": [quoted(*bound.target_name).as_string(None)]}
+        _SQL["may_grant"], {"names": [quoted(*table).as_string(None) for table in bound.tables]}
     ).fetchone()
     if not (row and row[0]):
         raise psycopg.errors.InsufficientPrivilege(f"must be owner of table {bound.target_name[1]}")
@@ -203,12 +203,12 @@ def remove(connection: Connection, name: str, patience: float = PATIENCE_SECONDS
 
     def act() -> bool:
         with migrations.exclusive(connection):  # between attempts others have their turn
-            row = connection.execute(_SQL["find_target"], {"name": name}).fetchone()
-            if row is None:
+            tables = connection.execute(_SQL["find_tables"], {"name": name}).fetchall()
+            if not tables:
                 return False
             building.interrupt(connection, name)
             _change(connection, triggers.removal(connection, name))
-            _forget(connection, name, (row[0], row[1]))
+            _forget(connection, name, tables)
             return True
 
     with translated("remove", f"sync {name!r}"):
@@ -218,12 +218,12 @@ def remove(connection: Connection, name: str, patience: float = PATIENCE_SECONDS
             return patiently(connection, act, patience)
 
 
-def _forget(connection: Connection, name: str, target: tuple[str, str]) -> None:
+def _forget(connection: Connection, name: str, tables: Sequence[tuple[str, str]]) -> None:
     """Take away what the triggers needed, and the sync."""
-    objects = [view_of(target), target, ("freshvec", f"queue_{name}")]
+    objects = [view_of(tables[0]), *tables, ("freshvec", f"queue_{name}")]
     with held(connection, objects, "ACCESS EXCLUSIVE"):
         connection.execute(triggers.functions_removal(name), ())
-        connection.execute(table.removal(name, target), ())
+        connection.execute(table.removal(name, tables), ())
         connection.execute(_SQL["forget"], {"name": name})
 
 

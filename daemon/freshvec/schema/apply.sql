@@ -47,8 +47,14 @@ SELECT coalesce(sum(36 + pg_column_size(ROW ({keys}))), 0)
 SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.oid = %(oid)s::oid AND c.relkind = 'r'
 
--- find_target: where an applied sync writes to
-SELECT target_schema, target_table FROM freshvec.sync WHERE name = %(name)s
+-- find_tables: the tables made for an applied sync, its target first
+SELECT made.schema, made.name
+  FROM freshvec.sync AS s CROSS JOIN LATERAL (VALUES
+    (1, s.target_schema, s.target_table), (2, s.vectors_schema, s.vectors_table)) AS made (place, schema, name)
+ WHERE s.name = %(name)s
+   AND (made.place = 1 OR (made.schema, made.name) NOT IN ((s.target_schema, s.target_table),
+                                                           (s.source_schema, s.source_table)))
+ ORDER BY made.place
 
 -- names: every applied sync
 SELECT name FROM freshvec.sync ORDER BY name

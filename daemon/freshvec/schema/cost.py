@@ -13,7 +13,7 @@ from freshvec.errors import DatabaseError
 from freshvec.schema.plan import Plan
 from freshvec.source.bound import BoundSync
 from freshvec.source.extent import MOST_TIMES, Extent, measure
-from freshvec.storage import Index
+from freshvec.storage import Chunk, Index
 from freshvec.target import table
 from freshvec.target.size import index_seconds, of_row
 
@@ -23,6 +23,7 @@ Rate = Callable[[Sequence[str]], float | None]  # tokens per second of such text
 SAMPLED = 500  # rows
 CHARACTERS = 10_000  # of a text; what is longer is counted as if it ended there
 _FIRST_BUCKET = 16  # tokens
+_FILLED = 0.65  # of a passage's limit, on average
 _KEY_BYTES = 12  # of a key column, as a guess
 
 
@@ -33,7 +34,8 @@ class Cost:
     `rows` are the table's, `texts` those of them with a text, `again` those to be encoded. `lengths` are the
     sampled texts' tokens, sorted; the model reads `max_tokens` of a text. `rate` is in tokens per second, and
     None where it was not measured. Bytes are of vectors, of the declared index on them (else HNSW), and of
-    write-ahead log. `index_seconds` is how long building it takes on two cores.
+    write-ahead log. `index_seconds` is how long building it takes on two cores. `passages` are those of a
+    text, on average; None where texts are embedded whole.
     """
 
     rows: int
@@ -48,16 +50,20 @@ class Cost:
     wal_bytes: int
     index_seconds: float | None = None
     index: str = "HNSW"
+    passages: float | None = None
 
     @property
     def cut(self) -> float:
-        """Share of the texts that are longer than the model reads."""
+        """Share of the texts that are longer than the model reads, and not cut into passages."""
+        if self.passages is not None:
+            return 0.0
         return sum(length > self.max_tokens for length in self.lengths) / max(len(self.lengths), 1)
 
     @property
     def tokens(self) -> int:
         """Tokens to be encoded."""
-        read = [min(length, self.max_tokens) for length in self.lengths]
+        most = self.max_tokens if self.passages is None else max(self.lengths, default=0)
+        read = [min(length, most) for length in self.lengths]
         return round(self.again * sum(read) / max(len(read), 1))
 
     @property
@@ -74,7 +80,8 @@ class Cost:
         bounds = [_FIRST_BUCKET]
         while bounds[-1] * 2 < self.max_tokens:
             bounds.append(bounds[-1] * 2)
-        bounds += [self.max_tokens, *([self.lengths[-1]] if self.cut else [])]
+        is_longer = bool(self.lengths) and self.lengths[-1] > self.max_tokens
+        bounds += [self.max_tokens, *([self.lengths[-1]] if is_longer else [])]
         edges = zip([0, *bounds], bounds, strict=False)
         count = max(len(self.lengths), 1)
         return [(low, top, sum(low < length <= top for length in self.lengths) / count) for low, top in edges]
@@ -91,6 +98,7 @@ class Cost:
             "tokens_p95": self.longest(0.95),
             "max_tokens": self.max_tokens,
             "share_cut": self.cut,
+            "passages_per_text": self.passages,
             "histogram": [
                 {"above": low, "up_to": top, "share": share} for low, top, share in self.histogram()
             ],
@@ -120,6 +128,16 @@ class Layout:
     kind: str
     key_columns: int
     index: Index | None = None
+    chunk: Chunk | None = None
+
+    def passages(self, lengths: Sequence[int]) -> float | None:
+        """Passages of a text, on average; None where texts are embedded whole."""
+        if self.chunk is None:
+            return None
+        limit = min(self.chunk.tokens or self.max_tokens, self.max_tokens)
+        room = _FILLED * (limit - self.chunk.overlap)
+        counts = [1.0 if length <= limit else max(2.0, length / room) for length in lengths]
+        return sum(counts) / max(len(counts), 1)
 
 
 def of_sample(
@@ -131,8 +149,9 @@ def of_sample(
     stale = sum(row.text is not None and not row.is_fresh for row in rows) / max(len(rows), 1)
     with_text, again = round(extent.rows * len(texts) / max(len(rows), 1)), round(extent.rows * stale)
     size = of_row(layout.dimension, layout.kind, _KEY_BYTES * layout.key_columns, layout.index)
-    index = layout.index or Index()
-    seconds = index_seconds(with_text, layout.dimension, index)
+    index, passages = layout.index or Index(), layout.passages(lengths)
+    vectors, made = (with_text, again) if passages is None else (with_text * passages, again * passages)
+    seconds = index_seconds(round(vectors), layout.dimension, index)
     return Cost(
         rows=extent.rows,
         texts=with_text,
@@ -141,11 +160,12 @@ def of_sample(
         lengths=tuple(lengths),
         max_tokens=layout.max_tokens,
         rate=rate(texts) if again else None,
-        vector_bytes=round(with_text * size.target),
-        index_bytes=None if size.index is None else round(with_text * size.index),
-        wal_bytes=round(again * size.wal),
+        vector_bytes=round(vectors * size.target),
+        index_bytes=None if size.index is None else round(vectors * size.index),
+        wal_bytes=round(made * size.wal),
         index_seconds=None if size.index is None else seconds,
         index=("binary " if index.binary else "") + ("HNSW" if index.type == "hnsw" else "IVFFlat"),
+        passages=passages,
     )
 
 
@@ -159,7 +179,8 @@ def of_plan(connection: Connection, planned: Plan, rates: Rates) -> Cost | str:
     except DatabaseError as error:
         return str(error)
     model, declared = bound.model, bound.sync
-    layout = Layout(model.dimension, model.max_tokens, declared.target.type, len(bound.key), declared.index)
+    kind, keys = declared.target.type, len(bound.key)
+    layout = Layout(model.dimension, model.max_tokens, kind, keys, declared.index, declared.chunk)
     return of_sample(
         rows, extent, layout, partial(rates.lengths, model.name), partial(rates.rate, model.name)
     )

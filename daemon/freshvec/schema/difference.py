@@ -84,6 +84,13 @@ def _target(definition: dict[str, Any]) -> str:
     return f"{schema}.{table}, {kind.replace(chr(34), '')}"
 
 
+def _passages(definition: dict[str, Any]) -> str:
+    chunk = definition.get("declared", {}).get("chunk")
+    if not chunk:
+        return "whole texts"
+    return f"of {chunk['tokens'] or 'as many as the model reads'} tokens, overlap {chunk['overlap']}"
+
+
 _PARTS = {
     "text": _text,
     "where": lambda definition: str(definition.get("declared", {}).get("where") or "every row"),
@@ -91,4 +98,5 @@ _PARTS = {
     "table": lambda definition: str(definition.get("table", "")),
     "key": _key,
     "target": _target,
+    "passages": _passages,
 }

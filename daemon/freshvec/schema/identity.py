@@ -13,7 +13,7 @@ from freshvec.source.bound import BoundSync
 _SQL = queries("schema/identity")
 QUERY = _SQL["identity"]
 _WITH_GENERATION = f"SELECT ({QUERY}), ({_SQL['generation']})"
-OURS = ("triggers", "target", "target_file", "guards", "queue", "queue_file", "view")
+OURS = ("triggers", "target", "target_files", "guards", "queue", "queue_file", "view")
 _PARTIAL = ("members", "triggers")  # a partition that came or went changes these two
 
 
@@ -63,6 +63,7 @@ def names(bound: BoundSync) -> dict[str, Any]:
         "columns": sorted({*bound.key_columns, *bound.watched}),
         "functions": list(bound.functions),
         "target": _text(*bound.target_name),
+        "tables": [_text(*table) for table in bound.tables],
         "queue": _text("freshvec", f"queue_{bound.name}"),
         "view": _text(*bound.view_name),
     }

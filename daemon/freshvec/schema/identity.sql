@@ -33,12 +33,13 @@ SELECT json_build_object(
                 WHERE n.nspname = 'freshvec'
                   AND p.proname = ANY (ARRAY['capture_' || %(name)s, 'capture_row_' || %(name)s])),
   'target', to_regclass(%(target)s)::oid::bigint,
-  'target_file', (SELECT relfilenode::bigint FROM pg_class WHERE oid = to_regclass(%(target)s)),
+  'target_files', (SELECT json_agg(relfilenode::bigint ORDER BY oid) FROM pg_class
+                    WHERE oid IN (SELECT to_regclass(name) FROM unnest(%(tables)s::text[]) AS name)),
   'guards', (SELECT json_agg(t.tgname::text || ' ' || t.tgenabled::text || ' ' || t.xmin::text
                              ORDER BY t.tgname)
                FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
                     JOIN pg_namespace n ON n.oid = p.pronamespace
-              WHERE t.tgrelid = to_regclass(%(target)s)
+              WHERE t.tgrelid IN (SELECT to_regclass(name) FROM unnest(%(tables)s::text[]) AS name)
                 AND n.nspname = 'freshvec' AND p.proname = 'guard_' || %(name)s),
   'queue', to_regclass(%(queue)s)::oid::bigint,
   'queue_file', (SELECT relfilenode::bigint FROM pg_class WHERE oid = to_regclass(%(queue)s)),

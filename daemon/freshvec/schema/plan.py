@@ -78,7 +78,9 @@ class Plan:
             "text": hashlib.sha256(bound.text.as_string(None).encode()).hexdigest(),
             "model": f"{bound.model.name} {bound.model.fingerprint.hex()}",
             "target": [*bound.target_name, bound.vector_type.as_string(None)],
-            "declared": bound.sync.model_dump(include={"columns", "expression", "where"}, mode="json"),
+            "declared": bound.sync.model_dump(
+                include={"columns", "expression", "where", "chunk"}, mode="json"
+            ),
         }
         return json.dumps(declared)
 
@@ -254,7 +256,7 @@ def _applied(connection: Connection, name: str) -> Applied | None:
 
 def _all_exist(connection: Connection, bound: BoundSync) -> bool:
     """Whether the sync's queue, target, view and functions are there."""
-    names = [("freshvec", f"queue_{bound.name}"), bound.target_name, bound.view_name]
+    names = [("freshvec", f"queue_{bound.name}"), *bound.tables, bound.view_name]
     given = {
         "names": [sql.Identifier(*name).as_string() for name in names],
         "functions": [f"{kind}_{bound.name}" for kind in _FUNCTIONS],

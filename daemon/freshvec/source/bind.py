@@ -13,7 +13,19 @@ from freshvec.source.locks import attempt
 from freshvec.storage import split_name
 
 _SQL = queries("source/bind")
-_TARGET_COLUMNS = {"embedding", "content_hash", "fingerprint", "fence", "encode_error", "embedded_at"}
+_TARGET_COLUMNS = {
+    "embedding",
+    "passages",
+    "passage",
+    "chunk",
+    "chunk_start",
+    "chunk_end",
+    "content_hash",
+    "fingerprint",
+    "fence",
+    "encode_error",
+    "embedded_at",
+}
 
 
 def bind(connection: Connection, sync: Sync, model: Model, wait: float = 10.0) -> BoundSync:
@@ -26,6 +38,7 @@ def bind(connection: Connection, sync: Sync, model: Model, wait: float = 10.0) -
         if encoding == "SQL_ASCII":
             problem = "the database has no encoding (SQL_ASCII), so its bytes are no text"
             raise _refused(sync, problem, "Move the table to a database with ENCODING 'UTF8'.")
+        _check_chunk(sync, model)
         oid, name, is_child, has_row_security = _relation(connection, sync)
         key = _key(connection, sync, oid)
         _check_types(connection, sync, key)
@@ -121,6 +134,14 @@ def _relations(connection: Connection, sync: Sync, oid: int) -> tuple[Relation, 
             problem = f"{child}, whose changes no trigger here sees"
             raise _refused(sync, problem, "Detach it, or name the tables that are here.")
     return tuple(Relation(number, (schema, table), kind == "p") for number, schema, table, kind in rows)
+
+
+def _check_chunk(sync: Sync, model: Model) -> None:
+    if sync.chunk is not None and (sync.chunk.tokens or 0) > model.max_tokens:
+        problem = (
+            f"chunk.tokens is {sync.chunk.tokens:,}, but {model.name} reads {model.max_tokens:,} at most"
+        )
+        raise _refused(sync, problem, 'Write fewer, or chunk = "auto" for as many as it reads.')
 
 
 def _check_columns(sync: Sync, columns: list[str], key: set[str]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import sql
 
@@ -13,11 +13,12 @@ from freshvec.db import finished, quoted, verbatim
 from freshvec.records import Key, Model
 from freshvec.source import blank, layout
 from freshvec.source.key import KeyColumn, beyond, up_to
+from freshvec.source.text import rendered_of, text_of
 
 # A token is rarely longer than a few letters: this many characters per token hold more than a model reads,
 # and keep a page of megabyte texts from filling the memory.
 CHARACTERS_PER_TOKEN = 100
-_MOST_ARGUMENTS = 90  # of one function call; Postgres takes 100
+_WHOLE = 2**30  # characters; Postgres has no longer texts
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,11 @@ class BoundSync:
         return layout.vectors_of(self.sync, self.target_name)
 
     @property
+    def tables(self) -> tuple[tuple[str, str], ...]:
+        """What is made for its rows: the target, and what else vectors are in."""
+        return (self.target_name,) if self.sync.chunk is None else (self.target_name, self.vectors_name)
+
+    @property
     def view_name(self) -> tuple[str, str]:
         return view_of(self.target_name)
 
@@ -96,7 +102,9 @@ class BoundSync:
     @property
     def max_characters(self) -> int:
         """Characters of a text that are read at first; only where they do not fill the model is it read
-        whole."""
+        whole. What is cut into passages is read whole at once."""
+        if self.sync.chunk is not None:
+            return _WHOLE
         return self.model.max_tokens * CHARACTERS_PER_TOKEN
 
     def keys(self, alias: str | None = None) -> list[sql.Composable]:
@@ -123,6 +131,7 @@ class BoundSync:
             "source": quoted(*self.source_name),
             "target": quoted(*self.target_name),
             "vectors": quoted(*self.vectors_name),
+            "tables": _list(quoted(*table) for table in self.tables),
             "view": quoted(*self.view_name),
             "queue": quoted("freshvec", f"queue_{self.name}"),
             "queue_name": sql.Literal(quoted("freshvec", f"queue_{self.name}").as_string(None)),
@@ -142,11 +151,12 @@ class BoundSync:
             "text": self.text,
             # The same in two steps, for queries over many rows: what is rendered over the source's columns,
             # once, and the text made of it.
-            "rendered": _wanted(self.sync, _collated(self.sync)),
+            "rendered": rendered_of(self.sync),
             "shown": sql.SQL("CASE WHEN {} THEN freshvec_rendered END").format(
                 blank.shows_something(sql.SQL("freshvec_rendered"), self.encoding)
             ),
-            "hash": sql.SQL("substring(sha256(convert_to(freshvec_text, 'UTF8')) FROM 1 FOR 16)"),
+            "hash": self._hash("freshvec_text"),
+            "d_hash": self._hash("d.freshvec_text"),
             # A row without text is fresh where the target has no row of it.
             "unchanged": sql.SQL(
                 "CASE WHEN d.freshvec_hash IS NULL THEN t.fence IS NULL"
@@ -159,6 +169,13 @@ class BoundSync:
             "dimension": sql.Literal(self.model.dimension),
             "fingerprint": sql.Literal(self.model.fingerprint),
         }
+
+    def _hash(self, text: LiteralString) -> sql.Composed:
+        """The hash of a text, and of how it is cut into passages."""
+        cut = layout.cutting(self.sync, self.model.max_tokens)
+        return sql.SQL("substring(sha256(convert_to({}, 'UTF8'){}) FROM 1 FOR 16)").format(
+            sql.SQL(text), sql.SQL(" || {}::bytea").format(sql.Literal(cut)) if cut else sql.SQL("")
+        )
 
     def _key_lists(self) -> dict[str, sql.Composable]:
         """Key columns: as lists, as texts, as typed columns. `k1`, `k2`… stand for given ones."""
@@ -174,6 +191,8 @@ class BoundSync:
             "view_columns": _list(_each("{} {}", self.keys(), plain)),
             "d_keys": _list(d),
             "t_keys": _list(t),
+            "c_keys": _list(self.keys("c")),
+            "r_keys": _list(self.keys("r")),
             "k": _list(numbered),
             "d_keys_as_k": _list(_each("{} AS {}", d, numbered)),
             "g_keys": _list(self._given("g")),
@@ -205,6 +224,11 @@ class BoundSync:
             "t_is_k": self.same(t, self._typed()),
             "t_is_g": self.same(t, self._given("g")),
             "d_is_t": self.same(d, t),
+            "d_is_c": self.same(d, self.keys("c")),
+            "c_is_t": self.same(self.keys("c"), t),
+            "c_is_r": self.same(self.keys("c"), self.keys("r")),
+            "c_is_new": self.same(self.keys("c"), [sql.SQL("NEW.{}").format(name) for name in self.keys()]),
+            "t_is_old": self.same(t, [sql.SQL("OLD.{}").format(name) for name in self.keys()]),
             "d_is_g": self.same(d, self._given("g")),
             "q_is_g": self.same(self._given("q"), self._given("g")),
             "d_is_argument": self.same(d, arguments),
@@ -239,36 +263,6 @@ class BoundSync:
     def last_values(self, key: Key) -> dict[str, str]:
         """Parameters for `{up_to_last}`."""
         return {f"last{i}": part for i, part in enumerate(key, 1)}
-
-
-def text_of(sync: Sync, encoding: str) -> sql.Composable:
-    """The text of a row as a sync declares it, in a database of that encoding."""
-    rendered = _collated(sync)
-    wanted = blank.shows_something(rendered, encoding)
-    if sync.where:
-        wanted = sql.SQL("({}) AND {}").format(verbatim(sync.where), wanted)
-    return sql.SQL("CASE WHEN {} THEN {} END").format(wanted, rendered)
-
-
-def _wanted(sync: Sync, rendered: sql.Composable) -> sql.Composable:
-    """`rendered` of the rows that `where` chooses."""
-    if not sync.where:
-        return rendered
-    return sql.SQL("CASE WHEN {} THEN {} END").format(verbatim(sync.where), rendered)
-
-
-def _collated(sync: Sync) -> sql.Composable:
-    return sql.SQL('({} COLLATE "C")').format(_rendered(sync))
-
-
-def _rendered(sync: Sync) -> sql.Composable:
-    if sync.columns is None:
-        return sql.SQL("({})::text").format(verbatim(sync.expression or ""))
-    columns = [quoted(column) for column in sync.columns]
-    if len(columns) <= _MOST_ARGUMENTS:
-        return sql.SQL("concat_ws(E'\\n', {})").format(_list(columns))
-    one = "CASE WHEN {0} IS NOT NULL THEN concat({0}) END"
-    return sql.SQL("concat_ws(E'\\n', VARIADIC ARRAY[{}])").format(_list(_each(one, columns)))
 
 
 def view_of(target: tuple[str, str]) -> tuple[str, str]:

@@ -24,6 +24,9 @@ from freshvec.errors import FreshvecError, LockedError
 
 _SQL = queries("source/locks")
 ATTEMPT_SECONDS = 0.08  # what follows in the same transaction takes some time, too
+# After which Postgres ends a transaction that hears nothing from this process: one that only reads is in the
+# way of DDL alone, and a loaded machine may stand still for a second.
+_PAUSE, _READING_PAUSE = "1s", "5s"
 _LONG_SECONDS = 1.0  # a transaction of this age will hardly end during an attempt
 _POLL_SECONDS = 0.001
 _SHOWN = 60  # characters of a query
@@ -96,7 +99,8 @@ def attempt(
     try:
         with connection.transaction():
             wait_at_most(connection, seconds)
-            connection.execute(_SQL["no_pauses"])
+            longest = sql.Literal(_READING_PAUSE if mode == "ACCESS SHARE" else _PAUSE)
+            connection.execute(sql.SQL(_SQL["no_pauses"]).format(longest=longest))
             yield
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
         raise _refused(tables, holders(connection, tables, mode)) from error

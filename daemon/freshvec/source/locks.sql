@@ -1,8 +1,8 @@
 -- wait_at_most: for a lock, in this transaction
 SET LOCAL lock_timeout = {wait}
 
--- no_pauses: this transaction ends if nothing comes from this process for a second
-SET LOCAL idle_in_transaction_session_timeout = '1s'
+-- no_pauses: this transaction ends if nothing comes from this process for so long
+SET LOCAL idle_in_transaction_session_timeout = {longest}
 
 -- with_partitions: a table, and its partitions if it has any
 WITH RECURSIVE family AS (

@@ -27,6 +27,30 @@ SELECT {d_key_texts}, s.similarity, left(d.freshvec_text, %(width)s)
  WHERE {t_is_embedded} AND t.fingerprint = {fingerprint}
  ORDER BY s.similarity DESC LIMIT %(limit)s
 
+-- nearest_passages: of each of the rows whose passages are nearest the best one, and what that says. Where
+-- few rows have many passages, more candidates find more rows.
+WITH near AS MATERIALIZED (
+  SELECT {c_keys}, c.chunk_start, c.chunk_end, c.embedding FROM {vectors} AS c JOIN {target} AS t ON {c_is_t}
+   WHERE {t_is_embedded} AND t.fingerprint = {fingerprint}
+   ORDER BY {by_index} LIMIT %(candidates)s
+), best AS (
+  SELECT DISTINCT ON ({c_keys}) c.*,
+         c.embedding OPERATOR({schema}.{operator}) %(query)s::{vector_type} AS distance
+    FROM near AS c ORDER BY {c_keys}, distance
+)
+SELECT {d_key_texts}, 1 - (c.embedding OPERATOR({schema}.<=>) %(query)s::{vector_type}),
+       substr(d.freshvec_text, c.chunk_start + 1, least(c.chunk_end - c.chunk_start, %(width)s)),
+       (SELECT count(*) FROM near)
+  FROM best AS c JOIN (SELECT {keys}, {text} AS freshvec_text FROM {source}) AS d ON {d_is_c}
+ ORDER BY c.distance LIMIT %(limit)s
+
+-- by_vectors: the order of an index on the vectors
+c.embedding OPERATOR({schema}.{operator}) %(query)s::{vector_type}
+
+-- by_bits: that of one on their bits
+({quantize}(c.embedding))::bit({dimension}) OPERATOR({schema}.<~>)
+            ({quantize}(%(query)s::{vector_type}))::bit({dimension})
+
 -- look_further: an HNSW index gives no more rows than the one, an IVFFlat index those of so many lists
 SELECT set_config('hnsw.ef_search', %(candidates)s::text, false), set_config('ivfflat.probes', '10', false)
 

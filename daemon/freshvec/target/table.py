@@ -1,7 +1,9 @@
 """The target table: one row per source row that has a text, its embedding and what that was made from; and
 its view."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import LiteralString
 
 from psycopg import sql
 
@@ -10,6 +12,7 @@ from freshvec.errors import SchemaError
 from freshvec.source.bound import BoundSync, view_of
 
 _SQL = queries("target/table")
+_CHUNKS = queries("target/chunks")  # in the place of those of the same name, where texts are cut
 _RENAME = 'Name another one: target = { table = "…" }.'
 
 
@@ -35,14 +38,20 @@ def statements(bound: BoundSync) -> list[sql.Composed]:
         "guard",
     )
     source = sql.Literal(_text(*bound.source_name))
-    return [bound.compose(_SQL[name], source_text=source) for name in names]
+    vectors = sql.Literal(_text(*bound.vectors_name))
+    return [bound.compose(_template(bound, name), source_text=source, vectors_text=vectors) for name in names]
+
+
+def _template(bound: BoundSync, name: str) -> LiteralString:
+    chunks = {} if bound.sync.chunk is None else _CHUNKS
+    return chunks.get(name, _SQL[name])
 
 
 def mending(connection: Connection, bound: BoundSync) -> list[sql.Composed]:
     """The DDL that lets changes by others be noticed again, where it is lacking."""
-    given = {"target": _text(*bound.target_name), "name": bound.name}
+    given = {"tables": _texts(bound.tables), "name": bound.name}
     row = connection.execute(_SQL["is_guarded"], given).fetchone()
-    return [] if row and row[0] else [bound.compose(_SQL["guard"])]
+    return [] if row and row[0] else [bound.compose(_template(bound, "guard"))]
 
 
 def describe(connection: Connection, name: tuple[str, str]) -> Existing | None:
@@ -57,11 +66,13 @@ def following(
     """The DDL by which an existing target and queue follow the key of the source; for another key they begin
     anew."""
     declared = [(c.name, c.type, list(c.collation) if c.collation else None) for c in bound.key]
+    drop = [bound.compose(_template(bound, "drop_view"))]
+    if any(describe(connection, name) is None for name in bound.tables[1:]):
+        return [*drop, bound.compose(_SQL["drop"])]  # without their vectors, its rows say what is not so
     has = [tuple(row) for row in connection.execute(_SQL["columns"], {"oid": existing.oid})]
     if has == declared:
         return []
-    drop = [bound.compose(_SQL["drop_view"])]
-    if queue_oid is None or len(has) != len(declared):
+    if queue_oid is None or len(has) != len(declared) or len(bound.tables) > 1:
         return [*drop, bound.compose(_SQL["drop"])]
     ddl = []
     for place, (old, column) in enumerate(zip(has, bound.key, strict=True), 1):
@@ -77,10 +88,12 @@ def following(
 def row_security(bound: BoundSync, existing: Existing | None) -> list[sql.Composed]:
     """The DDL that hides the embeddings of rows that the source hides."""
     if bound.has_row_security:
-        return [bound.compose(_SQL["enable_row_security"])]
-    if existing is not None and existing.has_row_security:
-        return [bound.compose(_SQL["disable_row_security"])]
-    return []
+        name = "enable_row_security"
+    elif existing is not None and existing.has_row_security:
+        name = "disable_row_security"
+    else:
+        return []
+    return [bound.compose(_SQL[name], table=quoted(*table)) for table in bound.tables]
 
 
 @dataclass(frozen=True)
@@ -104,7 +117,8 @@ def access(
     `granted` are the roles that were given it before, "" for everybody. `is_renewed`: target, view
     and functions are made first, and what was granted on old ones may go with them.
     """
-    names = {"oid": bound.source_oid, "target": _text(*bound.target_name), "view": _text(*bound.view_name)}
+    shown = _texts((*bound.tables, bound.view_name))
+    names = {"oid": bound.source_oid, "target": _text(*bound.target_name), "shown": shown}
     readers: dict[str | None, bool] = dict(connection.execute(_SQL["readers"], names).fetchall())
     ddl = [
         bound.compose(_SQL["grant"], role=_role(role))
@@ -124,16 +138,10 @@ def access(
 
 
 def _has_rights(connection: Connection, bound: BoundSync, role: str) -> bool:
-    tables = {
-        "source": _text(*bound.source_name),
-        "target": _text(*bound.target_name),
-        "queue": _text("freshvec", f"queue_{bound.name}"),
-    }
-    if any(
-        describe(connection, name) is None
-        for name in (bound.target_name, ("freshvec", f"queue_{bound.name}"))
-    ):
+    queue = ("freshvec", f"queue_{bound.name}")
+    if any(describe(connection, name) is None for name in (*bound.tables, queue)):
         return False
+    tables = {"source": _text(*bound.source_name), "queue": _text(*queue), "tables": _texts(bound.tables)}
     row = connection.execute(_SQL["worker_rights"], {"role": role, **tables}).fetchone()
     return bool(row and row[0])
 
@@ -146,11 +154,16 @@ def _text(*names: str) -> str:
     return sql.Identifier(*names).as_string()
 
 
-def removal(sync_name: str, target: tuple[str, str]) -> sql.Composed:
-    """The DDL that takes view, target and queue away; it needs neither the source nor the model."""
+def _texts(tables: Iterable[tuple[str, str]]) -> list[str]:
+    return [_text(*table) for table in tables]
+
+
+def removal(sync_name: str, tables: Sequence[tuple[str, str]]) -> sql.Composed:
+    """The DDL that takes view, tables and queue away, the target first; it needs neither the source nor the
+    model."""
     return sql.SQL(_SQL["drop"]).format(
-        view=quoted(*view_of(target)),
-        target=quoted(*target),
+        view=quoted(*view_of(tables[0])),
+        tables=sql.SQL(", ").join(quoted(*table) for table in tables),
         queue=quoted("freshvec", f"queue_{sync_name}"),
         embedded=quoted("freshvec", f"embedded_{sync_name}"),
         visible=quoted("freshvec", f"visible_{sync_name}"),
@@ -172,12 +185,12 @@ def check_existing(connection: Connection, bound: BoundSync) -> Existing | None:
                 f"use the view of sync {bound.name!r},", ".".join(bound.view_name), problem, _RENAME
             )
         return None
-    subject = f"{schema}.{table}"
-    if not existing.is_ours or existing.vector_type is None:
+    subject, vectors = f"{schema}.{table}", _vectors(connection, bound, existing)
+    if not existing.is_ours or vectors is None:
         problem = "a table of that name exists and was not made by freshvec"
         raise SchemaError(f"use the target of sync {bound.name!r},", subject, problem, _RENAME)
     wanted = bound.vector_type.as_string(None).replace('"', "").split(".")[-1]
-    has = existing.vector_type.split(".")[-1]
+    has = vectors.split(".")[-1]
     if has != wanted:
         raise SchemaError(
             f"use the target of sync {bound.name!r},",
@@ -187,3 +200,21 @@ def check_existing(connection: Connection, bound: BoundSync) -> Existing | None:
             f"Name another target, or `freshvec remove {bound.name}` first.",
         )
     return existing
+
+
+def _vectors(connection: Connection, bound: BoundSync, existing: Existing) -> str | None:
+    """The type of the vectors that an existing target has. Raises SchemaError where they lie otherwise."""
+    if existing.is_ours and (existing.vector_type is None) != (len(bound.tables) > 1):
+        has = "passages" if existing.vector_type is None else "whole texts"
+        raise SchemaError(
+            f"use the target of sync {bound.name!r},",
+            ".".join(bound.target_name),
+            f"its embeddings are of {has}, and `chunk` is declared otherwise",
+            f"Name another target, or `freshvec remove {bound.name}` first.",
+        )
+    if len(bound.tables) == 1:
+        return existing.vector_type
+    chunks = describe(connection, bound.vectors_name)
+    if chunks is None:
+        return bound.vector_type.as_string(None).replace('"', "")  # it is made
+    return chunks.vector_type if chunks.is_ours else None

@@ -54,10 +54,11 @@ CREATE OR REPLACE TRIGGER freshvec_vector AFTER UPDATE OF embedding ON {target} 
 WHEN (current_setting('freshvec.is_ours', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION {guard}();
 ALTER TABLE {target} ENABLE ALWAYS TRIGGER freshvec_changed, ENABLE ALWAYS TRIGGER freshvec_vector
 
--- is_guarded: whether the target has these triggers, enabled as they should be
-SELECT count(*) = 2 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+-- is_guarded: whether the tables have these triggers, enabled as they should be
+SELECT count(*) = cardinality(%(tables)s::text[]) + 1 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
   JOIN pg_namespace n ON n.oid = p.pronamespace
- WHERE t.tgrelid = to_regclass(%(target)s) AND t.tgenabled = 'A'
+ WHERE t.tgrelid IN (SELECT to_regclass(name) FROM unnest(%(tables)s::text[]) AS name)
+   AND t.tgenabled = 'A'
    AND n.nspname = 'freshvec' AND p.proname = 'guard_' || %(name)s
 
 -- create_visible: whether the caller may see a row of the source; a function's text does not pin the table
@@ -83,18 +84,18 @@ $freshvec$;
 REVOKE ALL ON FUNCTION {answered} FROM PUBLIC
 
 -- enable_row_security: an embedding is seen by who may see its row
-ALTER TABLE {target} ENABLE ROW LEVEL SECURITY;
-DROP POLICY IF EXISTS freshvec_visible ON {target};
-CREATE POLICY freshvec_visible ON {target} FOR SELECT USING ({visible}({keys}))
+ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;
+DROP POLICY IF EXISTS freshvec_visible ON {table};
+CREATE POLICY freshvec_visible ON {table} FOR SELECT USING ({visible}({keys}))
 
 -- disable_row_security: the source has none
-ALTER TABLE {target} DISABLE ROW LEVEL SECURITY;
-DROP POLICY IF EXISTS freshvec_visible ON {target}
+ALTER TABLE {table} DISABLE ROW LEVEL SECURITY;
+DROP POLICY IF EXISTS freshvec_visible ON {table}
 
 -- describe: an existing relation of the target's name: oid, embedding's type, whether it is ours, row
 -- security
 SELECT c.oid::bigint, format_type(a.atttypid, a.atttypmod),
-       EXISTS (SELECT FROM pg_attribute o WHERE o.attrelid = c.oid AND o.attname = 'fence')
+       EXISTS (SELECT FROM pg_attribute o WHERE o.attrelid = c.oid AND o.attname IN ('fence', 'chunk_start'))
        OR c.relkind = 'v' AND pg_get_viewdef(c.oid) LIKE '%% freshvec.embedded\_%%',
        c.relrowsecurity
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -107,7 +108,8 @@ SELECT a.attname::text, format_type(a.atttypid, a.atttypmod),
   FROM pg_attribute a
   LEFT JOIN pg_collation co ON co.oid = a.attcollation LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
  WHERE a.attrelid = %(oid)s::oid AND a.attnum > 0 AND NOT a.attisdropped
-   AND a.attname NOT IN ('embedding', 'content_hash', 'fingerprint', 'fence', 'encode_error', 'embedded_at')
+   AND a.attname NOT IN ('embedding', 'passages', 'content_hash', 'fingerprint', 'fence', 'encode_error',
+                         'embedded_at')
  ORDER BY a.attnum
 
 -- retype: follow a key column of the source
@@ -116,11 +118,12 @@ ALTER TABLE {target} ALTER COLUMN {column} TYPE {type}
 -- rename: follow a key column of the source
 ALTER TABLE {target} RENAME COLUMN {column} TO {name}
 
--- readers: roles that may read the source, PUBLIC as NULL, and whether they may read target and view. The
+-- readers: roles that may read the source, PUBLIC as NULL, and whether they may read what is shown. The
 -- source's owner is one of them where another role owns the target.
 SELECT CASE WHEN acl.grantee = 0 THEN NULL ELSE pg_get_userbyid(acl.grantee)::text END,
-       (SELECT count(DISTINCT t.oid) = 2 FROM pg_class t CROSS JOIN LATERAL aclexplode(t.relacl) AS has
-         WHERE t.oid IN (to_regclass(%(target)s), to_regclass(%(view)s))
+       (SELECT count(DISTINCT t.oid) = cardinality(%(shown)s::text[])
+          FROM pg_class t CROSS JOIN LATERAL aclexplode(t.relacl) AS has
+         WHERE t.oid IN (SELECT to_regclass(name) FROM unnest(%(shown)s::text[]) AS name)
            AND has.grantee = acl.grantee AND has.privilege_type = 'SELECT')
   FROM pg_class c CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS acl
  WHERE c.oid = %(oid)s::oid AND acl.privilege_type = 'SELECT'
@@ -132,26 +135,25 @@ SELECT CASE WHEN acl.grantee = 0 THEN NULL ELSE pg_get_userbyid(acl.grantee)::te
 SELECT rolname::text FROM pg_roles WHERE rolname = ANY (%(roles)s::text[])
 
 -- grant: who may read the source may read its embeddings
-GRANT SELECT ON {target}, {view} TO {role};
+GRANT SELECT ON {tables}, {view} TO {role};
 GRANT EXECUTE ON FUNCTION {answered} TO {role}
 
 -- revoke: who may read the source no more may not read its embeddings
-REVOKE SELECT ON {target}, {view} FROM {role};
+REVOKE SELECT ON {tables}, {view} FROM {role};
 REVOKE EXECUTE ON FUNCTION {answered} FROM {role}
 
 -- grant_worker: what the worker's role needs, and no more
 GRANT SELECT ON {source} TO {role};
-GRANT SELECT, INSERT, UPDATE, DELETE ON {target} TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role};
 GRANT SELECT ON {view} TO {role};
 GRANT EXECUTE ON FUNCTION {answered} TO {role};
 GRANT SELECT, INSERT, DELETE ON {queue} TO {role}
 
 -- worker_rights: whether the worker's role has all of that
 SELECT has_table_privilege(%(role)s, %(source)s, 'SELECT')
-   AND has_table_privilege(%(role)s, %(target)s, 'SELECT')
-   AND has_table_privilege(%(role)s, %(target)s, 'INSERT')
-   AND has_table_privilege(%(role)s, %(target)s, 'UPDATE')
-   AND has_table_privilege(%(role)s, %(target)s, 'DELETE')
+   AND (SELECT bool_and(has_table_privilege(%(role)s, name, may))
+          FROM unnest(%(tables)s::text[]) AS name,
+               unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS may)
    AND has_table_privilege(%(role)s, %(queue)s, 'SELECT')
    AND has_table_privilege(%(role)s, %(queue)s, 'INSERT')
    AND has_table_privilege(%(role)s, %(queue)s, 'DELETE')
@@ -159,6 +161,6 @@ SELECT has_table_privilege(%(role)s, %(source)s, 'SELECT')
 -- drop: take the view, the target and the queue away
 DROP VIEW IF EXISTS {view};
 DROP FUNCTION IF EXISTS {embedded}();
-DROP TABLE IF EXISTS {target};
+DROP TABLE IF EXISTS {tables};
 DROP TABLE IF EXISTS {queue};
 DROP FUNCTION IF EXISTS {visible}, {answered}, {guard}()

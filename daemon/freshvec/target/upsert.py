@@ -31,13 +31,14 @@ class TargetWriter:
     """Writes rows inside the caller's transaction."""
 
     statements = queries("target/upsert")
+    held = "embedding"  # the column that says what a row holds
 
     def __init__(self, connection: Session, bound: BoundSync) -> None:
         self.connection = connection
         self._bound = bound
         self._model = {"fingerprint": bound.model.fingerprint}
         self._is_plain = bound.sync.target.type == "real[]"
-        parts = self._vector_parts()
+        parts = {"held": quoted(self.held), **self._held_parts()}
         self.queries = {name: bound.compose(self.statements[name], **parts) for name in _STATEMENTS}
         self._highest = 0  # of the fences that refused a write
 
@@ -92,15 +93,9 @@ class TargetWriter:
         again."""
         if not outcomes:
             return {"embedded": 0, "failed": 0, "refused": 0}, []
-        # Rows without a vector, then those without an error, are last: where an array ends, unnest gives
-        # NULL.
-        outcomes = sorted(outcomes, key=lambda outcome: (outcome.embedding is None, outcome.error is None))
-        vectors = [outcome.embedding for outcome in outcomes if outcome.embedding is not None]
-        errors = [None] * len(vectors) + [outcome.error for outcome in outcomes if outcome.error is not None]
-        given: dict[str, object] = {
-            "vectors": self._array(vectors),
-            "errors": errors if len(errors) > len(vectors) else [],
-        }
+        outcomes, given = self._held(outcomes)
+        errors = [outcome.error for outcome in outcomes]
+        given["errors"] = errors if any(errors) else []
         params = self._params(outcomes) | self._hashes(outcomes) | given | self._model
         row = self.connection.execute(self.queries["upsert"], params).fetchone()
         assert row is not None
@@ -108,6 +103,12 @@ class TargetWriter:
         self._highest = max(self._highest, highest or 0)
         counts = {"embedded": embedded, "failed": failed, "refused": unknown}
         return counts, [outcomes[place - 1].key for place in places or ()]
+
+    def _held(self, outcomes: list[Outcome]) -> tuple[list[Outcome], dict[str, object]]:
+        """The rows in the order of what they hold, and that: where an array ends, unnest gives NULL."""
+        outcomes = sorted(outcomes, key=lambda outcome: outcome.embedding is None)
+        vectors = [outcome.embedding for outcome in outcomes if outcome.embedding is not None]
+        return outcomes, {"vectors": self.array(vectors)}
 
     def _delete(self, outcomes: list[Outcome], name: str) -> tuple[dict[str, int], list[Key]]:
         """The same for rows that have no text, or are gone."""
@@ -136,13 +137,18 @@ class TargetWriter:
         places = self.connection.execute(self.queries["overtaken"], params)
         return [outcomes[place - 1].key for (place,) in places]
 
-    def _array(self, vectors: list[NDArray[np.float32]]) -> NumberArray | VectorArray:
+    def array(self, vectors: list[NDArray[np.float32]]) -> NumberArray | VectorArray:
+        """Vectors as a parameter."""
         if not self._is_plain:
             return VectorArray(vectors, half=self._bound.sync.target.type == "halfvec")
         return NumberArray(np.concatenate(vectors) if vectors else np.empty(0, np.float32))
 
-    def _vector_parts(self) -> dict[str, sql.Composable]:
-        """How vectors come into the upsert: as an array of vectors, or of numbers that rows are cut from."""
+    def _held_parts(self) -> dict[str, sql.Composable]:
+        """How what rows hold comes into the upsert."""
+        return self.vector_parts()
+
+    def vector_parts(self) -> dict[str, sql.Composable]:
+        """How vectors come into a query: as an array of vectors, or of numbers that rows are cut from."""
         bound = self._bound
         if self._is_plain:
             embedding: sql.Composable = bound.compose(self.statements["slice"])
@@ -163,11 +169,11 @@ class TargetWriter:
         hashes = [outcome.content_hash for outcome in outcomes]
         return {
             "hashes": b"".join(content_hash for content_hash in hashes if content_hash is not None),
-            "hash_slots": _slots([content_hash is not None for content_hash in hashes]),
+            "hash_slots": slots([content_hash is not None for content_hash in hashes]),
         }
 
 
-def _slots(has: list[bool]) -> NumberArray:
+def slots(has: list[bool]) -> NumberArray:
     """For each row the place, from 1, of what it has among what all have; 0 where it has none."""
     return NumberArray((np.cumsum(has) * np.array(has)).astype(np.int32))
 

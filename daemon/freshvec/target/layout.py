@@ -1,0 +1,12 @@
+"""The layouts of a target: who writes each. `source/layout.py` says what queries about a row need to know of
+it, and `table.py` makes it."""
+
+from freshvec.db import Session
+from freshvec.source.bound import BoundSync
+from freshvec.target.passages import PassageWriter
+from freshvec.target.upsert import TargetWriter
+
+
+def writer(connection: Session, bound: BoundSync) -> TargetWriter:
+    """What writes the sync's rows, as its vectors lie."""
+    return TargetWriter(connection, bound) if bound.sync.chunk is None else PassageWriter(connection, bound)
