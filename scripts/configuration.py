@@ -1,7 +1,9 @@
 """Write docs/configuration.md from the settings' own descriptions; with --check only say if it differs."""
 
 import argparse
+import ast
 import inspect
+import itertools
 import os
 import sys
 import textwrap
@@ -64,20 +66,36 @@ def document() -> str:
     parts = [HEAD]
     for title, model, prefix in SECTIONS:
         parts.append(f"## {title}\n\n{_wrapped(model.__doc__ or '')}\n")
-        parts += [_setting(name, model, prefix) for name in model.model_fields]
+        described = descriptions(model)
+        parts += [_setting(name, model, described, prefix) for name in model.model_fields]
     return "\n".join(parts)
 
 
-def _setting(name: str, model: type[BaseModel], prefix: str | None) -> str:
+def descriptions(model: type[BaseModel]) -> dict[str, str]:
+    """The text under each setting, by its name.
+
+    pydantic could read them too, but would do so whenever a command starts.
+    """
+    (made,) = ast.parse(inspect.getsource(model)).body
+    assert isinstance(made, ast.ClassDef)
+    found = {}
+    for setting, text in itertools.pairwise(made.body):
+        match setting, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
+                found[name] = inspect.cleandoc(words)
+    return found
+
+
+def _setting(name: str, model: type[BaseModel], described: dict[str, str], prefix: str | None) -> str:
     """One setting: its name, its description, its type, its default, and its variable."""
     field = model.model_fields[name]
-    if not field.description:
-        sys.exit(f"{model.__name__}.{name} in daemon/freshvec/config.py has no description")
+    if name not in described:
+        sys.exit(f"{model.__name__}.{name} has no description under it")
     facts = [f"Type: {_type(field.annotation)}", _default(field.default), *_bounds(field.metadata)]
     if prefix:
         separated = f", parts separated by `{os.pathsep}`" if get_origin(field.annotation) is tuple else ""
         facts.append(f"variable `{prefix}{name.upper()}`{separated}")
-    return f"### `{name}`\n\n{_wrapped(field.description)}\n\n{_wrapped('; '.join(facts) + '.')}\n"
+    return f"### `{name}`\n\n{_wrapped(described[name])}\n\n{_wrapped('; '.join(facts) + '.')}\n"
 
 
 def _type(annotation: Any) -> str:

@@ -31,6 +31,8 @@ def _exported(models: Models) -> Path:
         kept = models.artefact(MODEL)
         for precision in PRECISIONS:
             kept.path(precision)
+        if kept.graphs["fp32"].data_sha256 is None:
+            raise ModelError("use", "the export", "it is of before weights lay beside their graph")
     except ModelError:
         if find_spec("torch") is None:
             pytest.skip(f"{MODEL} is not exported, and torch is not installed: `make test` does both")

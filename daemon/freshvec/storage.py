@@ -10,7 +10,7 @@ class Frozen(BaseModel):
     """Settings that do not change. The text under each of them is its description: `make docs` writes
     docs/configuration.md from them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def split_name(name: str) -> tuple[str | None, str]:

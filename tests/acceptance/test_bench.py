@@ -30,7 +30,7 @@ def models(models_dir: Path, tmp_path: Path) -> Path:
     """The exported model as every export from now on describes it: fp32, with its FLOPs per token."""
     folder = tmp_path / "models" / MODEL
     folder.mkdir(parents=True)
-    for name in ("fp32.onnx", "tokenizer.json"):
+    for name in ("fp32.onnx", "fp32.onnx.data", "tokenizer.json"):
         (folder / name).symlink_to(models_dir / MODEL / name)
     manifest = json.loads((models_dir / MODEL / MANIFEST).read_text())
     manifest["flops_per_token"] = FLOPS

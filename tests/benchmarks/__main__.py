@@ -20,6 +20,7 @@ from tests.benchmarks import (
     queue_rate,
     queue_size,
     short_backfill,
+    start_up,
     statements,
     writers,
 )
@@ -35,6 +36,7 @@ BENCHMARKS = {
     "touch": freshness.touch,
     "idle": footprint.idle,
     "reference": encoding.reference,
+    "start": start_up.start,
     "short": short_backfill.short,
     "openvino": openvino_rate.openvino,
     "memory": memory.memory,

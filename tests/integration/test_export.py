@@ -15,7 +15,7 @@ from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.encoding.session import OnnxSession
 from freshvec.encoding.tokenizer import Tokenizer
 from freshvec.errors import ModelError
-from freshvec.models.artefact import MANIFEST, Artefact, Precision, data_of
+from freshvec.models.artefact import MANIFEST, Artefact, Precision, checksum, data_of
 from tests.support import MODEL, NEEDS_EXPORT, freshvec, models_in
 
 pytest.importorskip("torch", reason=NEEDS_EXPORT)
@@ -127,7 +127,7 @@ def test_nothing_is_installed_when_fp32_fails(
 
 def test_a_graph_too_large_for_one_file_has_its_weights_beside_it(artefact: Artefact, tmp_path: Path) -> None:
     path = tmp_path / "fp32.onnx"
-    graph.save(onnx.load(artefact.path("fp32")), path, external_above=1_000_000)
+    graph.save(onnx.load(artefact.path("fp32")), path, most_within=1_000_000)
     assert path.stat().st_size < 1_000_000 < data_of(path).stat().st_size
     tokens = Tokenizer(artefact.tokenizer_path, 256).encode(["one text", "another"])
     assert np.array_equal(OnnxSession(path, 0).run(tokens), OnnxSession(artefact.path("fp32"), 0).run(tokens))
@@ -138,6 +138,18 @@ def test_a_graph_too_large_for_one_file_has_its_weights_beside_it(artefact: Arte
     data_of(path).write_bytes(b"damaged")
     with pytest.raises(ModelError, match=r"fp32\.onnx\.data is missing or not the file"):
         kept.path("fp32")
+
+
+def test_graphs_for_a_cpu_have_their_weights_beside_them_from_where_they_are_mapped(
+    artefact: Artefact,
+) -> None:
+    for precision in ("fp32", "int8"):
+        weights = data_of(artefact.path(precision))
+        assert artefact.graphs[precision].data_sha256 == checksum(weights)
+        session = OnnxSession(artefact.path(precision), 0)
+        session.run(Tokenizer(artefact.tokenizer_path, 256).encode(["one text"]))
+        assert str(weights) in Path("/proc/self/maps").read_text()
+    assert artefact.graphs["fp16"].data_sha256 is None
 
 
 def test_the_command_exports_reports_and_fails_with_a_graph_that_was_asked_for(

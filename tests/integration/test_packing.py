@@ -83,7 +83,7 @@ def test_a_graph_without_such_attention_stays_as_it_is(models_dir: Path) -> None
 def with_packed(models_dir: Path, tmp_path: Path) -> Artefact:
     """The real model, its fp32 graph put in the place of a packed one."""
     artefact = models_in(models_dir).artefact(MODEL)
-    for name in ("fp32.onnx", "tokenizer.json"):
+    for name in ("fp32.onnx", "fp32.onnx.data", "tokenizer.json"):
         (tmp_path / name).symlink_to(artefact.folder / name)
     (tmp_path / "fp32.packed.onnx").symlink_to(artefact.folder / "fp32.onnx")
     sha256 = checksum(artefact.folder / "fp32.onnx")

@@ -40,8 +40,7 @@ def test_the_configuration_page_is_what_the_settings_say() -> None:
 def test_every_setting_stands_in_the_configuration_page() -> None:
     page = (REPOSITORY / "docs/configuration.md").read_text(encoding="utf-8")
     for model in (Database, Daemon, Web, Sync, Target, Index):
-        for name, field in model.model_fields.items():
-            assert field.description, f"{model.__name__}.{name}"
+        for name in model.model_fields:
             assert f"### `{name}`" in page
     for name in Daemon.model_fields:
         assert f"`FRESHVEC_DAEMON_{name.upper()}`" in page

@@ -2,14 +2,16 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from freshvec import __version__, config, logs
 from freshvec.config import Settings
 from freshvec.errors import FreshvecError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(
     name="freshvec",
@@ -27,12 +29,12 @@ def is_plain() -> bool:
     return bool(os.environ.get("NO_COLOR"))
 
 
-def new_console(*, stderr: bool = False) -> Console:
+def new_console(*, stderr: bool = False) -> "Console":
     """A console that styles nothing where NO_COLOR is set; rich alone would leave bold and dim."""
+    from rich.console import Console  # most commands show plain lines, and this takes a while
+
     return Console(stderr=stderr, highlight=False, color_system=None if is_plain() else "auto")
 
-
-console = new_console()
 
 ConfigOption = Annotated[
     Path | None,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from freshvec.cli.status_view import duration, size
+from freshvec.cli.amounts import duration, size
 from freshvec.schema.cost import Cost
 
 _BAR = 30  # columns of a bar that stands for every text

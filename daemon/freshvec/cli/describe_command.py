@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from freshvec.cli.app import ConfigOption, app, console, settings_of_models
+from freshvec.cli.app import ConfigOption, app, new_console, settings_of_models
 
 
 @app.command(
@@ -38,6 +38,6 @@ def describe(
     describing.keep(described.card, path)
     typer.echo(f"{path}:\n\n{describing.written(described.card)}")
     if export:
-        with ExportView(console, described.card.name) as view:
+        with ExportView(new_console(), described.card.name) as view:
             made = export_model(described.card, models.folder, described.folder, report=view.step)
         view.report(made)

@@ -1,10 +1,13 @@
 """What the installed command runs: the command line, imported where Ctrl-C already ends it without a word."""
 
+import os
 import sys
 
 
 def main() -> None:
-    """Import the command line, which takes half a second, and run it."""
+    """Import the command line, which takes a while, and run it."""
+    # numpy multiplies next to nothing here; threads for that would take as long as any other import.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from freshvec.cli.main import main as run
 

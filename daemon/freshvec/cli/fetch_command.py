@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from freshvec.cli.app import ConfigOption, app, console, settings_of_models
+from freshvec.cli.app import ConfigOption, app, new_console, settings_of_models
 
 
 @app.command(
@@ -28,6 +28,6 @@ def fetch(
     from freshvec.export.fetch import fetch as fetch_model
 
     models = Models(settings_of_models(models_dir, config_path))
-    with ExportView(console, model) as view:
+    with ExportView(new_console(), model) as view:
         made = fetch_model(models.card(model), models.folder, source, models.catalogue_dirs, view.step)
     view.report(made)

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from freshvec.cli import cost_view, status_view
+from freshvec.cli import amounts, cost_view
 from freshvec.config import SEARCHED
 from freshvec.proposal.propose import Candidate, Proposal
 from freshvec.proposal.survey import Survey
@@ -71,7 +71,7 @@ def _candidate(number: int, candidate: Candidate) -> Iterator[str]:
     table = candidate.table
     assert table.extent is not None
     below = f", {table.extent.tables} partitions" if table.is_partitioned else ""
-    size = status_view.size(table.extent.bytes)
+    size = amounts.size(table.extent.bytes)
     yield f"{number:>3}  {table.full_name}: {candidate.cost.rows:,} rows, {size}{below}"
     shown = [
         f"{column.name} ({column.characters:,.0f} characters, {column.distinct:.0%} distinct)"

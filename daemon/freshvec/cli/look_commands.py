@@ -1,14 +1,22 @@
 """Commands that look at what there is: status, wait, search, verify, retry."""
 
 import json
+import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from freshvec.cli.app import ConfigOption, JsonOption, SyncArgument, SyncOption, app, console, load_settings
+from freshvec.cli.app import (
+    ConfigOption,
+    JsonOption,
+    SyncArgument,
+    SyncOption,
+    app,
+    load_settings,
+    new_console,
+)
 from freshvec.config import Settings, Sync
 from freshvec.errors import FreshvecError, NotFreshError
 
@@ -54,8 +62,8 @@ def status(
     with connect(settings.database.url, "status") as connection:
         while True:
             seen = look(connection, settings.sync, fingerprints)
-            if watch and console.is_terminal:
-                console.clear()
+            if watch and sys.stdout.isatty():
+                new_console().clear()
             _show_status(seen, as_json=as_json)
             if not watch:
                 break
@@ -70,7 +78,7 @@ def _show_status(seen: "Seen", *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(seen.as_values(), indent=2, default=str))
     else:
-        status_view.show(console, seen)
+        status_view.show(new_console(), seen)
         for line in status_view.remarks(seen):
             typer.echo(line)
     for name, known in seen.amiss.items():
@@ -149,10 +157,12 @@ def search(
     if not hits:
         typer.echo(f"{declared.name}: no row has an embedding yet; see `freshvec status`", err=True)
         return
+    from rich.table import Table
+
     table = Table("similarity", ", ".join(bound.key_columns), "text")
     for hit in hits:
         table.add_row(f"{hit.similarity:.3f}", ", ".join(hit.key), " ".join(hit.text.split())[:120])
-    console.print(table)
+    new_console().print(table)
 
 
 def _only(declared: tuple[Sync, ...], operation: str, problem: str) -> Sync:

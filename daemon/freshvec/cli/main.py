@@ -5,7 +5,6 @@ import sys
 import threading
 
 import typer
-import typer.rich_utils
 from loguru import logger
 
 from freshvec import logs
@@ -43,7 +42,9 @@ def main() -> None:
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     logs.configure()
     if is_plain():
-        typer.rich_utils.COLOR_SYSTEM = None  # of --help and of wrong usage
+        from typer import rich_utils  # which takes a while
+
+        rich_utils.COLOR_SYSTEM = None  # of --help and of wrong usage
     try:
         _check_arguments(sys.argv[1:])
         code = app(prog_name="freshvec", standalone_mode=False)

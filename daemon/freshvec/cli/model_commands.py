@@ -12,7 +12,7 @@ from freshvec.cli.app import (
     JsonOption,
     ModelsDirOption,
     app,
-    console,
+    new_console,
     settings_if_any,
     settings_of_models,
     with_models_dir,
@@ -60,7 +60,7 @@ def export(
 
     wanted, gates = parse_precisions(precision or []), parse_gates(gate or [])
     models = Models(settings_of_models(models_dir, config_path))
-    with ExportView(console, model) as view:
+    with ExportView(new_console(), model) as view:
         precisions = wanted or PRECISIONS
         made = export_model(models.card(model), models.folder, source, precisions, gates, view.step)
     view.report(made)
@@ -93,9 +93,9 @@ def models(
         shown = [card.model_dump() | {"exported": graphs(exported.get(card.name))} for card in cards]
         typer.echo(json.dumps(shown, indent=2))
     elif name:
-        catalogue_view.show_one(console, cards[0], exported.get(name))
+        catalogue_view.show_one(new_console(), cards[0], exported.get(name))
     else:
-        catalogue_view.show(console, cards, exported)
+        catalogue_view.show(new_console(), cards, exported)
 
 
 @app.command(
@@ -159,7 +159,7 @@ def _bench(opened: "Artefact", texts: "Texts", options: "Options", *, as_json: b
     if as_json:
         typer.echo(json.dumps({"machine": environment.describe(), **report.json()}, indent=2))
     else:
-        bench_view.show(console, report, environment.describe())
+        bench_view.show(new_console(), report, environment.describe())
 
 
 def _texts(

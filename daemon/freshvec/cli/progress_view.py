@@ -7,16 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from loguru import logger
 from pydantic import SecretStr
-from rich.live import Live
 
 from freshvec import logs
+from freshvec.cli.amounts import duration, memory
 from freshvec.cli.app import new_console
-from freshvec.cli.bars import Bar, drawn
-from freshvec.cli.status_view import duration, memory
 from freshvec.db import connect
 from freshvec.errors import DatabaseError
 from freshvec.health.status import read
@@ -24,6 +22,9 @@ from freshvec.pipeline.progress import resident_mib
 from freshvec.schema import migrations
 from freshvec.worker.keeper import Keeper
 from freshvec.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from rich.live import Live
 
 _LOG_SECONDS = 5.0
 _JOURNAL_SECONDS = 60.0  # a journal keeps every line
@@ -52,8 +53,7 @@ class ProgressView:
     def __init__(self, url: SecretStr, *, anew: bool = False, has_bars: bool = True) -> None:
         self._url = url
         self._anew = anew
-        self._console = new_console(stderr=True)
-        self._has_bars = has_bars and self._console.is_interactive
+        self._has_bars = has_bars and sys.stderr.isatty() and new_console(stderr=True).is_interactive
         self._live: Live | None = None
         is_journal = logs.is_journal(sys.stderr.fileno())
         self._line_seconds = _JOURNAL_SECONDS if is_journal else _LOG_SECONDS
@@ -173,17 +173,20 @@ class ProgressView:
                 self._live.stop()
                 self._live = None
             return
-        if self._live is None:
-            self._live = Live(console=self._console, auto_refresh=False, transient=True)
-            self._live.start()
-            self._console.show_cursor(True)  # a second Ctrl-C ends the process as it is
-        bars = [self._bar(keeper, self._works[keeper]) for keeper in keepers]
-        self._live.update(drawn(bars, self._console.width, self._console.height), refresh=True)
+        from rich.live import Live
 
-    @staticmethod
-    def _bar(keeper: Keeper, work: _Work) -> Bar:
-        done = work.done(keeper)
-        return Bar(keeper.sync.name, done, work.total, notes(keeper, work.total - done))
+        from freshvec.cli.bars import Bar, drawn
+
+        if self._live is None:
+            self._live = Live(console=new_console(stderr=True), auto_refresh=False, transient=True)
+            self._live.start()
+            self._live.console.show_cursor(True)  # a second Ctrl-C ends the process as it is
+        bars = []
+        for keeper in keepers:
+            work = self._works[keeper]
+            done = work.done(keeper)
+            bars.append(Bar(keeper.sync.name, done, work.total, notes(keeper, work.total - done)))
+        self._live.update(drawn(bars, *self._live.console.size), refresh=True)
 
     def _log(self, keepers: Sequence[Keeper]) -> None:
         now = time.monotonic()

@@ -8,7 +8,7 @@ import typer
 from loguru import logger
 
 from freshvec import __version__
-from freshvec.cli.app import ConfigOption, SyncArgument, app, console, load_settings
+from freshvec.cli.app import ConfigOption, SyncArgument, app, load_settings, new_console
 from freshvec.config import Settings, Sync
 from freshvec.errors import ServerError, UsageError
 
@@ -33,7 +33,7 @@ def show_demo(
     """See it work: an embedded Postgres, a real model, live edits, searches. Leaves nothing behind."""
     from freshvec.cli import demo
 
-    demo.run(console, rows, models_dir)
+    demo.run(new_console(), rows, models_dir)
 
 
 @app.command(epilog="Examples: freshvec run; freshvec run articles; freshvec run --serve 127.0.0.1:8377")

@@ -1,6 +1,5 @@
 """What the status shows: a table, and the rows that could not be encoded."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +7,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from freshvec.cli.amounts import duration, memory, percent, size
 from freshvec.health import status
 
 
@@ -152,11 +152,6 @@ def device(row: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def memory(used: float, total: float) -> str:
-    """A device's memory, given in GB, for a person to read."""
-    return f"{used:.1f} of {total:.1f} GB in use"
-
-
 def index_of(row: dict[str, Any]) -> str | None:
     """The index of a row of `freshvec.status`; None where there is none and none is missed."""
     if row.get("index_name") is None:
@@ -166,30 +161,6 @@ def index_of(row: dict[str, Any]) -> str | None:
         share = "" if row["index_share"] is None else f", {row['index_share']:.0%}"
         return f"{about}: {row['index_phase']}{share}"
     return about if row["index_valid"] else f"{about}: not finished, of no use"
-
-
-def size(number: float) -> str:
-    """Bytes in the unit a person would use."""
-    for unit, one in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= one:
-            return f"{number / one:.3g} {unit}"
-    return f"{number:.0f} bytes"
-
-
-def percent(share: float) -> str:
-    """A share in percent, never rounded up: 100% is for all."""
-    return f"{math.floor(share * 10_000) / 100:.2f}%"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds in the unit a person would use."""
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def _lag(row: dict[str, Any]) -> str:

@@ -123,6 +123,8 @@ class OnnxEncoder:
         given = self._artefact.tokenizer_path, self.max_tokens, self.card.document_prefix
         processes = pool_processes(cores)
         if self.device == "cpu" or self._is_quick or not processes:
+            if self.card.document_prefix == self.card.query_prefix:
+                return self._queries
             return Tokenizer(*given, is_quick=self._is_quick)
         return TokenizerPool(*given, processes)
 

@@ -130,7 +130,7 @@ def _finish(card: ModelCard, published: Path, to: Path) -> int:
         proto = onnx.load(str(published))
         _keep_hidden(proto)
         graph.append_pooling(proto, card)
-        graph.save(proto, to)
+        graph.save(proto, to, most_within=0)
     except Exception as error:  # whatever a graph of another kind makes onnx say
         raise _unfit(card, f"pooling cannot be added to the published graph: {error}") from error
     return flops_per_token(proto)

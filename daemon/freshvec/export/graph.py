@@ -16,8 +16,7 @@ from freshvec.models.catalogue import ModelCard
 if TYPE_CHECKING:
     import onnx
 
-# Bytes of weights: a protobuf file holds less than 2 GiB, so larger ones lie in a file beside it.
-_EXTERNAL_ABOVE = 1_800_000_000
+_MOST_WITHIN = 1_800_000_000  # bytes of weights: a protobuf file holds less than 2 GiB
 # Since which version of ONNX' operators the axes are an input and no attribute.
 _AXES_ARE_INPUTS = {"Squeeze": 13, "Unsqueeze": 13, "ReduceSum": 13, "ReduceL2": 18}
 
@@ -156,11 +155,13 @@ def append_pooling(proto: "onnx.ModelProto", card: ModelCard) -> None:
     )
 
 
-def save(proto: "onnx.ModelProto", path: Path, external_above: int = _EXTERNAL_ABOVE) -> None:
-    """Write the graph; weights of more than `external_above` bytes go to `<path>.data` beside it."""
+def save(proto: "onnx.ModelProto", path: Path, most_within: int = _MOST_WITHIN) -> None:
+    """Write the graph; weights of more than `most_within` bytes go to `<path>.data` beside it.
+
+    From there they are mapped into memory, where a graph's own file would be read and copied: a session is
+    there three times as soon, and all processes of a machine share what of them is not made over.
+    """
     import onnx
 
     size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
-    onnx.save_model(
-        proto, str(path), save_as_external_data=size > external_above, location=data_of(path).name
-    )
+    onnx.save_model(proto, str(path), save_as_external_data=size > most_within, location=data_of(path).name)

@@ -21,7 +21,7 @@ class Graph(BaseModel):
 
     sha256: str
     packed_sha256: str | None = None  # of the same graph without padding between its layers, for GPUs
-    data_sha256: str | None = None  # of the weights, where they are too large to lie in the graph's own file
+    data_sha256: str | None = None  # of the weights, where they lie in a file of their own
     megabytes: float
     worst_cosine: float
     mean_cosine: float
@@ -126,7 +126,7 @@ def _meaning(card: ModelCard) -> list[object]:
 
 
 def data_of(graph: Path) -> Path:
-    """The file beside a graph that holds its weights where they are large."""
+    """The file beside a graph that holds its weights, where they are not in it."""
     return graph.with_name(f"{graph.name}.data")
 
 

@@ -16,7 +16,7 @@ case $1 in
     library=$site/onnxruntime/capi/libonnxruntime_providers_cuda.so
     python3 -m tests.benchmarks.gpu.slim "$library" --without "$unwanted"
     tar -C "$site" -cf - . | xz -6 -T0 >"$4/site.tar.xz"
-    tar -C "$3" --exclude fp32.onnx --exclude int8.onnx -cf - . | xz -6 -T0 >"$4/models.tar.xz"
+    tar -C "$3" --exclude 'fp32.onnx*' --exclude 'int8.onnx*' -cf - . | xz -6 -T0 >"$4/models.tar.xz"
     rm -rf "$site"
     ls -l "$4"
     ;;
