@@ -3,10 +3,14 @@
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
+from freshvec.capture.bell import Bell
+from freshvec.db import connect
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.worker.worker import Worker
 from tests.support import (
@@ -92,6 +96,32 @@ def test_one_who_edits_and_waits_is_no_reason_to_poll(docs: Connection) -> None:
             docs.execute("UPDATE docs SET body = %s", (f"turn {turn}",))
             until("it is embedded", lambda: count(docs, "freshvec.queue_docs") == 0)
             assert polling.is_rung
+
+
+def test_who_edits_and_waits_is_seldom_asked_about(applied: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether writers wait for one another: each look takes time from the change that rang."""
+    asked: list[object] = []
+    now = 1000.0
+    execute = psycopg.Connection.execute
+
+    def noted(connection: Connection, query: Any) -> Any:
+        asked.append(query)
+        return execute(connection, query)
+
+    with connect(SecretStr(applied), "test") as connection:
+        bell = Bell("docs")
+        assert bell.take(connection)
+        monkeypatch.setattr(psycopg.Connection, "execute", noted)
+        monkeypatch.setattr("freshvec.capture.bell.time.monotonic", lambda: now)
+        for _ in range(100):
+            bell.is_too_loud(1, connection)
+            now += 0.005
+        assert len(asked) == 6, "at 20, 45 and 95 ms, and then every 100"
+        asked.clear()
+        now += 1.0  # nobody rings
+        for _ in range(8):
+            bell.is_too_loud(1, connection)
+        assert len(asked) == 1, "and then soon again"
 
 
 def test_one_who_edits_and_waits_from_the_start_is_soon_followed_by_the_bell(docs: Connection) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import ExitStack
+from typing import Any
 
 import psycopg
 import pytest
@@ -47,6 +48,34 @@ def test_fifty_syncs_share_few_connections_and_threads(url: str, application: Co
                 "all others are fresh",
                 lambda: application.execute(f"SELECT {done}".encode()).fetchone() == (SYNCS - 1,),
             )
+
+
+def test_a_sweep_asks_little_where_nothing_has_happened(
+    url: str, application: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One statement of each reader; table and index of each sync; and one about what is the same for all."""
+    make_tables(application, 5)
+    asked: list[str] = []
+    execute = psycopg.Connection.execute
+
+    def noted(connection: Connection, *given: Any, **more: Any) -> Any:
+        asked.append(threading.current_thread().name.split()[0])
+        return execute(connection, *given, **more)
+
+    syncs = [sync_of(f"t{place}", f"s{place}") for place in range(5)]
+    with running(settings_for(url, *syncs, sweep_seconds=3600.0), NullEncoder()) as worker:
+        wait_fresh(worker)
+        pipelines = [keeper.pipeline for keeper in worker.keepers if keeper.pipeline]
+        until("all are rung", lambda: all(pipeline.polling.is_rung for pipeline in pipelines))
+        until("all have looked then", lambda: all(keeper.is_fresh for keeper in worker.keepers))
+        monkeypatch.setattr(psycopg.Connection, "execute", noted)
+        worker.sweep()
+        until("all readers have looked", lambda: all(keeper.is_fresh for keeper in worker.keepers))
+        until("and so has the main loop", lambda: asked.count("worker") > 2 * len(syncs))
+        assert asked.count("reader") == len(syncs)
+        application.execute("INSERT INTO t4 VALUES (0, 'the last')")
+        until("that is found", lambda: count(application, "t4_embedding WHERE id = 0") == 1)
+        assert asked.count("worker") == 2 * len(syncs) + 1
 
 
 def test_a_pool_lends_each_connection_to_one_thread(url: str) -> None:

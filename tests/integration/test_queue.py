@@ -129,6 +129,28 @@ def test_reads_stay_short_beside_a_transaction_that_goes_on(bench: Bench, bulk: 
         assert drain(reader, []) == keys(1000)
 
 
+def test_a_look_that_finds_the_queue_empty_lets_reads_begin_there(bench: Bench) -> None:
+    """Where nothing is read between two changes but that all is answered."""
+    with queue_of(bench) as (connection, bound), bench.session() as slow:
+        reader = QueueReader(connection, bound)
+        slow.execute("INSERT INTO docs VALUES (1000, 'late')")
+        queue.append(connection, bound, keys(*[1] * 2000))
+        while answered := read(reader, 1000, bulk=True):
+            queue.delete(connection, bound, answered)
+            if reader.is_empty():
+                break
+        before = _index_entries_read(connection)
+        for _ in range(10):
+            queue.append(connection, bound, keys(2))
+            assert not reader.is_empty()
+            assert len(queue.delete(connection, bound, read(reader, bulk=True))) == 1
+            assert reader.is_empty()
+        assert _index_entries_read(connection) - before < 500
+        slow.commit()
+        assert not reader.is_empty(), "it ran when the queue was empty"
+        assert drain(reader, []) == keys(1000)
+
+
 def _index_entries_read(connection: Connection) -> int:
     connection.execute("SELECT pg_stat_force_next_flush()")
     query = "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'queue_docs'"

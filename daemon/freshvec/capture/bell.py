@@ -1,5 +1,6 @@
 """The bell, as a worker hears it: LISTEN, waiting for news or a signal, and whether writers ring at all."""
 
+import math
 import select
 import socket
 import time
@@ -12,6 +13,8 @@ from freshvec.db import BELL_LOCK_CLASS, Connection, connect, queries, translate
 _SQL = queries("capture/bell")
 _LOUD_SECONDS = 0.1
 _SUSPECT, _LOUD = 4, 50  # notifications in that time: they may cost, they do cost
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.025, 0.1  # seconds between looks whether they do
+_USAGE_SECONDS = 1.0  # that an answer about the notification queue holds: one for all syncs at a sweep
 DDL = ""  # rings in place of a sync's name after DDL on a table that is kept
 
 
@@ -59,7 +62,8 @@ class Bell:
         self.is_taken = False
         self._lock = {"class": BELL_LOCK_CLASS, "name": name}
         self._recent: deque[tuple[float, int]] = deque()  # when it rang, how many times
-        self._looked_at = 0.0
+        self._look_due = 0.0
+        self._pause = _FIRST_PAUSE
 
     def take(self, connection: Connection) -> bool:
         """Be rung from now on, unless a writer is under way who will not. What is there must be read after
@@ -87,9 +91,12 @@ class Bell:
         while self._recent[0][0] < now - _LOUD_SECONDS:
             self._recent.popleft()
         rang = sum(count for _, count in self._recent)
-        if not self.is_taken or rang <= _SUSPECT or now - self._looked_at < _LOUD_SECONDS / 4:
+        if rang <= _SUSPECT:
+            self._pause = _FIRST_PAUSE
+        if not self.is_taken or rang <= _SUSPECT or (rang <= _LOUD and now < self._look_due):
             return False
-        self._looked_at = now
+        self._look_due = now + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)  # the look takes time from who edits and waits
         return rang > _LOUD or self._do_writers_wait(connection)
 
     def _do_writers_wait(self, connection: Connection) -> bool:
@@ -111,6 +118,8 @@ class Listener:
             self.connection.execute(_SQL["listen"])
             row = self.connection.execute(_SQL["may_ring"]).fetchone()
         self.may_ring = bool(row and row[0])
+        self._is_filling = False  # the notification queue, at the last look
+        self._looked_at = -math.inf
 
     def wait(self, timeout: float) -> Counter[str]:
         """How many times each sync rang; empty after `timeout` seconds or when woken."""
@@ -130,9 +139,11 @@ class Listener:
 
     def is_queue_filling(self) -> bool:
         """Whether some session has not read its notifications for so long that writers soon ring no more."""
-        with translated("look at", "the notification queue"):
-            row = self.connection.execute(_SQL["is_queue_filling"]).fetchone()
-        return bool(row and row[0])
+        if time.monotonic() - self._looked_at >= _USAGE_SECONDS:
+            with translated("look at", "the notification queue"):
+                row = self.connection.execute(_SQL["is_queue_filling"]).fetchone()
+            self._is_filling, self._looked_at = bool(row and row[0]), time.monotonic()
+        return self._is_filling
 
     def close(self) -> None:
         self.connection.close()

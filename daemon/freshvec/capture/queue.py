@@ -89,8 +89,9 @@ class QueueReader:
         return fence or 0, found
 
     def _beginning(self, bulk: bool) -> dict[str, object]:
-        if bulk and self._page:
-            return {"running": [], "xid": self._page[0], "changed_at": self._page[1]}
+        page = self._page if bulk else None
+        if page is not None:
+            return {"running": [], "xid": page[0], "changed_at": page[1]}
         unseen = self._unseen[bulk]
         return {"running": list(unseen.running), "xid": unseen.xid, "changed_at": "-infinity"}
 
@@ -99,14 +100,21 @@ class QueueReader:
         return [(number, reason) for number, reason in self._connection.execute(self._rescans)]
 
     def is_empty(self) -> bool:
-        """Whether no change and no rescan waits, handed out or not."""
+        """Whether no change and no rescan waits, handed out or not. A yes proves what a read that finds
+        nothing does.
+        """
         small, large = self._unseen.values()
         params = {
             "xid": min(small.xid, large.xid, key=int),
             "running": [*small.running, *large.running],
         }
         row = self._connection.execute(self._empty, params).fetchone()
-        return bool(row and row[0])
+        assert row is not None
+        is_empty, snapshot = row
+        if is_empty:
+            self._unseen = dict.fromkeys(self._unseen, unseen_by(snapshot))
+            self._page = None
+        return bool(is_empty)
 
 
 def append(connection: Session, bound: BoundSync, keys: list[Key], *, bulk: bool = True) -> None:

@@ -62,13 +62,14 @@ INSERT INTO {queue} (bulk, {k}) SELECT %(bulk)s, {k_typed} FROM {given_keys}
 -- rescans: requests to compare the whole table, with their reasons
 SELECT id::text, reason FROM freshvec.rescan WHERE sync = {sync_name}
 
--- is_empty: whether nothing waits
+-- is_empty: whether nothing waits, and the snapshot that saw it
 SELECT NOT EXISTS (SELECT FROM (VALUES (false), (true)) AS kind (bulk)
                     WHERE EXISTS (SELECT FROM {queue} AS q
                                    WHERE q.bulk = kind.bulk AND q.xid >= %(xid)s::text::xid8)
                        OR EXISTS (SELECT FROM {queue} AS q
                                    WHERE q.bulk = kind.bulk AND q.xid = ANY (%(running)s::text[]::xid8[])))
-   AND NOT EXISTS (SELECT FROM freshvec.rescan WHERE sync = {sync_name})
+   AND NOT EXISTS (SELECT FROM freshvec.rescan WHERE sync = {sync_name}),
+       pg_current_snapshot()::text
 
 -- discard: a walk that begins now answers every entry that is visible now
 DELETE FROM {queue}

@@ -47,7 +47,7 @@ class Pipeline:
         self.fresh = threading.Event()  # set while nothing is left to do
         self.polling = Polling(on_event)
         self._on_event = on_event
-        self._is_woken = False  # since the step under way began
+        self._is_rung = self._is_woken = False  # since the step under way began
         self._is_draining = False  # read nothing more
         self._reading = resources.readers.task(self._read)
         self._writing = resources.writers.task(self._write)
@@ -64,8 +64,13 @@ class Pipeline:
     def start(self) -> None:
         self._reading.wake()
 
-    def wake(self) -> None:
-        """Something has changed: look now."""
+    def ring(self) -> None:
+        """Something has changed: read now."""
+        self._is_rung = True
+        self.look()
+
+    def look(self) -> None:
+        """Something may have changed: look now whether it has."""
         self._is_woken = True
         self.fresh.clear()
         self._reading.wake(urgent=True)
@@ -110,14 +115,15 @@ class Pipeline:
         if self._is_draining or self.failure is not None:
             return _IDLE_SECONDS
         try:
-            self._is_woken = False
+            is_rung, self._is_rung, self._is_woken = self._is_rung, False, False
             if self.ledger.failure is not None:
                 raise self.ledger.failure
-            if self.reader.cycle():
+            is_fresh = not is_rung and self.reader.is_at_rest()
+            if not is_fresh and self.reader.cycle():
                 self.polling.found(self.reader.found)
                 self.fresh.clear()  # it may have been set just after a wake-up
                 return self.reader.breath()
-            if self.reader.is_fresh():
+            if is_fresh or self.reader.is_fresh():
                 self.fresh.set()
                 if self._is_woken:  # since that look began
                     self.fresh.clear()

@@ -51,6 +51,7 @@ class Progress:
         self._lock = threading.Lock()
         self._done = self._encoded = self._failed = self._truncated = self._writes = 0
         self._lags: deque[float] = deque(maxlen=_LAGS_KEPT)
+        self._ordered: list[float] = []  # the same, as long as nothing is added
         self._unkept = Lags()  # not yet added to what the database keeps
         self._all_lags = Lags()  # since the start
         self._recent: deque[tuple[float, int]] = deque()
@@ -67,6 +68,7 @@ class Progress:
                 outcome.fate is Fate.STORE and outcome.error is not None for outcome in outcomes
             )
             self._lags.extend(lags)
+            self._ordered = [] if lags else self._ordered
             self._unkept.add(lags)
             self._all_lags.add(lags)
             self._recent.append((now, len(outcomes)))
@@ -105,7 +107,7 @@ class Progress:
         with self._lock:
             recent = [count for at, count in self._recent if at >= now - _WINDOW_SECONDS]
             span = min(_WINDOW_SECONDS, max(now - self._started, 0.1))
-            lags = sorted(self._lags)
+            lags = self._ordered = self._ordered or sorted(self._lags)
             return Snapshot(
                 self._done,
                 self._encoded,

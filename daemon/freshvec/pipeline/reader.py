@@ -115,6 +115,13 @@ class Reader:
         with translated("read", f"sync {self._bound.name!r}"):
             return not self._ledger.in_flight() and self._backfill.done and self._queue.is_empty()
 
+    def is_at_rest(self) -> bool:
+        """Whether every row is written, and no walk is due: one small query, where a look for each kind of
+        work takes four.
+        """
+        is_due = self._ledger.has_missed or time.monotonic() >= self._proof_due
+        return not is_due and self.is_fresh()
+
     @property
     def is_walking(self) -> bool:
         """Whether a walk is under way, whatever it is for."""

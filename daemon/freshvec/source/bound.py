@@ -114,9 +114,10 @@ class BoundSync:
     def compose(self, template: Any, **more: sql.Composable) -> sql.Composed:
         """A query template with this sync's names filled in. Placeholders for values stay.
 
-        In all templates `d` is a row of the source, `t` of the target, and `k` a key that was given.
+        In all templates `d` is a row of the source, `t` of the target, and `k` a key that was given. It comes
+        as one text, since the driver puts a query of many parts together each time that it is run.
         """
-        return sql.SQL(template).format(**(self._fragments | more))
+        return sql.Composed([finished(sql.SQL(template).format(**(self._fragments | more)))])
 
     @cached_property
     def _fragments(self) -> dict[str, sql.Composable]:

@@ -39,7 +39,7 @@ class Seen:
     """The indexes of a target, and what decides about them.
 
     `is_filled`: every row has its vector. `is_renewed`: most vectors are still to be made anew. `builder` is
-    the session of another that is at it, and `building` the index that it builds.
+    the session of another that is at it, and `building` the index that it builds. `trouble`: as it was noted.
     """
 
     found: tuple[Found, ...]
@@ -49,6 +49,7 @@ class Seen:
     may_build: bool
     builder: int | None = None
     building: str | None = None
+    trouble: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,13 @@ def check(bound: BoundSync) -> None:
 
 def look(connection: Connection, bound: BoundSync) -> Seen | None:
     """The indexes of the sync's target as they are; None where the sync or its target is not there."""
-    vectors = sql.Literal(quoted(*bound.vectors_name).as_string(None))
-    query = bound.compose(_SQL["look"], vectors_text=vectors, **{"class": sql.Literal(INDEX_LOCK_CLASS)})
-    row = connection.execute(query).fetchone()
+    vectors = quoted(*bound.vectors_name).as_string(None)
+    given = {"name": bound.name, "vectors": vectors, "class": INDEX_LOCK_CLASS}
+    row = connection.execute(_SQL["look"], given).fetchone()
     if row is None:
         return None
     *known, found = row
-    is_filled, is_renewed, vectors, may_build, builder, building = known
-    indexes = tuple(Found(**each) for each in found or ())
-    return Seen(indexes, is_filled, is_renewed, vectors, may_build, builder, building)
+    return Seen(tuple(Found(**each) for each in found or ()), *known)
 
 
 def next_step(bound: BoundSync, seen: Seen) -> Step | None:

@@ -1,28 +1,29 @@
 -- look: whether every row has its vector, whether most vectors are of another model still, how many there
--- are, whether this role may make indexes; who else works on those of ours, and on which; and those there are
+-- are, whether this role may make indexes; who else works on those of ours, and on which; the trouble that was
+-- noted; and those there are
 SELECT s.backfill_done OR s.walk_proves,
        NOT (s.backfill_done OR s.walk_proves) AND 2 * s.rows_embedded < c.reltuples,
-       s.rows_embedded, pg_has_role(c.relowner, 'USAGE'), coalesce(l.pid, p.pid), p.name,
+       s.rows_embedded, pg_has_role(c.relowner, 'USAGE'), coalesce(l.pid, p.pid), p.name, s.index_trouble,
        (SELECT json_agg(json_build_object(
                  'name', x.relname, 'method', a.amname, 'operators', o.opcname, 'is_valid', i.indisvalid,
-                 'is_ours', x.relname ~ ('^freshvec_' || s.name || '_[0-9a-f]{{8}}$'),
+                 'is_ours', x.relname ~ ('^freshvec_' || s.name || '_[0-9a-f]{8}$'),
                  'is_plain', i.indnkeyatts = 1 AND i.indpred IS NULL) ORDER BY x.relname)
           FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid JOIN pg_am AS a ON a.oid = x.relam
           JOIN pg_opclass AS o ON o.oid = i.indclass[0]
          WHERE i.indrelid = c.oid AND a.amname <> 'btree')
-  FROM freshvec.sync AS s JOIN pg_class AS c ON c.oid = to_regclass({vectors_text})
+  FROM freshvec.sync AS s JOIN pg_class AS c ON c.oid = to_regclass(%(vectors)s)
   LEFT JOIN LATERAL (
     SELECT pid FROM pg_locks
-     WHERE locktype = 'advisory' AND classid = {class}::bigint::oid AND objsubid = 2 AND granted
+     WHERE locktype = 'advisory' AND classid = %(class)s::bigint::oid AND objsubid = 2 AND granted
        AND objid::bigint = hashtext(s.name)::bigint & 4294967295 AND pid <> pg_backend_pid()
        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
      LIMIT 1) AS l ON true
   LEFT JOIN LATERAL (
     SELECT p.pid, b.relname::text AS name
       FROM pg_stat_progress_create_index AS p JOIN pg_class AS b ON b.oid = p.index_relid
-     WHERE p.relid = c.oid AND b.relname ~ ('^freshvec_' || s.name || '_[0-9a-f]{{8}}$')
+     WHERE p.relid = c.oid AND b.relname ~ ('^freshvec_' || s.name || '_[0-9a-f]{8}$')
      LIMIT 1) AS p ON true
- WHERE s.name = {sync_name}
+ WHERE s.name = %(name)s
 
 -- plain: the numbers of a vector
 embedding {operators}

@@ -84,7 +84,9 @@ class Indexing:
             self._build = self._builds.begin(bound, self._on_event)
             self._due = time.monotonic() + min(_BUSY_SECONDS, self._sweep_seconds)
         else:
-            self._note(connection, bound.name, None)
+            if seen.trouble is not None:
+                self._note(connection, bound.name, None)
+            self._trouble = None
             self._remark(bound, seen)
 
     def _watch(self, connection: Connection, bound: BoundSync, seen: index.Seen) -> None:

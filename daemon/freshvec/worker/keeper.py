@@ -127,7 +127,7 @@ class Keeper:
         """Something has changed: let the pipeline look now."""
         if self.pipeline is None:
             return
-        self.pipeline.wake()
+        self.pipeline.ring()
         if self._bell.is_too_loud(times, listener.connection):
             self._silence(listener.connection)
 
@@ -136,7 +136,7 @@ class Keeper:
         self._check_due = True
         self._indexing.look_soon()
         if self.pipeline is not None:
-            self.pipeline.wake()
+            self.pipeline.look()
 
     def lose(self) -> None:
         """The listener's connection is gone and with it the ownership."""
@@ -229,14 +229,14 @@ class Keeper:
         pipeline.polling.wants_bell = False
         if self._bell.take(listener.connection):
             pipeline.polling.is_rung = True
-            pipeline.wake()  # what was written before the bell was taken did not ring
+            pipeline.look()  # what was written before the bell was taken did not ring
 
     def _silence(self, connection: Connection) -> None:
         """Let the pipeline poll: ringing would cost the writers more."""
         self._bell.release(connection)
         if self.pipeline is not None:
             self.pipeline.polling.begin()
-            self.pipeline.wake()  # it may have gone to sleep until it is rung
+            self.pipeline.look()  # it may have gone to sleep until it is rung
 
     @property
     def wants_ownership(self) -> bool:

@@ -28,5 +28,5 @@ class Walks:
             self._due = now + _REST * (now - self._began)
         elif now >= self._due:
             ask_for_walk(connection, self._name, "changes may be missed")
-            pipeline.wake()
+            pipeline.look()
             self._began, self._due = now, now + self._sweep_seconds
