@@ -108,7 +108,7 @@ def prove(
         for begin in range(0, len(keys), _AT_ONCE):
             some = keys[begin : begin + _AT_ONCE]
             read = _usable(reader, some, found, rows - found.compared, bound, dispatcher)
-            _compare(list(read), found, dispatcher)
+            _compare(list(read), found, bound, dispatcher)
             if found.compared >= rows:
                 break
     is_whole = len(keys) < 4 * rows and found.compared < rows
@@ -189,10 +189,10 @@ def _usable(
                     yield whole, encoder.tokenize([whole.text])[0]
 
 
-def _compare(read: list[tuple[Row, Tokens]], found: _Found, dispatcher: Dispatcher) -> None:
+def _compare(read: list[tuple[Row, Tokens]], found: _Found, bound: BoundSync, dispatcher: Dispatcher) -> None:
     if not read:
         return
-    again = np.stack(encode_all(dispatcher, [tokens for _, tokens in read]))
+    again = np.stack([bound.model.fit(one) for one in encode_all(dispatcher, [its for _, its in read])])
     stored = np.stack([row.vector for row, _ in read if row.vector is not None])
     lengths, others = np.linalg.norm(again, axis=1), np.linalg.norm(stored, axis=1)
     found.is_normal = found.is_normal and bool((abs(lengths - 1) < _SAME_LENGTH).all())

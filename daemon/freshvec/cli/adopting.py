@@ -88,7 +88,7 @@ def apply_adopting(
     patience: float,
 ) -> BoundSync:
     """Apply a sync, and take over its vectors. Where they cannot be, nothing is applied."""
-    role, model = settings.database.worker_role, models.describe(declared.model)
+    role, model = settings.database.worker_role, models.describe(declared)
     consequence = "would encode its rows meanwhile"
     with owned(connection, declared.name, "adopt vectors for", consequence, "then adopt them"):
         found = look(connection, models, plan(connection, declared, model, role).bound, where)

@@ -189,7 +189,7 @@ def _search(console: Console, settings: Settings) -> None:
     models = Models(settings)
     encoder = models.encoder(MODEL)
     with connect(settings.database.url, "search") as connection:
-        bound = bind(connection, settings.sync[0], models.describe(MODEL))
+        bound = bind(connection, settings.sync[0], models.describe(settings.sync[0]))
         table = Table("question", "nearest row", "similarity")
         for question in _QUESTIONS:
             for place, hit in enumerate(search.search(connection, bound, encoder.encode_query(question), 2)):

@@ -73,7 +73,7 @@ def plan(
         pending = migrations.pending(connection)
         plans = []
         for declared in declared_syncs:
-            planning = partial(plan_sync, connection, declared, models.describe(declared.model), role)
+            planning = partial(plan_sync, connection, declared, models.describe(declared), role)
             plans.append(patiently(connection, planning, _PATIENCE_SECONDS))
         if as_sql:
             typer.echo(script.of_plans(connection, pending, plans))
@@ -176,7 +176,7 @@ def apply(
         for name in migrations.migrate(connection):
             typer.echo(f"migrated: {name}")
         for declared in syncs:
-            model = models.describe(declared.model)
+            model = models.describe(declared)
             role = settings.database.worker_role
             bound, changed = apply_sync(connection, declared, model, role, wait)
             state = "applied" if changed else "nothing to do"

@@ -95,7 +95,8 @@ class TargetWriter:
         # Rows without a vector, then those without an error, are last: where an array ends, unnest gives
         # NULL.
         outcomes = sorted(outcomes, key=lambda outcome: (outcome.embedding is None, outcome.error is None))
-        vectors = [outcome.embedding for outcome in outcomes if outcome.embedding is not None]
+        fit = self._bound.model.fit
+        vectors = [fit(outcome.embedding) for outcome in outcomes if outcome.embedding is not None]
         errors = [None] * len(vectors) + [outcome.error for outcome in outcomes if outcome.error is not None]
         given: dict[str, object] = {
             "vectors": self._array(vectors),
