@@ -40,6 +40,16 @@ def array_bytes(values: NDArray[Any]) -> bytes:
     return struct.pack("!iiiii", 1, 0, oid, len(values), 1) + sized.tobytes()
 
 
+def number_array(data: bytes, length: int) -> NDArray[np.float32] | None:
+    """The numbers of a `real[]` as array_send writes it; None where it has another length, or what is no
+    number."""
+    if len(data) != 20 + 8 * length:  # one dimension, and none of them NULL
+        return None
+    numbers = np.frombuffer(data, dtype=[("size", ">i4"), ("value", ">f4")], offset=20)["value"]
+    values: NDArray[np.float32] = numbers.astype(np.float32)
+    return values if np.isfinite(values).all() and values.any() else None
+
+
 @dataclass(frozen=True)
 class TextArray:
     """Texts as a query's parameter: a `text[]`."""

@@ -28,6 +28,19 @@ class Model:
     fingerprint: bytes
     kin: tuple[bytes, ...] = ()  # of the same model in other precisions, where vectors of it are to stay
 
+    def fit(self, vector: Vector) -> Vector:
+        """A vector as the sync keeps it: whole, or cut to its dimension."""
+        return shortened(vector, self.dimension)
+
+
+def shortened(vector: Vector, dimension: int) -> Vector:
+    """The first numbers, at length one again, as Matryoshka vectors are cut (arXiv:2205.13147)."""
+    if dimension == len(vector):
+        return vector
+    part = vector[:dimension]
+    length = float(np.linalg.norm(part))
+    return part / np.float32(length) if length else part
+
 
 class Urgency(IntEnum):
     """Which work goes first when several wait for the encoder."""

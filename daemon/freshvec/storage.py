@@ -35,7 +35,22 @@ def _qualified(value: str) -> str:
     return value
 
 
+# Types of pgvector that no vectors are kept in, and what to write instead.
+_INSTEAD = {
+    "sparsevec": "it is for vectors that are mostly zeros, and a model's have none; "
+    'write "halfvec", which takes half the space',
+    "bit": "bits alone rank badly, and the numbers cannot be had back from them; write index = "
+    '{ type = "hnsw", binary = true }, which finds rows by bits and orders them by their vectors',
+}
+
 TableName = Annotated[str, AfterValidator(_qualified)]
+
+
+def _type(value: object) -> object:
+    other = _INSTEAD.get(value) if isinstance(value, str) else None
+    if other is not None:
+        raise ValueError(f"{value!r} is not possible: {other}")
+    return value
 
 
 class Target(Frozen):
@@ -43,8 +58,11 @@ class Target(Frozen):
 
     table: TableName | None = None
     """The table, made by `apply`. Default: the source's name with `_embedding`, in the source's schema."""
-    type: Literal["vector", "halfvec", "real[]"] = "vector"
+    type: Annotated[Literal["vector", "halfvec", "real[]"], BeforeValidator(_type)] = "vector"
     """The type of its vectors. `halfvec` takes half the space; `real[]` needs no pgvector."""
+    dimensions: int | None = Field(default=None, gt=0)
+    """To how many numbers vectors are cut, at length one again: one of those that the model's card lists
+    under `matryoshka`. Default: all of them."""
 
 
 class Chunk(Frozen):

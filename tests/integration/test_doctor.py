@@ -36,7 +36,7 @@ def settings(url: str, docs: Connection, models_dir: Path) -> Settings:
 
 @pytest.fixture
 def applied(settings: Settings, models_dir: Path) -> Settings:
-    model = models_in(models_dir).describe(MODEL)
+    model = models_in(models_dir).describe(settings.sync[0])
     with connect(settings.database.url, "test") as connection:
         migrations.migrate(connection)
         apply(connection, settings.sync[0], model)
@@ -60,7 +60,7 @@ def test_a_trigger_that_is_missing_or_disabled_is_named_with_its_table(
     assert "freshvec_docs_update on public.docs" in found.what
     assert "freshvec_docs_delete on public.docs" in found.what
     with connect(applied.database.url, "test") as connection:  # as `freshvec apply docs` does
-        apply(connection, applied.sync[0], models_in(models_dir).describe(MODEL))
+        apply(connection, applied.sync[0], models_in(models_dir).describe(applied.sync[0]))
     assert worst(looked(syncs.syncs, applied)).severity is OK
 
 
@@ -167,7 +167,7 @@ def test_a_worker_that_may_do_little_is_examined_whole(
     docs.execute("CREATE ROLE doctor_worker LOGIN; GRANT USAGE ON SCHEMA public TO doctor_worker")
     try:
         with connect(applied.database.url, "test") as connection:
-            model = models_in(models_dir).describe(MODEL)
+            model = models_in(models_dir).describe(applied.sync[0])
             apply(connection, applied.sync[0], model, worker_role="doctor_worker")
         worker = settings_for(
             url.replace("postgres:@", "doctor_worker:@"), sync_of("docs"), models_dir=models_dir

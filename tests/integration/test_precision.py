@@ -72,12 +72,13 @@ def applied(settings: Settings) -> None:
     """The sync as a worker on this machine would have it."""
     with connect(settings.database.url, "test") as connection:
         migrations.migrate(connection)
-        apply(connection, settings.sync[0], Models(settings).describe(MODEL))
+        apply(connection, settings.sync[0], Models(settings).describe(settings.sync[0]))
 
 
 def is_as_declared(settings: Settings) -> bool:
+    model = Models(settings).describe(settings.sync[0])
     with connect(settings.database.url, "test") as connection:
-        return not plan(connection, settings.sync[0], Models(settings).describe(MODEL)).is_redefined
+        return not plan(connection, settings.sync[0], model).is_redefined
 
 
 def asking_for(settings: Settings, precision: str) -> Settings:
@@ -85,7 +86,7 @@ def asking_for(settings: Settings, precision: str) -> Settings:
 
 
 def fingerprint(settings: Settings) -> bytes:
-    return Models(settings).describe(MODEL).fingerprint
+    return Models(settings).describe(settings.sync[0]).fingerprint
 
 
 def test_a_new_table_is_in_bf16_where_it_is_quicker(
@@ -143,7 +144,8 @@ def test_a_server_that_is_away_leaves_it_at_what_it_was(
 ) -> None:
     on(3.0)
     applied(settings)
-    away = settings_for("postgresql://nobody@127.0.0.1:9/none", models_dir=settings.daemon.models_dir)
+    nowhere = "postgresql://nobody@127.0.0.1:9/none"
+    away = settings_for(nowhere, sync_of("docs"), models_dir=settings.daemon.models_dir)
     on(None)
     assert fingerprint(away) == artefact.fingerprint("bf16")
 
@@ -155,8 +157,8 @@ def test_a_worker_that_could_not_ask_encodes_nothing_anew(
     applied(settings)
     (folder / "trials.json").unlink()
     on(None)
-    away = settings_for("postgresql://nobody@127.0.0.1:9/none", models_dir=folder)
-    assumed = Models(away).describe(MODEL)  # fp32, since nothing says otherwise
+    away = settings_for("postgresql://nobody@127.0.0.1:9/none", sync_of("docs"), models_dir=folder)
+    assumed = Models(away).describe(settings.sync[0])  # fp32, since nothing says otherwise
     with (
         connect(settings.database.url, "test") as connection,
         pytest.raises(SchemaError, match="another precision"),

@@ -5,7 +5,7 @@ import pytest
 from freshvec.db import connect
 from freshvec.health.declared import amiss
 from freshvec.health.status import is_fresh, look, read
-from tests.support import MODEL, Connection, NullEncoder, backfill, settings_for, sync_of
+from tests.support import Connection, NullEncoder, backfill, settings_for, sync_of
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_rows_of_another_export_of_the_model_are_stale(url: str, docs: Connectio
     backfill(settings, NullEncoder())
     with connect(settings.database.url, "test") as connection:
         for fingerprint, state in ((NullEncoder.fingerprint.hex(), []), ("00" * 16, ["not as declared"])):
-            found = amiss(connection, settings.sync, {MODEL: fingerprint})
+            found = amiss(connection, settings.sync, {"docs": fingerprint})
             assert [each.state for each in found.values()] == state
 
 

@@ -210,3 +210,19 @@ def test_a_faulty_file_says_where_every_key_stands_and_what_writes_a_sound_one(
 def test_no_sync_points_to_init(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="`freshvec init` proposes"):
         load(tmp_path, "[daemon]\n").find(None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("sparsevec", 'write "halfvec"'),
+        ("bit", "binary = true"),
+        ("nothing", "write one of 'vector', 'halfvec'"),
+    ],
+)
+def test_a_type_that_no_vectors_are_kept_in_is_refused_with_another(
+    tmp_path: Path, kind: str, said: str
+) -> None:
+    (fault,) = faults(tmp_path, f'{GOOD}target = {{ type = "{kind}" }}\n')
+    assert fault.startswith(f"sync[0].target.type: '{kind}' is not possible")
+    assert said in fault

@@ -70,7 +70,7 @@ def show_one(console: Console, card: ModelCard, made: Artefact | None) -> None:
         for part, content in parts:
             console.print(f"[bold]{key}[/]{'.' * bool(part)}{part} = {content!r}", soft_wrap=True)
     if made is None:
-        console.print(f"It is not exported here; run: freshvec export {card.name}", soft_wrap=True)
+        console.print(f"It is not here yet; run: {card.command}", soft_wrap=True)
         return
     console.print(f"Exported to {made.folder}:", soft_wrap=True)
     for precision, graph in made.graphs.items():

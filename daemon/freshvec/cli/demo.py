@@ -45,8 +45,9 @@ def run(console: Console, rows: int | None, models_dir: Path | None) -> None:
     """
     started = time.monotonic()
     daemon = Daemon(models_dir=models_dir)
+    models = Models(Settings(daemon=daemon))
     with Interruption("finish", "the demo") as interruption:
-        _export(console, Models(Settings(daemon=daemon)))
+        _export(console, models)
         interruption.only_note()
         console.print("[bold]1.[/] starting an embedded Postgres with pgvector …")
         with EmbeddedPostgres() as server:
@@ -69,7 +70,7 @@ def run(console: Console, rows: int | None, models_dir: Path | None) -> None:
         f"\nDone in {time.monotonic() - started:.0f} s; the database and its files are gone again. "
         "Now your own table:\n"
         "  1. freshvec init     [dim]# looks at your database, writes freshvec.toml[/]\n"
-        f"  2. freshvec export {MODEL}\n"
+        f"  2. {models.card(MODEL).command}\n"
         "  3. freshvec plan     [dim]# what would be created; changes nothing[/]\n"
         "  4. freshvec run      [dim]# backfill, then fresh for good[/]"
     )
@@ -188,7 +189,7 @@ def _search(console: Console, settings: Settings) -> None:
     models = Models(settings)
     encoder = models.encoder(MODEL)
     with connect(settings.database.url, "search") as connection:
-        bound = bind(connection, settings.sync[0], models.describe(MODEL))
+        bound = bind(connection, settings.sync[0], models.describe(settings.sync[0]))
         table = Table("question", "nearest row", "similarity")
         for question in _QUESTIONS:
             for place, hit in enumerate(search.search(connection, bound, encoder.encode_query(question), 2)):

@@ -86,14 +86,14 @@ def _show_status(seen: "Seen", *, as_json: bool) -> None:
 
 
 def _fingerprints(settings: Settings) -> dict[str, str]:
-    """Those of the declared models, as far as their files are here and may be read."""
+    """Those of the vectors of each sync, as far as its model's files are here and may be read."""
     from freshvec.encoding.loading import Models
     from freshvec.errors import ModelError
 
     models, found = Models(settings), {}
-    for name in {sync.model for sync in settings.sync}:
+    for sync in settings.sync:
         with suppress(ModelError, OSError):
-            found[name] = models.describe(name).fingerprint.hex()
+            found[sync.name] = models.describe(sync).fingerprint.hex()
     return found
 
 
@@ -148,7 +148,7 @@ def search(
     models = Models(settings)
     encoder = models.encoder(declared.model)
     with connect(settings.database.url, "search") as connection:
-        bound = bind(connection, declared, models.describe(declared.model))
+        bound = bind(connection, declared, models.describe(declared))
         hits = nearest(connection, bound, encoder.encode_query(text), limit)
     if as_json:
         shown = [{"key": hit.key, "similarity": hit.similarity, "text": hit.text} for hit in hits]
@@ -194,7 +194,7 @@ def verify(
     reports = []
     with connect(settings.database.url, "verify") as connection:
         for declared in settings.find(sync):
-            bound = bind(connection, declared, models.describe(declared.model))
+            bound = bind(connection, declared, models.describe(declared))
             report = scan.verify(connection, bound, repair=repair)
             if vectors:
                 encoder = models.encoder(declared.model)
@@ -246,6 +246,6 @@ def retry(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
     models = Models(settings)
     with connect(settings.database.url, "retry") as connection:
         for declared in settings.find(sync):
-            bound = bind(connection, declared, models.describe(declared.model))
+            bound = bind(connection, declared, models.describe(declared))
             queued = queue_failed(connection, bound)
             typer.echo(f"{declared.name}: {queued} rows queued")

@@ -178,8 +178,8 @@ def _texts(
     on_cpu = all(where == "cpu" for _, where in measure.lineup(opened, options.devices))
     count = rows or (1000 if on_cpu else 20_000)
     if sync:
-        model = Models(settings).describe(opened.card.name)
-        return of_sync(settings, settings.find(sync)[0], model, count)
+        (declared,) = settings.find(sync)
+        return of_sync(settings, declared, Models(settings).describe(declared), count)
     return of_file(file, count) if file else of_standard_library(count)
 
 

@@ -24,21 +24,21 @@ def lines(
     are in the way of its locks now; `seen` are the indexes that there are."""
     yield f"{planned.bound.name}: {difference.summary(planned)}"
     for change in difference.changes(planned):
-        yield from _wrapped(f"{change.part:<9}  {change.was}  →  {change.now}")
+        yield from wrapped(f"{change.part:<9}  {change.was}  →  {change.now}")
     for reason in difference.reasons(planned):
-        yield from _wrapped(reason)
+        yield from wrapped(reason)
     if planned.lacking or planned.access:
-        yield from _wrapped(f"makes      {_made(planned)}")
-        yield from _wrapped(f"locks      {locks(planned)}")
+        yield from wrapped(f"makes      {_made(planned)}")
+        yield from wrapped(f"locks      {locks(planned)}")
     for holder in holders:
-        yield from _wrapped(f"in the way {_held(holder)}")
+        yield from wrapped(f"in the way {_held(holder)}")
     for line in index_view.lines(planned.bound, seen):
-        yield from _wrapped(line.replace("index ", "index      ", 1))
+        yield from wrapped(line.replace("index ", "index      ", 1))
     if isinstance(cost, str):
-        yield from _wrapped(f"cost       unknown: {cost}")
+        yield from wrapped(f"cost       unknown: {cost}")
     elif cost is not None:
         if planned.applied is not None:
-            yield from _wrapped(f"again      {cost.again:,} of {cost.texts:,} rows will be encoded again")
+            yield from wrapped(f"again      {cost.again:,} of {cost.texts:,} rows will be encoded again")
         yield from (f"  {line}" for line in cost_view.lines(cost))
 
 
@@ -89,7 +89,8 @@ def _made(planned: Plan) -> str:
     return f"{', '.join(parts) or others}; `freshvec plan --sql` prints them"
 
 
-def _wrapped(text: str) -> list[str]:
+def wrapped(text: str) -> list[str]:
+    """A line of a part of the plan, its label first, folded."""
     return textwrap.wrap(
         text,
         _WIDTH,

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from freshvec.cli.app import ConfigOption, JsonOption, SyncArgument, app, load_settings
+from freshvec.errors import UsageError
 
 if TYPE_CHECKING:
-    from freshvec.config import Settings
+    from freshvec.cli.adopting import Found
+    from freshvec.config import Settings, Sync
     from freshvec.db import Connection
     from freshvec.encoding.loading import Models
     from freshvec.schema.cost import Cost
@@ -19,6 +21,15 @@ if TYPE_CHECKING:
     from freshvec.target.index import Seen
 
 _PATIENCE_SECONDS = 10.0  # with whoever is altering a table that is only looked at
+AdoptOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Where its vectors are already: schema.table.column, a table or view with its key, or auto."
+    ),
+]
+TrustOption = Annotated[
+    bool, typer.Option("--trust", help="Adopt them also where up to 5% of a sample are of another text.")
+]
 WaitOption = Annotated[
     float, typer.Option("--wait", help="Seconds to try, while somebody holds a lock that is needed.")
 ]
@@ -37,6 +48,8 @@ def plan(
     measure: Annotated[
         bool, typer.Option(help="Load the model for a second, to tell how long encoding takes here.")
     ] = True,
+    adopt: AdoptOption = None,
+    trust: TrustOption = False,
     config_path: ConfigOption = None,
 ) -> None:
     """Show what `apply` and the backfill would do: what differs, how many rows are encoded, what it costs.
@@ -54,11 +67,13 @@ def plan(
     settings = load_settings(config_path)
     models = Models(settings)
     role = settings.database.worker_role
+    declared_syncs = _adopting(settings, sync, adopt)
+    found = None
     with connect(settings.database.url, "plan") as connection:
         pending = migrations.pending(connection)
         plans = []
-        for declared in settings.find(sync):
-            planning = partial(plan_sync, connection, declared, models.describe(declared.model), role)
+        for declared in declared_syncs:
+            planning = partial(plan_sync, connection, declared, models.describe(declared), role)
             plans.append(patiently(connection, planning, _PATIENCE_SECONDS))
         if as_sql:
             typer.echo(script.of_plans(connection, pending, plans))
@@ -66,26 +81,48 @@ def plan(
         costs = _costs(connection, models, plans, measure=measure)
         indexes = [index.look(connection, one.bound) if one.applied else None for one in plans]
         ways = [in_the_way(connection, one) for one in plans]
+        if adopt is not None:
+            from freshvec.cli import adopting
+
+            found = adopting.look(connection, models, plans[0].bound, adopt)
+            costs = [found.cost(costs[0], trust=trust)]
         planned = list(zip(plans, costs, ways, indexes, strict=True))
-    _show([path.name for path in pending], planned, as_json=as_json)
+    _show([path.name for path in pending], planned, found, as_json=as_json, trust=trust)
+
+
+def _adopting(settings: "Settings", name: str | None, adopt: str | None) -> "tuple[Sync, ...]":
+    """The syncs that are meant. Raises UsageError where vectors are to be adopted for several."""
+    syncs = settings.find(name)
+    if adopt is not None and len(syncs) > 1:
+        raise UsageError("--adopt goes with one sync: name it")
+    return syncs
 
 
 def _show(
     pending: list[str],
     planned: "list[tuple[Plan, Cost | str | None, list[Holder], Seen | None]]",
+    found: "Found | None",
     *,
     as_json: bool,
+    trust: bool,
 ) -> None:
     from freshvec.cli import plan_view
 
+    if found is not None:
+        from freshvec.cli import adopting
+
     if as_json:
         shown = [plan_view.as_json(*each) for each in planned]
+        if found is not None:
+            shown[0]["adoption"] = adopting.as_json(found, trust=trust)
         typer.echo(json.dumps({"migrations": pending, "syncs": shown}, indent=2))
         return
     if pending:
         typer.echo(f"schema freshvec: {len(pending)} migrations to apply\n")
     for each in planned:
         typer.echo("\n".join(plan_view.lines(*each)) + "\n")
+    if found is not None:
+        typer.echo("\n".join(adopting.lines(found, trust=trust)) + "\n")
     if any(not one.is_applied or one.access for one, *_ in planned):
         typer.echo("Nothing was changed. `freshvec apply` makes it, `freshvec run` also fills it.")
 
@@ -105,21 +142,41 @@ def _costs(
     return found
 
 
-@app.command()
-def apply(sync: SyncArgument = None, wait: WaitOption = 60.0, config_path: ConfigOption = None) -> None:
-    """Make the declared syncs' queue, triggers, target and view. Running it again changes nothing."""
+@app.command(
+    epilog="Examples: freshvec apply; freshvec apply articles --adopt public.articles.embedding; "
+    "freshvec apply articles --adopt auto"
+)
+def apply(
+    sync: SyncArgument = None,
+    wait: WaitOption = 60.0,
+    adopt: AdoptOption = None,
+    trust: TrustOption = False,
+    config_path: ConfigOption = None,
+) -> None:
+    """Make the declared syncs' queue, triggers, target and view. Running it again changes nothing.
+
+    With --adopt, vectors that are there already are taken over, where a sample shows that they are of this
+    model and text.
+    """
     from freshvec.db import connect
     from freshvec.encoding.loading import Models
     from freshvec.schema import migrations
     from freshvec.schema.apply import apply as apply_sync
 
     settings = load_settings(config_path)
-    models = Models(settings)
+    models, syncs = Models(settings), _adopting(settings, sync, adopt)
     with connect(settings.database.url, "apply") as connection:
+        if adopt is not None:
+            from freshvec.cli.adopting import apply_adopting
+
+            given = (settings, models, connection, syncs[0], adopt)
+            bound = apply_adopting(*given, trust=trust, patience=wait)
+            _bring_index_about(settings, connection, bound)
+            return
         for name in migrations.migrate(connection):
             typer.echo(f"migrated: {name}")
-        for declared in settings.find(sync):
-            model = models.describe(declared.model)
+        for declared in syncs:
+            model = models.describe(declared)
             role = settings.database.worker_role
             bound, changed = apply_sync(connection, declared, model, role, wait)
             state = "applied" if changed else "nothing to do"

@@ -26,7 +26,7 @@ def syncs(place: Place) -> Iterator[Finding]:
         yield warning("syncs", "none is declared", "nothing is embedded", "freshvec init proposes some")
     for sync in place.settings.sync:
         try:
-            model = place.models.describe(sync.model)
+            model = place.models.describe(sync)
             planned = plan(place.connection, sync, model, place.settings.database.worker_role)
         except FreshvecError as error:
             yield fault("syncs", f"{sync.name}: {error.problem}", "it cannot be kept", error.remedy)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from freshvec.config import Settings
+from freshvec.config import Settings, Sync
 from freshvec.encoding.budget import BatchBudget, BudgetMemory, first_guess
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.encoding.encoder import OnnxEncoder
@@ -14,7 +14,7 @@ from freshvec.encoding.precision import Precisions
 from freshvec.encoding.trial import Trials
 from freshvec.errors import ModelError, UnusableModelError
 from freshvec.models import catalogue, places
-from freshvec.models.artefact import Artefact
+from freshvec.models.artefact import Artefact, of_cut
 from freshvec.models.catalogue import ModelCard
 from freshvec.records import Encoder, Model
 
@@ -63,19 +63,27 @@ class Models:
             )
         return Artefact.open(there[0], card)
 
-    def describe(self, name: str) -> Model:
-        """What the database side needs to know of it, without loading its graph. Raises ModelError."""
-        artefact = self.artefact(name)
-        fingerprint = artefact.fingerprint(self.precisions.chosen(artefact) or "fp32")
-        kin = self.precisions.kin(artefact)
-        return Model(name, artefact.card.dimension, artefact.card.max_tokens, fingerprint, kin)
+    def describe(self, sync: Sync) -> Model:
+        """What the database side needs to know of a sync's model, without loading its graph.
 
-    def describe_loaded(self, name: str, loaded: Encoder) -> Model:
+        Raises ModelError; also where the model's vectors cannot be cut as the sync declares.
+        """
+        artefact = self.artefact(sync.model)
+        dimension = _dimension(artefact.card, sync)
+        fingerprint = artefact.fingerprint(self.precisions.chosen(artefact) or "fp32", dimension)
+        kin = self.precisions.kin(artefact, dimension)
+        return Model(sync.model, dimension, artefact.card.max_tokens, fingerprint, kin)
+
+    def describe_loaded(self, sync: Sync, loaded: Encoder) -> Model:
         """The same of a model that is loaded."""
+        dimension, fingerprint = loaded.dimension, loaded.fingerprint
+        if sync.target.dimensions not in (None, dimension):
+            dimension = _dimension(self.card(sync.model), sync)
+            fingerprint = of_cut(fingerprint, dimension)
         kin: tuple[bytes, ...] = ()
         with suppress(ModelError):  # it may be no model of the catalogue's
-            kin = self.precisions.kin(self.artefact(name))
-        return Model(name, loaded.dimension, loaded.max_tokens, loaded.fingerprint, kin)
+            kin = self.precisions.kin(self.artefact(sync.model), dimension)
+        return Model(sync.model, dimension, loaded.max_tokens, fingerprint, kin)
 
     def encoder(self, name: str) -> OnnxEncoder:
         """The model, loaded on the configured device. Raises ModelError, DeviceError."""
@@ -105,6 +113,25 @@ class Models:
     def keep_budget(self, name: str, dispatcher: Dispatcher) -> None:
         """Note where the search for its batch size stands."""
         self.budgets.keep(name, where(dispatcher.encoder), dispatcher.budget)
+
+
+def _dimension(card: ModelCard, sync: Sync) -> int:
+    """The dimension of a sync's vectors. Raises UnusableModelError where the model cannot be cut to it."""
+    wanted = sync.target.dimensions
+    if wanted in (None, card.dimension):
+        return card.dimension
+    if wanted in card.matryoshka:
+        return wanted
+    possible = ", ".join(map(str, sorted((*card.matryoshka, card.dimension))))
+    problem = "its card lists no dimension to which its vectors may be cut"
+    if card.matryoshka:
+        problem = f"its vectors may be cut to {possible}, and to nothing else"
+    raise UnusableModelError(
+        "use",
+        f"model {card.name!r} with {wanted} dimensions for sync {sync.name!r}",
+        problem,
+        f"Write one of {possible}, or leave dimensions out.",
+    )
 
 
 def where(loaded: Encoder) -> str:

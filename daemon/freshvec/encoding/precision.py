@@ -42,11 +42,11 @@ class Precisions:
         self._trials.note(artefact.card.name, "bf16" if there == "bf16" else "fp32")
         return "bf16" if there == "bf16" else None
 
-    def kin(self, artefact: Artefact) -> tuple[bytes, ...]:
+    def kin(self, artefact: Artefact, dimension: int | None = None) -> tuple[bytes, ...]:
         """Fingerprints of vectors that stay where the precision is left open, whatever this machine does."""
         if self._daemon.precision is not None:
             return ()
-        return artefact.fingerprint("fp32"), artefact.fingerprint("bf16")
+        return artefact.fingerprint("fp32", dimension), artefact.fingerprint("bf16", dimension)
 
     def check(self, artefact: Artefact, precision: Precision | None) -> None:
         """Raises DeviceError where this machine cannot do it, and ModelError where it is not near enough."""

@@ -45,7 +45,7 @@ def amiss(
     """Syncs of which the database has another definition than the declared one, or none, or whose table or
     target is not there.
 
-    `fingerprints` are those of the models whose files are here, by name, in hexadecimal.
+    `fingerprints` are those of the vectors of each sync whose model's files are here, in hexadecimal.
     """
     with translated("read", "freshvec.sync"):
         (is_made, encoding) = connection.execute(_SQL["server"]).fetchone() or (False, "")
@@ -104,16 +104,24 @@ def _is_as_declared(applied: _Applied, sync: Sync, encoding: str, fingerprints: 
     text = hashlib.sha256(text_of(sync, encoding).as_string(None).encode()).hexdigest()
     model, _, fingerprint = str(noted.get("model")).partition(" ")
     schema, table = sync.target_name
-    target, kind = [*noted.get("target", []), "", "", ""], sync.target.type
+    target = [*noted.get("target", []), "", "", ""]
     return (
         noted.get("text") == text
         and model == sync.model
-        and fingerprints.get(sync.model, fingerprint) == fingerprint
+        and fingerprints.get(sync.name, fingerprint) == fingerprint
         and _is_named(applied.source, split_name(sync.table))
         and table == target[1]
         and schema in (None, target[0])
-        and (target[2] == kind if kind == "real[]" else f'"{kind}"(' in target[2])
+        and _has_type(target[2], sync)
     )
+
+
+def _has_type(noted: str, sync: Sync) -> bool:
+    """Whether a target's type is the declared one. The dimension is known where vectors are to be cut."""
+    kind, dimensions = sync.target.type, sync.target.dimensions
+    if kind == "real[]":
+        return noted == kind
+    return (f'"{kind}"({dimensions})' if dimensions else f'"{kind}"(') in noted
 
 
 def _is_named(qualified: str, declared: tuple[str | None, str]) -> bool:

@@ -70,15 +70,19 @@ class Artefact(BaseModel):
             )
         return manifest.model_copy(update={"folder": folder, "card": card})
 
-    def fingerprint(self, precision: Precision) -> bytes:
-        """16 bytes, equal where vectors are comparable: fp32 and fp16 are one class, bf16 and int8 others."""
+    def fingerprint(self, precision: Precision, dimension: int | None = None) -> bytes:
+        """16 bytes, equal where vectors are comparable: fp32 and fp16 are one class, bf16 and int8 others.
+        Those that are cut to a dimension are classes of their own."""
         scheme = {"int8": "by row", "bf16": "bf16"}.get(precision, False)
         parts = [*_meaning(self.card), self.weights_sha256, self.tokenizer_sha256, scheme]
-        return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
+        whole = hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
+        return whole if dimension in (None, self.card.dimension) else of_cut(whole, dimension)
 
     def classes(self) -> dict[bytes, Precision]:
         """The fingerprint of each class of vectors, and the first precision that makes such."""
-        return {self.fingerprint(each): each for each in ("int8", "bf16", "fp32")}
+        dimensions = (self.card.dimension, *self.card.matryoshka)
+        precisions: tuple[Precision, ...] = ("int8", "bf16", "fp32")
+        return {self.fingerprint(one, cut): one for cut in dimensions for one in precisions}
 
     def path(self, precision: Precision) -> Path:
         """The graph's file, its checksum checked. Raises UnusableModelError when it is missing or damaged."""
@@ -118,6 +122,11 @@ class Artefact(BaseModel):
                 f"Run `freshvec export {self.card.name}` again.",
             )
         return path
+
+
+def of_cut(fingerprint: bytes, dimension: int) -> bytes:
+    """The fingerprint of vectors that are cut."""
+    return hashlib.sha256(fingerprint + f" cut to {dimension}".encode()).digest()[:16]
 
 
 def _meaning(card: ModelCard) -> list[object]:

@@ -53,7 +53,7 @@ def _ideal(texts: Sequence[str]) -> str:
 
 def _advice(choice: Choice, ideal: ModelCard, texts: Sequence[str], rates: Rates) -> str:
     """What another model would do better, if it would."""
-    other = f"freshvec export {ideal.name}, then freshvec init --model {ideal.name}"
+    other = f"{ideal.command}, then freshvec init --model {ideal.name}"
     if ideal.name == MULTILINGUAL:
         return f"{choice.card.name} is for English, and these texts seem to be in other languages: {other}"
     cut = sum(length > choice.card.max_tokens for length in choice.lengths(rates)(texts)) / max(len(texts), 1)

@@ -49,7 +49,9 @@ class Stored:
         return Outcome(self.key, fence, Fate.STORE, None, self.content_hash, None, tuple(passages))
 
     def agrees(self, again: Vector, precision: str | None) -> bool:
-        """Whether the stored vector is the one that the text has when it is encoded again."""
+        """Whether the stored vector is the one that the text has when it is encoded again, as far as it is
+        kept."""
+        again = again[: len(self.vector)]
         size = float(np.linalg.norm(self.vector)) * float(np.linalg.norm(again))
         return bool(float(self.vector @ again) > _LEAST.get(precision or "", _LEAST_OTHERWISE) * size > 0)
 

@@ -1,19 +1,17 @@
 """Verify: compare every row's hash with its embedding's, in short reads, and say what is not fresh."""
 
-import queue as queues
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import psycopg
 from psycopg import sql
 
 from freshvec.capture import queue
 from freshvec.db import WRITE_LOCK_CLASS, Connection, queries, translated
-from freshvec.encoding.batching import plan_batches
 from freshvec.encoding.dispatch import Dispatcher
-from freshvec.records import Key, SourceRow, Urgency, Vector
+from freshvec.encoding.waiting import encode_all
+from freshvec.records import Key, SourceRow
 from freshvec.scans.faults import faults
 from freshvec.scans.vectors import Stored, VectorSample
 from freshvec.source.bound import BoundSync
@@ -92,32 +90,14 @@ def verify_vectors(
         sample = VectorSample(connection, bound, rows)
         while (read := sample.next(dispatcher.encoder)) is not None:
             _, stored, tokens = read
-            done: queues.SimpleQueue[tuple[list[int], list[Vector | Exception]]] = queues.SimpleQueue()
-            batches = plan_batches([len(text) for text in tokens], dispatcher.budget.next_size)
-            for batch in batches:
-                chosen = [tokens[i] for i in batch.indices]
-                put = partial(_put, done, batch.indices)
-                dispatcher.submit(Urgency.BACKFILL, chosen, batch.size, put)
-            wrong: list[Stored] = []
-            for _ in batches:
-                for index, again in zip(*done.get(), strict=True):
-                    if isinstance(again, Exception):
-                        raise again
-                    report.vectors += 1
-                    if not stored[index].agrees(again, precision):
-                        wrong.append(stored[index])
+            vectors = encode_all(dispatcher, tokens)
+            report.vectors += len(vectors)
+            compared = zip(stored, vectors, strict=True)
+            wrong = [row for row, again in compared if not row.agrees(again, precision)]
             for row in wrong:
                 report.note(WRONG_VECTOR, row.key)
             if repair and wrong:
                 _make_known(connection, bound, wrong)
-
-
-def _put(
-    done: "queues.SimpleQueue[tuple[list[int], list[Vector | Exception]]]",
-    indices: list[int],
-    results: list[Vector | Exception],
-) -> None:
-    done.put((indices, results))
 
 
 def _make_known(connection: Connection, bound: BoundSync, wrong: Sequence[Stored]) -> None:

@@ -214,7 +214,7 @@ def remove(connection: Connection, name: str, patience: float = PATIENCE_SECONDS
     with translated("remove", f"sync {name!r}"):
         if not migrations.is_bootstrapped(connection):
             return False
-        with _owned(connection, name):
+        with owned(connection, name, "remove", "would make everything again", "then remove the sync"):
             return patiently(connection, act, patience)
 
 
@@ -228,17 +228,18 @@ def _forget(connection: Connection, name: str, tables: Sequence[tuple[str, str]]
 
 
 @contextmanager
-def _owned(connection: Connection, name: str) -> Iterator[None]:
-    """No worker owns the sync, and none will until the end. Raises FreshvecError where one does."""
+def owned(connection: Connection, name: str, operation: str, consequence: str, then: str) -> Iterator[None]:
+    """No worker owns the sync, and none will until the end. Raises FreshvecError where one does: it says what
+    the worker would do, and what is to be done once it is gone."""
     lock = {"class": LOCK_CLASS, "name": name}
     row = connection.execute(_SQL["own"], lock).fetchone()
     if not (row and row[0]):
         pid, application = connection.execute(_SQL["owner"], lock).fetchone() or ("unknown", "unknown")
         raise FreshvecError(
-            "remove",
+            operation,
             f"sync {name!r}",
-            f"a running worker keeps it (backend {pid}, {application}) and would make everything again",
-            "Take the sync out of that worker's file and reload or stop it; then remove the sync.",
+            f"a running worker keeps it (backend {pid}, {application}) and {consequence}",
+            f"Take the sync out of that worker's file and reload or stop it; {then}.",
         )
     try:
         yield

@@ -26,9 +26,9 @@ class Hit:
 def search(
     connection: Connection, bound: BoundSync, query: Vector, limit: int, width: int = 200
 ) -> list[Hit]:
-    """The `limit` rows nearest to `query` `[dimension]`, nearest first, with the first `width` characters of
-    text."""
-    numbers = ",".join(f"{value:.8g}" for value in query.tolist())
+    """The `limit` rows nearest to `query`, the model's vector of a text, nearest first, with the first
+    `width` characters of their text."""
+    numbers = ",".join(f"{value:.8g}" for value in bound.model.fit(query).tolist())
     plain = bound.sync.target.type == "real[]"
     candidates = min(_MOST_CANDIDATES, max(40, _TIMES * limit))
     params = {"query": f"{{{numbers}}}" if plain else f"[{numbers}]", "limit": limit, "width": width}

@@ -138,7 +138,8 @@ class TargetWriter:
         return [outcomes[place - 1].key for (place,) in places]
 
     def array(self, vectors: list[NDArray[np.float32]]) -> NumberArray | VectorArray:
-        """Vectors as a parameter."""
+        """Vectors as a parameter, cut where that is declared."""
+        vectors = [self._bound.model.fit(vector) for vector in vectors]
         if not self._is_plain:
             return VectorArray(vectors, half=self._bound.sync.target.type == "halfvec")
         return NumberArray(np.concatenate(vectors) if vectors else np.empty(0, np.float32))

@@ -12,13 +12,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from freshvec.encoding.dispatch import Dispatcher
-from freshvec.records import Vector
+from freshvec.records import Vector, shortened
 from freshvec.web.encode import encode
 from freshvec.web.refusals import Refused
 
@@ -122,7 +121,7 @@ class Embeddings:
         if total > MAX_TOKENS and len(tokens) > 1:
             problem = f"{total:,} tokens are more than {MAX_TOKENS:,}; send fewer texts per request"
             raise Refused(400, problem, param="input")
-        vectors = [_cut(vector, width) for vector in await encode(served.dispatcher, tokens)]
+        vectors = [shortened(vector, width) for vector in await encode(served.dispatcher, tokens)]
         shown = [
             _base64(vector) if asked.encoding_format == "base64" else vector.tolist() for vector in vectors
         ]
@@ -166,14 +165,6 @@ async def _body(request: Request) -> bytes:
         if len(read) > MAX_BYTES:
             raise refused
     return bytes(read)
-
-
-def _cut(vector: Vector, width: int) -> Vector:
-    """The first `width` numbers, at length one again, as Matryoshka vectors are cut (arXiv:2205.13147)."""
-    if width == len(vector):
-        return vector
-    part = vector[:width]
-    return part / np.linalg.norm(part)
 
 
 def _base64(vector: Vector) -> str:

@@ -176,7 +176,7 @@ class Worker:
             logger.info("model {} on {} in {}", sync.model, encoder.device, encoder.precision)
         dispatcher = self.dispatchers[sync.model]
         encoder = dispatcher.encoder
-        described = self._models.describe_loaded(sync.model, encoder)
+        described = self._models.describe_loaded(sync, encoder)
         settings, resources = self._settings, self._resources
         keeper = Keeper(sync, described, dispatcher, settings, resources, self._waker.wake, once=self._once)
         self.keepers.append(keeper)

@@ -1,0 +1,1 @@
+"""Vectors that something else made: found, proved by a sample, taken over."""
