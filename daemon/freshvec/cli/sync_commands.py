@@ -47,6 +47,7 @@ def plan(
     from freshvec.encoding.loading import Models
     from freshvec.schema import migrations, script
     from freshvec.schema.apply import in_the_way
+    from freshvec.schema.editions import find_all
     from freshvec.schema.plan import plan as plan_sync
     from freshvec.source.locks import patiently
     from freshvec.target import index
@@ -57,8 +58,9 @@ def plan(
     with connect(settings.database.url, "plan") as connection:
         pending = migrations.pending(connection)
         plans = []
-        for declared in settings.find(sync):
-            planning = partial(plan_sync, connection, declared, models.describe(declared.model), role)
+        found = find_all(connection, settings.find(sync))
+        for each in (each for one in found for each in one.run):
+            planning = partial(plan_sync, connection, each, models.describe(each.model), role)
             plans.append(patiently(connection, planning, _PATIENCE_SECONDS))
         if as_sql:
             typer.echo(script.of_plans(connection, pending, plans))
@@ -67,12 +69,14 @@ def plan(
         indexes = [index.look(connection, one.bound) if one.applied else None for one in plans]
         ways = [in_the_way(connection, one) for one in plans]
         planned = list(zip(plans, costs, ways, indexes, strict=True))
-    _show([path.name for path in pending], planned, as_json=as_json)
+    notes = {each.name: each.note for each in found if each.note}
+    _show([path.name for path in pending], planned, notes, as_json=as_json)
 
 
 def _show(
     pending: list[str],
     planned: "list[tuple[Plan, Cost | str | None, list[Holder], Seen | None]]",
+    notes: dict[str, str],
     *,
     as_json: bool,
 ) -> None:
@@ -80,12 +84,14 @@ def _show(
 
     if as_json:
         shown = [plan_view.as_json(*each) for each in planned]
-        typer.echo(json.dumps({"migrations": pending, "syncs": shown}, indent=2))
+        typer.echo(json.dumps({"migrations": pending, "syncs": shown, "notes": notes}, indent=2))
         return
     if pending:
         typer.echo(f"schema freshvec: {len(pending)} migrations to apply\n")
     for each in planned:
         typer.echo("\n".join(plan_view.lines(*each)) + "\n")
+    for name, note in notes.items():
+        typer.echo(f"{name}: {note}\n")
     if any(not one.is_applied or one.access for one, *_ in planned):
         typer.echo("Nothing was changed. `freshvec apply` makes it, `freshvec run` also fills it.")
 
@@ -106,11 +112,23 @@ def _costs(
 
 
 @app.command()
-def apply(sync: SyncArgument = None, wait: WaitOption = 60.0, config_path: ConfigOption = None) -> None:
+def apply(
+    sync: SyncArgument = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Where the file names another model: make all vectors anew in their place. Searches do not "
+            "find a row until it has its new one; `freshvec swap` spares them that.",
+        ),
+    ] = False,
+    wait: WaitOption = 60.0,
+    config_path: ConfigOption = None,
+) -> None:
     """Make the declared syncs' queue, triggers, target and view. Running it again changes nothing."""
     from freshvec.db import connect
     from freshvec.encoding.loading import Models
-    from freshvec.schema import migrations
+    from freshvec.schema import editions, migrations
     from freshvec.schema.apply import apply as apply_sync
 
     settings = load_settings(config_path)
@@ -118,12 +136,11 @@ def apply(sync: SyncArgument = None, wait: WaitOption = 60.0, config_path: Confi
     with connect(settings.database.url, "apply") as connection:
         for name in migrations.migrate(connection):
             typer.echo(f"migrated: {name}")
-        for declared in settings.find(sync):
-            model = models.describe(declared.model)
-            role = settings.database.worker_role
-            bound, changed = apply_sync(connection, declared, model, role, wait)
+        role = settings.database.worker_role
+        for each in editions.to_apply(connection, settings.find(sync), is_replaced=replace):
+            bound, changed = apply_sync(connection, each, models.describe(each.model), role, wait)
             state = "applied" if changed else "nothing to do"
-            typer.echo(f"{declared.name}: {state} (target {'.'.join(bound.target_name)})")
+            typer.echo(f"{each.name}: {state} (target {'.'.join(bound.target_name)})")
             _bring_index_about(settings, connection, bound)
 
 
@@ -158,11 +175,12 @@ def remove(
     from freshvec.errors import meant
     from freshvec.health.declared import applied_names
     from freshvec.schema.apply import remove as remove_sync
+    from freshvec.schema.editions import names_of
 
     settings = load_settings(config_path)
     if not yes and not typer.confirm(f"Drop the triggers, the queue and all embeddings of sync {sync!r}?"):
         raise typer.Exit(1)
     with connect(settings.database.url, "remove") as connection:
-        removed = remove_sync(connection, sync, wait)
-        other = "" if removed else meant(sync, applied_names(connection))
-    typer.echo(f"{sync}: removed" if removed else f"{sync}: the database knows no such sync{other}")
+        removed = [remove_sync(connection, each, wait) for each in names_of(connection, sync)]
+        other = "" if any(removed) else meant(sync, applied_names(connection))
+    typer.echo(f"{sync}: removed" if any(removed) else f"{sync}: the database knows no such sync{other}")

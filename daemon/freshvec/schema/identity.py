@@ -64,7 +64,7 @@ def names(bound: BoundSync) -> dict[str, Any]:
         "functions": list(bound.functions),
         "target": _text(*bound.target_name),
         "queue": _text("freshvec", f"queue_{bound.name}"),
-        "view": _text(*bound.view_name),
+        "view": _text(*bound.view_name) if bound.is_shown else None,
     }
 
 

@@ -12,6 +12,7 @@ from freshvec.config import Sync
 from freshvec.db import finished, quoted, verbatim
 from freshvec.records import Key, Model
 from freshvec.source import blank
+from freshvec.source.edition import Edition, view_of
 from freshvec.source.key import KeyColumn, beyond, up_to
 
 # A token is rarely longer than a few letters: this many characters per token hold more than a model reads,
@@ -34,7 +35,8 @@ class BoundSync:
     """A sync bound to the database: names resolved, key and types known. `id` is 0 until it is applied.
 
     `watched` are the columns whose change is a change of the text. `is_family`: the source has partitions,
-    children or a parent, so that a statement on another table may change its rows.
+    children or a parent, so that a statement on another table may change its rows. `edition` is None of a
+    sync that was never swapped.
     """
 
     id: int
@@ -52,6 +54,7 @@ class BoundSync:
     encoding: str
     server_version: int
     generation: int = 0
+    edition: Edition | None = None
 
     @property
     def name(self) -> str:
@@ -72,8 +75,18 @@ class BoundSync:
         return schema or self.source_name[0], table
 
     @property
+    def is_shown(self) -> bool:
+        """Whether the view shows these vectors; else view and its function are another edition's."""
+        return self.edition is None or self.edition.is_shown
+
+    @property
     def view_name(self) -> tuple[str, str]:
-        return view_of(self.target_name)
+        return self.edition.view if self.edition else view_of(self.target_name)
+
+    @property
+    def readable(self) -> tuple[tuple[str, str], ...]:
+        """What who may read the source may read, too: the target, and the view that shows it."""
+        return (self.target_name, self.view_name) if self.is_shown else (self.target_name,)
 
     @property
     def vector_type(self) -> sql.Composable:
@@ -124,7 +137,8 @@ class BoundSync:
             "capture_row": quoted("freshvec", f"capture_row_{self.name}"),
             "is_intact": quoted("freshvec", f"is_intact_{self.name}"),
             "was_intact": quoted("freshvec", f"was_intact_{self.name}"),
-            "embedded": quoted("freshvec", f"embedded_{self.name}"),
+            "embedded": quoted("freshvec", f"embedded_{self.edition.sync if self.edition else self.name}"),
+            "readable": _list([quoted(*name) for name in self.readable]),
             "visible": quoted("freshvec", f"visible_{self.name}"),
             "answered": quoted("freshvec", f"answered_{self.name}"),
             "guard": quoted("freshvec", f"guard_{self.name}"),
@@ -262,12 +276,6 @@ def _rendered(sync: Sync) -> sql.Composable:
         return sql.SQL("concat_ws(E'\\n', {})").format(_list(columns))
     one = "CASE WHEN {0} IS NOT NULL THEN concat({0}) END"
     return sql.SQL("concat_ws(E'\\n', VARIADIC ARRAY[{}])").format(_list(_each(one, columns)))
-
-
-def view_of(target: tuple[str, str]) -> tuple[str, str]:
-    """The name of a target's view."""
-    schema, table = target
-    return schema, table.removesuffix("_embedding") + "_embedded"
 
 
 def _each(pattern: Any, *columns: Iterable[sql.Composable]) -> list[sql.Composed]:

@@ -27,16 +27,21 @@ def search(
 ) -> list[Hit]:
     """The `limit` rows nearest to `query` `[dimension]`, nearest first, with the first `width` characters of
     text."""
-    numbers = ",".join(f"{value:.8g}" for value in query.tolist())
     plain = bound.sync.target.type == "real[]"
     candidates = min(_MOST_CANDIDATES, max(40, _TIMES * limit))
-    params = {"query": f"{{{numbers}}}" if plain else f"[{numbers}]", "limit": limit, "width": width}
+    params = {"query": as_parameter(query, is_plain=plain), "limit": limit, "width": width}
     with translated("search", f"sync {bound.name!r}"):
         connection.execute(_SQL["allow_scans"])
         if not plain:
             connection.execute(_SQL["look_further"], {"candidates": candidates})
         found = connection.execute(_statement(bound), params | {"candidates": candidates}).fetchall()
     return [Hit(row[:-2], float(row[-2]), row[-1] or "") for row in found]
+
+
+def as_parameter(vector: Vector, *, is_plain: bool) -> str:
+    """A vector as Postgres reads it: of pgvector's types, or plain numbers."""
+    numbers = ",".join(f"{value:.8g}" for value in vector.tolist())
+    return f"{{{numbers}}}" if is_plain else f"[{numbers}]"
 
 
 def _statement(bound: BoundSync) -> sql.Composed:

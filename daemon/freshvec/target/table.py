@@ -7,9 +7,10 @@ from psycopg import sql
 
 from freshvec.db import Connection, queries, quoted
 from freshvec.errors import SchemaError
-from freshvec.source.bound import BoundSync, view_of
+from freshvec.source.bound import BoundSync
 
 _SQL = queries("target/table")
+_FUNCTIONS = ("create_visible", "create_answered", "create_guard", "guard")
 _RENAME = 'Name another one: target = { table = "…" }.'
 
 
@@ -24,18 +25,18 @@ class Existing:
 
 
 def statements(bound: BoundSync) -> list[sql.Composed]:
-    """The DDL of the target table, its view, and the functions that look at a row of it."""
-    names = (
-        "create",
-        "create_function",
-        "create_view",
-        "create_visible",
-        "create_answered",
-        "create_guard",
-        "guard",
-    )
+    """The DDL of the target table, of the view where it shows this target, and of the functions that look at
+    a row of it."""
     source = sql.Literal(_text(*bound.source_name))
-    return [bound.compose(_SQL[name], source_text=source) for name in names]
+    others = [bound.compose(_SQL[name], source_text=source) for name in _FUNCTIONS]
+    return [bound.compose(_SQL["create"]), *(showing(bound) if bound.is_shown else []), *others]
+
+
+def showing(bound: BoundSync, *, anew: bool = False) -> list[sql.Composed]:
+    """The DDL by which the view shows this target. `anew`: the view is dropped first, as it must be where its
+    vectors are of another type."""
+    dropping = [bound.compose(_SQL["drop_view"])] if anew else []
+    return [*dropping, bound.compose(_SQL["create_function"]), bound.compose(_SQL["create_view"])]
 
 
 def mending(connection: Connection, bound: BoundSync) -> list[sql.Composed]:
@@ -60,7 +61,8 @@ def following(
     has = [tuple(row) for row in connection.execute(_SQL["columns"], {"oid": existing.oid})]
     if has == declared:
         return []
-    drop = [bound.compose(_SQL["drop_view"])]
+    drop = [bound.compose(_SQL["drop_view"])] if bound.is_shown else []
+    drop.append(bound.compose(_SQL["drop_typed"]))
     if queue_oid is None or len(has) != len(declared):
         return [*drop, bound.compose(_SQL["drop"])]
     ddl = []
@@ -104,7 +106,8 @@ def access(
     `granted` are the roles that were given it before, "" for everybody. `is_renewed`: target, view
     and functions are made first, and what was granted on old ones may go with them.
     """
-    names = {"oid": bound.source_oid, "target": _text(*bound.target_name), "view": _text(*bound.view_name)}
+    readable = [_text(*name) for name in bound.readable]
+    names = {"oid": bound.source_oid, "target": _text(*bound.target_name), "readable": readable}
     readers: dict[str | None, bool] = dict(connection.execute(_SQL["readers"], names).fetchall())
     ddl = [
         bound.compose(_SQL["grant"], role=_role(role))
@@ -146,13 +149,17 @@ def _text(*names: str) -> str:
     return sql.Identifier(*names).as_string()
 
 
+def view_removal(sync_name: str, view: tuple[str, str]) -> sql.Composed:
+    """The DDL that takes a sync's view away."""
+    names = {"view": quoted(*view), "embedded": quoted("freshvec", f"embedded_{sync_name}")}
+    return sql.SQL(_SQL["drop_view"]).format(**names)
+
+
 def removal(sync_name: str, target: tuple[str, str]) -> sql.Composed:
-    """The DDL that takes view, target and queue away; it needs neither the source nor the model."""
+    """The DDL that takes target and queue away; it needs neither the source nor the model."""
     return sql.SQL(_SQL["drop"]).format(
-        view=quoted(*view_of(target)),
         target=quoted(*target),
         queue=quoted("freshvec", f"queue_{sync_name}"),
-        embedded=quoted("freshvec", f"embedded_{sync_name}"),
         visible=quoted("freshvec", f"visible_{sync_name}"),
         answered=quoted("freshvec", f"answered_{sync_name}"),
         guard=quoted("freshvec", f"guard_{sync_name}"),
@@ -165,7 +172,7 @@ def check_existing(connection: Connection, bound: BoundSync) -> Existing | None:
     schema, table = bound.target_name
     existing = describe(connection, bound.target_name)
     if existing is None:
-        view = describe(connection, bound.view_name)
+        view = describe(connection, bound.view_name) if bound.is_shown else None
         if view is not None and not view.is_ours:
             problem = "a table or view of that name exists and was not made for this sync"
             raise SchemaError(
@@ -184,6 +191,6 @@ def check_existing(connection: Connection, bound: BoundSync) -> Existing | None:
             subject,
             f"its embeddings are {has}, but model {bound.model.name} with type {bound.sync.target.type} "
             f"gives {wanted}",
-            f"Name another target, or `freshvec remove {bound.name}` first.",
+            f"`freshvec swap {bound.name}` keeps them while others are made; or name another target.",
         )
     return existing
