@@ -97,7 +97,8 @@ CREATE VIEW freshvec.progress AS SELECT * FROM freshvec.sync_progress();
 CREATE FUNCTION freshvec.is_fresh_up_to(latest xid8, sync text, VARIADIC key text[] DEFAULT '{}')
 RETURNS boolean LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  answered regproc := to_regproc(format('freshvec.%I', 'answered_' || sync));
+  edition text := freshvec.shown(sync);
+  answered regproc := to_regproc(format('freshvec.%I', 'answered_' || edition));
   columns int := (SELECT pronargs - 1 FROM pg_proc WHERE oid = answered);
   given text;
   fresh boolean;
@@ -114,7 +115,7 @@ BEGIN
   END IF;
   SELECT string_agg(format('%L', part), ', ' ORDER BY place) INTO given
     FROM unnest(key) WITH ORDINALITY AS k (part, place);
-  EXECUTE format('SELECT NOT freshvec.%I(%s) OR %s(%2$s, $1)', 'visible_' || sync, given, answered)
+  EXECUTE format('SELECT NOT freshvec.%I(%s) OR %s(%2$s, $1)', 'visible_' || edition, given, answered)
      INTO fresh USING latest;
   RETURN fresh;
 END $$;

@@ -179,14 +179,15 @@ def content_hash(text: str) -> bytes:
 
 EVERY_ROW = """
 SELECT d.id, t.id, CASE WHEN btrim(d.body, E' \\t\\r\\n\\f') <> '' THEN d.body END, t.embedding::text
-  FROM docs d FULL JOIN docs_embedding t USING (id)
+  FROM docs d FULL JOIN {} t USING (id)
 """
 
 
-def stale(connection: Connection, encoder: Encoder) -> list[str]:
-    """What is wrong at rest with `docs`: every vector against a fresh encoding of its row's current text."""
+def stale(connection: Connection, encoder: Encoder, target: str = "docs_embedding") -> list[str]:
+    """What is wrong at rest with `docs`: every vector against a fresh encoding of its row's current text.
+    `target` may be its view."""
     wrong, have = [], []
-    for source, copy, text, vector in connection.execute(EVERY_ROW):
+    for source, copy, text, vector in connection.execute(EVERY_ROW.format(target).encode()):
         if source is None:
             wrong.append(f"{copy}: orphaned")
         elif text is not None and vector is None:

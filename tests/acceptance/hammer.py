@@ -77,8 +77,9 @@ class Hammer:
 
 
 @contextmanager
-def hammers(url: str, rows: int, writers: int = 4) -> Iterator[list[int]]:
-    """Sessions that write all the while; how often each has struck is known at the end."""
+def hammers(url: str, rows: int, writers: int = 4, rest: float = 0.0) -> Iterator[list[int]]:
+    """Sessions that write all the while, with a rest after each strike; how often each has struck is known at
+    the end."""
     over, struck = threading.Event(), [0] * writers
 
     def write(seed: int) -> None:
@@ -87,6 +88,7 @@ def hammers(url: str, rows: int, writers: int = 4) -> Iterator[list[int]]:
             while not over.is_set():
                 hammer.strike()
                 struck[seed] += 1
+                over.wait(rest)
 
     threads = [threading.Thread(target=write, args=(seed,)) for seed in range(writers)]
     for thread in threads:
@@ -138,23 +140,24 @@ def owner(connection: Connection) -> tuple[int | None]:
 class Stage:
     """One run: a server, two workers of which one stands by, and what befalls them."""
 
-    def __init__(self, url: str, folder: Path, seed: int) -> None:
-        self._config = write_config(folder / "freshvec.toml", config_toml(url, exported(), DOCS_SYNC))
+    def __init__(self, url: str, folder: Path, seed: int, models: Path | None = None) -> None:
+        toml = config_toml(url, models or exported(), DOCS_SYNC)
+        self.config = write_config(folder / "freshvec.toml", toml)
         self._folder, self._choose = folder, random.Random(seed)
         self._numbers = numbers()
         self.connection = psycopg.connect(url, autocommit=True)
-        self.workers = [self._start(), self._start()]
+        self.workers = [self.start(), self.start()]
         self.befell: list[str] = []
 
-    def _start(self) -> WorkerProcess:
-        return WorkerProcess(self._config, log=self._folder / f"worker-{next(self._numbers)}.log")
+    def start(self) -> WorkerProcess:
+        return WorkerProcess(self.config, log=self._folder / f"worker-{next(self._numbers)}.log")
 
     def befall(self) -> None:
         """One worker is killed, or the owner is stopped, loses its ownership, and is woken as a zombie."""
         self.befell.append(self._choose.choice(["kill", "zombie"]))
         if self.befell[-1] == "kill":
             self.workers.pop(self._choose.randrange(2)).kill()
-            self.workers.append(self._start())
+            self.workers.append(self.start())
             return
         before = owner(self.connection)
         if before == (None,):

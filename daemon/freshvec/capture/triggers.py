@@ -186,7 +186,8 @@ def _parts(bound: BoundSync) -> dict[str, sql.Composable]:
         "changed": _changed(bound, "n", "o"),
         "new_changed": _changed(bound, "NEW", "OLD"),
         "bell_class": sql.Literal(BELL_LOCK_CLASS),
-        "noted": sql.Literal(f"freshvec.noted_{bound.name}"),
+        # A parameter's name bears no dot, which an edition's name has, but a dollar sign.
+        "noted": sql.Literal(f"freshvec.noted_{bound.name.replace('.', '$')}"),
     }
 
 

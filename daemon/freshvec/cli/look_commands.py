@@ -53,22 +53,26 @@ def status(
     """Coverage, backlog, lag, rate and trouble of every sync. In SQL: SELECT * FROM freshvec.status."""
     from freshvec.db import connect
     from freshvec.health.status import look
+    from freshvec.schema import editions
 
     check = check or max_lag is not None or min_coverage is not None
     if watch and (as_json or check):
         raise typer.BadParameter("--watch goes with neither --json nor --check, which end")
     settings = load_settings(config_path)
-    fingerprints = _fingerprints(settings)
     with connect(settings.database.url, "status") as connection:
         while True:
-            seen = look(connection, settings.sync, fingerprints)
+            found = editions.find_all(connection, settings.sync)
+            syncs = tuple(each for one in found for each in one.run)
+            seen = look(connection, syncs, _fingerprints(settings, syncs))
             if watch and sys.stdout.isatty():
                 new_console().clear()
             _show_status(seen, as_json=as_json)
+            for one in found:
+                typer.echo(f"{one.name}: {one.note}" if one.note else "", nl=bool(one.note), err=True)
             if not watch:
                 break
             time.sleep(_WATCH_SECONDS)
-    if check and not seen.is_within(max_lag, min_coverage):
+    if check and not (seen.is_within(max_lag, min_coverage) and not any(one.is_refused for one in found)):
         raise typer.Exit(3)
 
 
@@ -85,13 +89,13 @@ def _show_status(seen: "Seen", *, as_json: bool) -> None:
         typer.echo(f"{name}: {known.message}", err=True)
 
 
-def _fingerprints(settings: Settings) -> dict[str, str]:
-    """Those of the vectors of each sync, as far as its model's files are here and may be read."""
+def _fingerprints(settings: Settings, syncs: tuple[Sync, ...]) -> dict[str, str]:
+    """Those of the vectors of these syncs, as far as their models' files are here and may be read."""
     from freshvec.encoding.loading import Models
     from freshvec.errors import ModelError
 
     models, found = Models(settings), {}
-    for sync in settings.sync:
+    for sync in syncs:
         with suppress(ModelError, OSError):
             found[sync.name] = models.describe(sync).fingerprint.hex()
     return found
@@ -114,12 +118,15 @@ def wait(
     from freshvec.db import connect
     from freshvec.health import status as health
     from freshvec.health.wait import wait_until_as_declared, wait_until_fresh
+    from freshvec.schema.editions import find
 
     settings = load_settings(config_path)
     declared = _only(settings.find(sync), "wait for", "each has keys of its own")
-    name, deadline = declared.name, time.monotonic() + timeout
+    deadline = time.monotonic() + timeout
     with connect(settings.database.url, "wait") as connection:
-        known = wait_until_as_declared(connection, declared, _fingerprints(settings), timeout)
+        shown = find(connection, declared).shown
+        name, fingerprints = shown.name, _fingerprints(settings, (shown,))
+        known = wait_until_as_declared(connection, shown, fingerprints, timeout)
         left = max(0.0, deadline - time.monotonic())
         if wait_until_fresh(connection, name, key or (), left) and known is None:
             return
@@ -140,19 +147,21 @@ def search(
     """Show the rows nearest to a text."""
     from freshvec.db import connect
     from freshvec.encoding.loading import Models
+    from freshvec.schema.editions import find
     from freshvec.source.bind import bind
     from freshvec.target.search import search as nearest
 
     settings = load_settings(config_path)
     declared = _only(settings.find(sync), "search", "the text could belong to any")
     models = Models(settings)
-    encoder = models.encoder(declared.model)
     with connect(settings.database.url, "search") as connection:
-        bound = bind(connection, declared, models.describe(declared))
+        shown = find(connection, declared).shown
+        encoder = models.encoder(shown.model)
+        bound = bind(connection, shown, models.describe(shown))
         hits = nearest(connection, bound, encoder.encode_query(text), limit)
     if as_json:
-        shown = [{"key": hit.key, "similarity": hit.similarity, "text": hit.text} for hit in hits]
-        typer.echo(json.dumps(shown, indent=2))
+        values = [{"key": hit.key, "similarity": hit.similarity, "text": hit.text} for hit in hits]
+        typer.echo(json.dumps(values, indent=2))
         return
     if not hits:
         typer.echo(f"{declared.name}: no row has an embedding yet; see `freshvec status`", err=True)
@@ -187,13 +196,14 @@ def verify(
     from freshvec.db import connect
     from freshvec.encoding.loading import Models
     from freshvec.scans import verify as scan
+    from freshvec.schema import editions
     from freshvec.source.bind import bind
 
     settings = load_settings(config_path)
     models = Models(settings)
     reports = []
     with connect(settings.database.url, "verify") as connection:
-        for declared in settings.find(sync):
+        for declared in editions.run(connection, settings.find(sync)):
             bound = bind(connection, declared, models.describe(declared))
             report = scan.verify(connection, bound, repair=repair)
             if vectors:
@@ -240,12 +250,13 @@ def retry(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
     from freshvec.db import connect
     from freshvec.encoding.loading import Models
     from freshvec.scans.retry import retry as queue_failed
+    from freshvec.schema import editions
     from freshvec.source.bind import bind
 
     settings = load_settings(config_path)
     models = Models(settings)
     with connect(settings.database.url, "retry") as connection:
-        for declared in settings.find(sync):
+        for declared in editions.run(connection, settings.find(sync)):
             bound = bind(connection, declared, models.describe(declared))
             queued = queue_failed(connection, bound)
             typer.echo(f"{declared.name}: {queued} rows queued")

@@ -17,6 +17,7 @@ from freshvec.cli import (  # noqa: F401
     model_commands,
     run_commands,
     setup_commands,
+    swap_command,
     sync_commands,
     units_command,
 )

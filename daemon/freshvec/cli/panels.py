@@ -4,7 +4,7 @@ import typer
 
 PANELS = {
     "Begin": ("demo", "init", "doctor", "install-units"),
-    "Keep tables fresh": ("run", "backfill", "plan", "apply", "remove"),
+    "Keep tables fresh": ("run", "backfill", "plan", "apply", "swap", "remove"),
     "Look and search": ("status", "wait", "search", "verify", "retry"),
     "Models": ("models", "fetch", "export", "describe", "bench", "serve"),
 }

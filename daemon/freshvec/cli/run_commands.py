@@ -131,6 +131,7 @@ def backfill(
 
     settings = load_settings(config_path)
     syncs = settings.find(sync)
+    _refuse_other_models(settings, syncs)
     if drop_index:
         _drop_indexes(settings, syncs)
     with ProgressView(settings.database.url, anew=True, has_bars=_has_bars(settings)) as view:
@@ -142,16 +143,25 @@ def backfill(
         raise typer.Exit(1)
 
 
+def _refuse_other_models(settings: Settings, syncs: tuple[Sync, ...]) -> None:
+    """A worker that runs on keeps what there is; who asks for rows to be made fresh is told instead."""
+    from freshvec.db import connect
+    from freshvec.schema import editions
+
+    with connect(settings.database.url, "backfill") as connection:
+        editions.to_apply(connection, syncs)
+
+
 def _drop_indexes(settings: Settings, syncs: tuple[Sync, ...]) -> None:
     """Drop those of ours. Raises FreshvecError where a worker keeps a sync: it would build them again."""
     from freshvec.db import connect
-    from freshvec.schema import migrations
+    from freshvec.schema import editions, migrations
     from freshvec.target import building
     from freshvec.worker import ownership
 
     with connect(settings.database.url, "index") as connection:
         migrations.migrate(connection)
-        for declared in syncs:
+        for declared in editions.run(connection, syncs):
             if ownership.owner(connection, declared.name) is not None:
                 raise ownership.refusal(connection, declared.name)
             for index in building.drop_ours(connection, declared.name):

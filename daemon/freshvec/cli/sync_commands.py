@@ -60,6 +60,7 @@ def plan(
     from freshvec.encoding.loading import Models
     from freshvec.schema import migrations, script
     from freshvec.schema.apply import in_the_way
+    from freshvec.schema.editions import find_all
     from freshvec.schema.plan import plan as plan_sync
     from freshvec.source.locks import patiently
     from freshvec.target import index
@@ -72,8 +73,9 @@ def plan(
     with connect(settings.database.url, "plan") as connection:
         pending = migrations.pending(connection)
         plans = []
-        for declared in declared_syncs:
-            planning = partial(plan_sync, connection, declared, models.describe(declared), role)
+        kept = find_all(connection, declared_syncs)
+        for each in (each for one in kept for each in one.run):
+            planning = partial(plan_sync, connection, each, models.describe(each), role)
             plans.append(patiently(connection, planning, _PATIENCE_SECONDS))
         if as_sql:
             typer.echo(script.of_plans(connection, pending, plans))
@@ -87,7 +89,8 @@ def plan(
             found = adopting.look(connection, models, plans[0].bound, adopt)
             costs = [found.cost(costs[0], trust=trust)]
         planned = list(zip(plans, costs, ways, indexes, strict=True))
-    _show([path.name for path in pending], planned, found, as_json=as_json, trust=trust)
+    notes = {each.name: each.note for each in kept if each.note}
+    _show([path.name for path in pending], planned, found, notes, as_json=as_json, trust=trust)
 
 
 def _adopting(settings: "Settings", name: str | None, adopt: str | None) -> "tuple[Sync, ...]":
@@ -102,6 +105,7 @@ def _show(
     pending: list[str],
     planned: "list[tuple[Plan, Cost | str | None, list[Holder], Seen | None]]",
     found: "Found | None",
+    notes: dict[str, str],
     *,
     as_json: bool,
     trust: bool,
@@ -115,7 +119,7 @@ def _show(
         shown = [plan_view.as_json(*each) for each in planned]
         if found is not None:
             shown[0]["adoption"] = adopting.as_json(found, trust=trust)
-        typer.echo(json.dumps({"migrations": pending, "syncs": shown}, indent=2))
+        typer.echo(json.dumps({"migrations": pending, "syncs": shown, "notes": notes}, indent=2))
         return
     if pending:
         typer.echo(f"schema freshvec: {len(pending)} migrations to apply\n")
@@ -123,6 +127,8 @@ def _show(
         typer.echo("\n".join(plan_view.lines(*each)) + "\n")
     if found is not None:
         typer.echo("\n".join(adopting.lines(found, trust=trust)) + "\n")
+    for name, note in notes.items():
+        typer.echo(f"{name}: {note}\n")
     if any(not one.is_applied or one.access for one, *_ in planned):
         typer.echo("Nothing was changed. `freshvec apply` makes it, `freshvec run` also fills it.")
 
@@ -148,6 +154,14 @@ def _costs(
 )
 def apply(
     sync: SyncArgument = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Where the file names another model: make all vectors anew in their place. Searches do not "
+            "find a row until it has its new one; `freshvec swap` spares them that.",
+        ),
+    ] = False,
     wait: WaitOption = 60.0,
     adopt: AdoptOption = None,
     trust: TrustOption = False,
@@ -160,7 +174,7 @@ def apply(
     """
     from freshvec.db import connect
     from freshvec.encoding.loading import Models
-    from freshvec.schema import migrations
+    from freshvec.schema import editions, migrations
     from freshvec.schema.apply import apply as apply_sync
 
     settings = load_settings(config_path)
@@ -175,12 +189,11 @@ def apply(
             return
         for name in migrations.migrate(connection):
             typer.echo(f"migrated: {name}")
-        for declared in syncs:
-            model = models.describe(declared)
-            role = settings.database.worker_role
-            bound, changed = apply_sync(connection, declared, model, role, wait)
+        role = settings.database.worker_role
+        for each in editions.to_apply(connection, syncs, is_replaced=replace):
+            bound, changed = apply_sync(connection, each, models.describe(each), role, wait)
             state = "applied" if changed else "nothing to do"
-            typer.echo(f"{declared.name}: {state} (target {'.'.join(bound.target_name)})")
+            typer.echo(f"{each.name}: {state} (target {'.'.join(bound.target_name)})")
             _bring_index_about(settings, connection, bound)
 
 
@@ -215,11 +228,12 @@ def remove(
     from freshvec.errors import meant
     from freshvec.health.declared import applied_names
     from freshvec.schema.apply import remove as remove_sync
+    from freshvec.schema.editions import names_of
 
     settings = load_settings(config_path)
     if not yes and not typer.confirm(f"Drop the triggers, the queue and all embeddings of sync {sync!r}?"):
         raise typer.Exit(1)
     with connect(settings.database.url, "remove") as connection:
-        removed = remove_sync(connection, sync, wait)
-        other = "" if removed else meant(sync, applied_names(connection))
-    typer.echo(f"{sync}: removed" if removed else f"{sync}: the database knows no such sync{other}")
+        removed = [remove_sync(connection, each, wait) for each in names_of(connection, sync)]
+        other = "" if any(removed) else meant(sync, applied_names(connection))
+    typer.echo(f"{sync}: removed" if any(removed) else f"{sync}: the database knows no such sync{other}")

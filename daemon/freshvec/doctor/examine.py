@@ -13,6 +13,7 @@ from freshvec.doctor import device, files, indexes, load, roles, room, runtime, 
 from freshvec.doctor.finding import Finding, fault, ok, warning
 from freshvec.doctor.place import Check, Place
 from freshvec.errors import FreshvecError
+from freshvec.schema import editions
 
 _SQL = queries("doctor/examine")
 HERE: dict[str, Check] = {
@@ -66,8 +67,18 @@ def examine(path: Path | None) -> Iterator[Finding]:
         return
     yield ok("database", f"{_named(place.database)}, and its sessions are ours alone (no pooler shares them)")
     with place.database:
+        _look_at_editions(place)
         for subject, check in IN_DATABASE.items():
             yield from _tried(subject, check, place)
+
+
+def _look_at_editions(place: Place) -> None:
+    """From here on the syncs are those that are run: of one that is swapped there are two."""
+    with suppress(FreshvecError):
+        found = editions.find_all(place.connection, place.settings.sync)
+        place.notes = {each.name: each.note for each in found if each.note}
+        syncs = tuple(sync for each in found for sync in each.run)
+        place.settings = place.settings.model_copy(update={"sync": syncs})
 
 
 def _tried(subject: str, check: Check, place: Place) -> Iterator[Finding]:

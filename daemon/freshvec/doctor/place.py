@@ -1,7 +1,7 @@
 """The place that is examined: the settings, their models, and a connection."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +22,7 @@ class Place:
     settings: Settings
     file: Path | None
     database: Connection | None = None
+    notes: dict[str, str] = field(default_factory=dict)  # by sync: what its file should say
 
     @property
     def connection(self) -> Connection:

@@ -24,6 +24,8 @@ def syncs(place: Place) -> Iterator[Finding]:
     """Each declared sync against what the database has of it."""
     if not place.settings.sync:
         yield warning("syncs", "none is declared", "nothing is embedded", "freshvec init proposes some")
+    for name, note in place.notes.items():
+        yield warning("syncs", f"{name}: {note}", "file and database differ", "Do what it says.")
     for sync in place.settings.sync:
         try:
             model = place.models.describe(sync)

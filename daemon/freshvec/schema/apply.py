@@ -16,8 +16,10 @@ from freshvec.db import LOCK_CLASS, WRITE_LOCK_CLASS, Connection, queries, quote
 from freshvec.errors import DatabaseError, FreshvecError, LockedError
 from freshvec.records import Model
 from freshvec.schema import identity, migrations
+from freshvec.schema.editions import edition_of
 from freshvec.schema.plan import Plan, has_all, plan, texts
-from freshvec.source.bound import BoundSync, view_of
+from freshvec.source.bound import BoundSync
+from freshvec.source.edition import Edition, view_of
 from freshvec.source.locks import (
     ATTEMPT_SECONDS,
     Holder,
@@ -124,19 +126,28 @@ def _define(connection: Connection, planned: Plan, trouble: str | None, *, is_co
     """Objects, grants and definition in one transaction: none of them counts as applied without the
     others."""
     bound = planned.bound
-    made_anew = (bound.view_name, *bound.tables) if planned.objects else ()
-    if planned.renews_view:
+    made_anew = tuple(reversed(bound.readable)) if planned.objects else ()
+    if planned.renews_key:
         made_anew = (*made_anew, ("freshvec", f"queue_{bound.name}"))
     with attempt(connection, made_anew or bound.tables, "ACCESS EXCLUSIVE"):
         wait_at_most(connection, _OWN_SECONDS)
         connection.execute(_SQL["lock"], {"class": WRITE_LOCK_CLASS, "name": bound.name})
         wait_at_most(connection, ATTEMPT_SECONDS)
         take(connection, made_anew, "ACCESS EXCLUSIVE")
+        _check_edition(connection, bound.name, bound.edition)
         for statement in (*planned.objects, *planned.access):
             connection.execute(sql.SQL(statement))
         if planned.access:
             _check_grants(connection, bound)
         return _note(connection, planned, trouble, is_complete=is_complete)
+
+
+def _check_edition(connection: Connection, name: str, planned: Edition | None) -> None:
+    """What was planned for the edition that is shown must not be done to another one, nor the reverse."""
+    found = edition_of(connection, name)
+    if (found is None or found.is_shown) != (planned is None or planned.is_shown):
+        problem = "another edition of it has come to be shown while this was under way"
+        raise DatabaseError("change", f"sync {name!r}", problem, "Try it again.", retryable=True)
 
 
 def _check_grants(connection: Connection, bound: BoundSync) -> None:
@@ -214,16 +225,27 @@ def remove(connection: Connection, name: str, patience: float = PATIENCE_SECONDS
     with translated("remove", f"sync {name!r}"):
         if not migrations.is_bootstrapped(connection):
             return False
+        migrations.migrate(connection)
         with owned(connection, name, "remove", "would make everything again", "then remove the sync"):
             return patiently(connection, act, patience)
 
 
 def _forget(connection: Connection, name: str, tables: Sequence[tuple[str, str]]) -> None:
-    """Take away what the triggers needed, and the sync."""
-    objects = [view_of(tables[0]), *tables, ("freshvec", f"queue_{name}")]
-    with held(connection, objects, "ACCESS EXCLUSIVE"):
+    """Take away what the triggers needed, and the sync; the view, where it shows this edition of it."""
+    edition = edition_of(connection, name) or Edition(name, view_of(tables[0]), is_shown=True)
+    views = [edition.view] if edition.is_shown else []
+    with held(connection, [*views, *tables, ("freshvec", f"queue_{name}")], "ACCESS EXCLUSIVE"):
+        _check_edition(connection, name, edition)
+        for view in views:
+            connection.execute(table.view_removal(edition.sync, view), ())
         connection.execute(triggers.functions_removal(name), ())
         connection.execute(table.removal(name, tables), ())
+        connection.execute(_SQL["forget"], {"name": name})
+
+
+def forget(connection: Connection, name: str) -> None:
+    """Know nothing of a sync of which nothing is there."""
+    with translated("forget", f"sync {name!r}"):
         connection.execute(_SQL["forget"], {"name": name})
 
 

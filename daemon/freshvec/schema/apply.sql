@@ -59,8 +59,12 @@ SELECT made.schema, made.name
 -- names: every applied sync
 SELECT name FROM freshvec.sync ORDER BY name
 
--- forget: nothing is known of a removed sync
-WITH gone AS (DELETE FROM freshvec.rescan WHERE sync = %(name)s)
+-- forget: nothing is known of a removed sync, nor of editions where the first is alone again
+WITH gone AS (DELETE FROM freshvec.rescan WHERE sync = %(name)s),
+first AS (DELETE FROM freshvec.edition AS e
+           WHERE e.name = %(name)s OR e.number = 1 AND e.is_shown AND NOT EXISTS (
+                 SELECT FROM freshvec.edition AS o
+                  WHERE o.sync = e.sync AND o.name NOT IN (e.name, %(name)s)))
 DELETE FROM freshvec.sync WHERE name = %(name)s
 
 -- ask_for_walk: have the owner compare the whole table

@@ -65,7 +65,7 @@ def names(bound: BoundSync) -> dict[str, Any]:
         "target": _text(*bound.target_name),
         "tables": [_text(*table) for table in bound.tables],
         "queue": _text("freshvec", f"queue_{bound.name}"),
-        "view": _text(*bound.view_name),
+        "view": _text(*bound.view_name) if bound.is_shown else None,
     }
 
 

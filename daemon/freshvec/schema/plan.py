@@ -16,6 +16,7 @@ from freshvec.db import Connection, queries, quoted
 from freshvec.errors import SchemaError
 from freshvec.records import Model
 from freshvec.schema import identity, migrations, precision
+from freshvec.schema.editions import edition_of
 from freshvec.schema.identity import Difference
 from freshvec.source.bind import bind
 from freshvec.source.bound import BoundSync
@@ -23,16 +24,7 @@ from freshvec.source.locks import ATTEMPT_SECONDS
 from freshvec.target import index, table
 
 _SQL = queries("schema/plan")
-_FUNCTIONS = (
-    "capture",
-    "capture_row",
-    "is_intact",
-    "was_intact",
-    "embedded",
-    "visible",
-    "answered",
-    "guard",
-)
+_FUNCTIONS = ("capture", "capture_row", "is_intact", "was_intact", "visible", "answered", "guard")
 
 
 @dataclass(frozen=True)
@@ -86,7 +78,7 @@ class Plan:
 
     @property
     def shape_hash(self) -> str:
-        return hashlib.sha256("\n".join(self.shape).encode()).hexdigest()
+        return hash_of(self.shape)
 
     @property
     def lacking(self) -> tuple[str, ...]:
@@ -106,9 +98,9 @@ class Plan:
         return self.shape[0] in self.objects  # all of the shape is run, or none of it
 
     @property
-    def renews_view(self) -> bool:
-        """Whether the view is dropped, and target and queue made otherwise."""
-        return any(re.search("^DROP VIEW ", statement, re.MULTILINE) for statement in self.objects)
+    def renews_key(self) -> bool:
+        """Whether what has the key's types is dropped, and target and queue made otherwise."""
+        return any(re.search("^DROP FUNCTION ", statement, re.MULTILINE) for statement in self.objects)
 
     def noted(
         self, identity: str, *, trouble: str | None, walk: bool, is_new_binding: bool
@@ -155,8 +147,7 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
     bound, now = _bind_as_it_is(connection, sync, model, knows=knows)
     existing = table.check_existing(connection, bound)
     index.check(bound)
-    statements = [*queue.statements(bound), *table.statements(bound), *triggers.function_statements(bound)]
-    shape = texts(statements, connection)
+    shape = shape_of(connection, bound)
     mending, strays = tuple(triggers.mending(connection, bound)), tuple(triggers.strays(connection, bound))
     planned = Plan(bound, shape, shape, mending, strays, (), (), None, identity.difference("", ""))
     if not knows:
@@ -178,7 +169,7 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
     objects = _objects(connection, planned, existing)
     given = list(applied.granted) if applied else []
     planned = replace(planned, objects=objects)
-    access = table.access(connection, bound, given, worker_role, is_renewed=planned.renews_view)
+    access = table.access(connection, bound, given, worker_role, is_renewed=planned.renews_key)
     rights = [] if _has_schema_rights(connection, worker_role) else _schema_rights(worker_role)
     return replace(
         planned,
@@ -207,7 +198,8 @@ def _bind_as_it_is(connection: Connection, sync: Sync, model: Model, *, knows: b
 def _bind(connection: Connection, sync: Sync, model: Model, *, knows: bool) -> BoundSync:
     """The sync bound to its table. A table that was renamed is named."""
     try:
-        return bind(connection, sync, model, ATTEMPT_SECONDS)
+        bound = bind(connection, sync, model, ATTEMPT_SECONDS)
+        return replace(bound, edition=edition_of(connection, sync.name)) if knows else bound
     except SchemaError as error:
         row = connection.execute(_SQL["renamed"], {"name": sync.name}).fetchone() if knows else None
         if row is None or "no such table" not in error.problem:
@@ -235,6 +227,17 @@ def _objects(connection: Connection, planned: Plan, existing: table.Existing | N
     return objects
 
 
+def shape_of(connection: Connection, bound: BoundSync) -> tuple[str, ...]:
+    """The DDL of all objects that a sync needs but its triggers."""
+    statements = [*queue.statements(bound), *table.statements(bound), *triggers.function_statements(bound)]
+    return texts(statements, connection)
+
+
+def hash_of(shape: Sequence[str]) -> str:
+    """What is noted of the DDL that made a sync's objects."""
+    return hashlib.sha256("\n".join(shape).encode()).hexdigest()
+
+
 def has_all(connection: Connection, bound: BoundSync) -> bool:
     """Whether all that the sync needs is there, and its triggers are as they should be."""
     mending = [*triggers.mending(connection, bound), *table.mending(connection, bound)]
@@ -256,11 +259,11 @@ def _applied(connection: Connection, name: str) -> Applied | None:
 
 def _all_exist(connection: Connection, bound: BoundSync) -> bool:
     """Whether the sync's queue, target, view and functions are there."""
-    names = [("freshvec", f"queue_{bound.name}"), *bound.tables, bound.view_name]
-    given = {
-        "names": [sql.Identifier(*name).as_string() for name in names],
-        "functions": [f"{kind}_{bound.name}" for kind in _FUNCTIONS],
-    }
+    names = [("freshvec", f"queue_{bound.name}"), *bound.readable]
+    functions = [f"{kind}_{bound.name}" for kind in _FUNCTIONS]
+    if bound.is_shown:
+        functions.append(f"embedded_{bound.edition.sync if bound.edition else bound.name}")
+    given = {"names": [sql.Identifier(*name).as_string() for name in names], "functions": functions}
     row = connection.execute(_SQL["all_exist"], given).fetchone()
     return bool(row and row[0])
 

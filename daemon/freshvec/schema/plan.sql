@@ -22,6 +22,7 @@ SELECT has_schema_privilege(%(role)s, 'freshvec', 'USAGE')
    AND has_table_privilege(%(role)s, 'freshvec.sync', 'UPDATE')
    AND has_table_privilege(%(role)s, 'freshvec.activity', 'INSERT')
    AND has_table_privilege(%(role)s, 'freshvec.lag_hour', 'INSERT')
+   AND has_table_privilege(%(role)s, 'freshvec.edition', 'SELECT')
    AND has_function_privilege(%(role)s, 'freshvec.ring(text)', 'EXECUTE')
 
 -- grant_schema: what the worker's role needs of the schema

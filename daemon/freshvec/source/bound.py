@@ -12,6 +12,7 @@ from freshvec.config import Sync
 from freshvec.db import finished, quoted, verbatim
 from freshvec.records import Key, Model
 from freshvec.source import blank, layout
+from freshvec.source.edition import Edition, view_of
 from freshvec.source.key import KeyColumn, beyond, up_to
 from freshvec.source.text import rendered_of, text_of
 
@@ -35,7 +36,8 @@ class BoundSync:
     """A sync bound to the database: names resolved, key and types known. `id` is 0 until it is applied.
 
     `watched` are the columns whose change is a change of the text. `is_family`: the source has partitions,
-    children or a parent, so that a statement on another table may change its rows.
+    children or a parent, so that a statement on another table may change its rows. `edition` is None of a
+    sync that was never swapped.
     """
 
     id: int
@@ -53,6 +55,7 @@ class BoundSync:
     encoding: str
     server_version: int
     generation: int = 0
+    edition: Edition | None = None
 
     @property
     def name(self) -> str:
@@ -83,8 +86,18 @@ class BoundSync:
         return (self.target_name,) if self.sync.chunk is None else (self.target_name, self.vectors_name)
 
     @property
+    def is_shown(self) -> bool:
+        """Whether the view shows these vectors; else view and its function are another edition's."""
+        return self.edition is None or self.edition.is_shown
+
+    @property
     def view_name(self) -> tuple[str, str]:
-        return view_of(self.target_name)
+        return self.edition.view if self.edition else view_of(self.target_name)
+
+    @property
+    def readable(self) -> tuple[tuple[str, str], ...]:
+        """What who may read the source may read, too: its tables, and the view that shows them."""
+        return (*self.tables, self.view_name) if self.is_shown else self.tables
 
     @property
     def vector_type(self) -> sql.Composable:
@@ -140,7 +153,8 @@ class BoundSync:
             "capture_row": quoted("freshvec", f"capture_row_{self.name}"),
             "is_intact": quoted("freshvec", f"is_intact_{self.name}"),
             "was_intact": quoted("freshvec", f"was_intact_{self.name}"),
-            "embedded": quoted("freshvec", f"embedded_{self.name}"),
+            "embedded": quoted("freshvec", f"embedded_{self.edition.sync if self.edition else self.name}"),
+            "readable": _list([quoted(*name) for name in self.readable]),
             "visible": quoted("freshvec", f"visible_{self.name}"),
             "answered": quoted("freshvec", f"answered_{self.name}"),
             "guard": quoted("freshvec", f"guard_{self.name}"),
@@ -193,6 +207,7 @@ class BoundSync:
             "d_keys": _list(d),
             "t_keys": _list(t),
             "c_keys": _list(self.keys("c")),
+            "c_key_texts": _list(_each("{}::text", self.keys("c"))),
             "r_keys": _list(self.keys("r")),
             "k": _list(numbered),
             "d_keys_as_k": _list(_each("{} AS {}", d, numbered)),
@@ -264,12 +279,6 @@ class BoundSync:
     def last_values(self, key: Key) -> dict[str, str]:
         """Parameters for `{up_to_last}`."""
         return {f"last{i}": part for i, part in enumerate(key, 1)}
-
-
-def view_of(target: tuple[str, str]) -> tuple[str, str]:
-    """The name of a target's view."""
-    schema, table = target
-    return schema, table.removesuffix("_embedding") + "_embedded"
 
 
 def _each(pattern: Any, *columns: Iterable[sql.Composable]) -> list[sql.Composed]:

@@ -72,8 +72,6 @@ WHEN (current_setting('freshvec.is_ours', true) IS DISTINCT FROM 'on') EXECUTE F
 ALTER TABLE {target} ENABLE ALWAYS TRIGGER freshvec_changed;
 ALTER TABLE {vectors} ENABLE ALWAYS TRIGGER freshvec_changed, ENABLE ALWAYS TRIGGER freshvec_vector
 
--- drop_view: for a view of other columns, with what else has a key's types
-DROP VIEW IF EXISTS {view};
-DROP FUNCTION IF EXISTS {embedded}();
+-- drop_typed: what else has a key's types
 DROP POLICY IF EXISTS freshvec_visible ON {target};
 DROP FUNCTION IF EXISTS {visible}, {answered}

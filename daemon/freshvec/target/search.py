@@ -28,10 +28,9 @@ def search(
 ) -> list[Hit]:
     """The `limit` rows nearest to `query`, the model's vector of a text, nearest first, with the first
     `width` characters of their text."""
-    numbers = ",".join(f"{value:.8g}" for value in bound.model.fit(query).tolist())
     plain = bound.sync.target.type == "real[]"
     candidates = min(_MOST_CANDIDATES, max(40, _TIMES * limit))
-    params = {"query": f"{{{numbers}}}" if plain else f"[{numbers}]", "limit": limit, "width": width}
+    params = {"query": as_parameter(bound.model.fit(query), is_plain=plain), "limit": limit, "width": width}
     with translated("search", f"sync {bound.name!r}"):
         connection.execute(_SQL["allow_scans"])
         if not plain:
@@ -54,6 +53,12 @@ def _rows_by_passages(
         if enough or candidates >= _MOST_PASSAGES:
             return [Hit(row[:-3], float(row[-3]), row[-2] or "") for row in found]
         candidates *= 2
+
+
+def as_parameter(vector: Vector, *, is_plain: bool) -> str:
+    """A vector as Postgres reads it: of pgvector's types, or plain numbers."""
+    numbers = ",".join(f"{value:.8g}" for value in vector.tolist())
+    return f"{{{numbers}}}" if is_plain else f"[{numbers}]"
 
 
 def _statement(bound: BoundSync) -> sql.Composed:

@@ -9,10 +9,11 @@ from psycopg import sql
 
 from freshvec.db import Connection, queries, quoted
 from freshvec.errors import SchemaError
-from freshvec.source.bound import BoundSync, view_of
+from freshvec.source.bound import BoundSync
 
 _SQL = queries("target/table")
 _CHUNKS = queries("target/chunks")  # in the place of those of the same name, where texts are cut
+_FUNCTIONS = ("create_visible", "create_answered", "create_guard", "guard")
 _RENAME = 'Name another one: target = { table = "…" }.'
 
 
@@ -27,24 +28,28 @@ class Existing:
 
 
 def statements(bound: BoundSync) -> list[sql.Composed]:
-    """The DDL of the target table, its view, and the functions that look at a row of it."""
-    names = (
-        "create",
-        "create_function",
-        "create_view",
-        "create_visible",
-        "create_answered",
-        "create_guard",
-        "guard",
-    )
-    source = sql.Literal(_text(*bound.source_name))
-    vectors = sql.Literal(_text(*bound.vectors_name))
-    return [bound.compose(_template(bound, name), source_text=source, vectors_text=vectors) for name in names]
+    """The DDL of the target table, of the view where it shows this target, and of the functions that look at
+    a row of it."""
+    texts = {
+        "source_text": sql.Literal(_text(*bound.source_name)),
+        "vectors_text": sql.Literal(_text(*bound.vectors_name)),
+    }
+    made = bound.compose(_template(bound, "create"))
+    others = [bound.compose(_template(bound, name), **texts) for name in _FUNCTIONS]
+    return [made, *(showing(bound) if bound.is_shown else []), *others]
 
 
 def _template(bound: BoundSync, name: str) -> LiteralString:
     chunks = {} if bound.sync.chunk is None else _CHUNKS
     return chunks.get(name, _SQL[name])
+
+
+def showing(bound: BoundSync, *, anew: bool = False) -> list[sql.Composed]:
+    """The DDL by which the view shows this target. `anew`: the view is dropped first, as it must be where its
+    columns are others."""
+    dropping = [bound.compose(_SQL["drop_view"])] if anew else []
+    function = bound.compose(_template(bound, "create_function"))
+    return [*dropping, function, bound.compose(_SQL["create_view"])]
 
 
 def mending(connection: Connection, bound: BoundSync) -> list[sql.Composed]:
@@ -66,7 +71,8 @@ def following(
     """The DDL by which an existing target and queue follow the key of the source; for another key they begin
     anew."""
     declared = [(c.name, c.type, list(c.collation) if c.collation else None) for c in bound.key]
-    drop = [bound.compose(_template(bound, "drop_view"))]
+    drop = [bound.compose(_SQL["drop_view"])] if bound.is_shown else []
+    drop.append(bound.compose(_template(bound, "drop_typed")))
     if any(describe(connection, name) is None for name in bound.tables[1:]):
         return [*drop, bound.compose(_SQL["drop"])]  # without their vectors, its rows say what is not so
     has = [tuple(row) for row in connection.execute(_SQL["columns"], {"oid": existing.oid})]
@@ -117,8 +123,8 @@ def access(
     `granted` are the roles that were given it before, "" for everybody. `is_renewed`: target, view
     and functions are made first, and what was granted on old ones may go with them.
     """
-    shown = _texts((*bound.tables, bound.view_name))
-    names = {"oid": bound.source_oid, "target": _text(*bound.target_name), "shown": shown}
+    readable = [_text(*name) for name in bound.readable]
+    names = {"oid": bound.source_oid, "target": _text(*bound.target_name), "readable": readable}
     readers: dict[str | None, bool] = dict(connection.execute(_SQL["readers"], names).fetchall())
     ddl = [
         bound.compose(_SQL["grant"], role=_role(role))
@@ -154,18 +160,22 @@ def _text(*names: str) -> str:
     return sql.Identifier(*names).as_string()
 
 
+def view_removal(sync_name: str, view: tuple[str, str]) -> sql.Composed:
+    """The DDL that takes a sync's view away."""
+    names = {"view": quoted(*view), "embedded": quoted("freshvec", f"embedded_{sync_name}")}
+    return sql.SQL(_SQL["drop_view"]).format(**names)
+
+
 def _texts(tables: Iterable[tuple[str, str]]) -> list[str]:
     return [_text(*table) for table in tables]
 
 
 def removal(sync_name: str, tables: Sequence[tuple[str, str]]) -> sql.Composed:
-    """The DDL that takes view, tables and queue away, the target first; it needs neither the source nor the
+    """The DDL that takes the tables of a target and its queue away; it needs neither the source nor the
     model."""
     return sql.SQL(_SQL["drop"]).format(
-        view=quoted(*view_of(tables[0])),
         tables=sql.SQL(", ").join(quoted(*table) for table in tables),
         queue=quoted("freshvec", f"queue_{sync_name}"),
-        embedded=quoted("freshvec", f"embedded_{sync_name}"),
         visible=quoted("freshvec", f"visible_{sync_name}"),
         answered=quoted("freshvec", f"answered_{sync_name}"),
         guard=quoted("freshvec", f"guard_{sync_name}"),
@@ -178,7 +188,7 @@ def check_existing(connection: Connection, bound: BoundSync) -> Existing | None:
     schema, table = bound.target_name
     existing = describe(connection, bound.target_name)
     if existing is None:
-        view = describe(connection, bound.view_name)
+        view = describe(connection, bound.view_name) if bound.is_shown else None
         if view is not None and not view.is_ours:
             problem = "a table or view of that name exists and was not made for this sync"
             raise SchemaError(
@@ -197,7 +207,7 @@ def check_existing(connection: Connection, bound: BoundSync) -> Existing | None:
             subject,
             f"its embeddings are {has}, but model {bound.model.name} with type {bound.sync.target.type} "
             f"gives {wanted}",
-            f"Name another target, or `freshvec remove {bound.name}` first.",
+            f"`freshvec swap {bound.name}` keeps them while others are made; or name another target.",
         )
     return existing
 

@@ -23,10 +23,11 @@ $freshvec$
 -- create_view: what applications search; rights and policies are those of who asks
 CREATE OR REPLACE VIEW {view} WITH (security_invoker = true) AS SELECT * FROM {embedded}()
 
--- drop_view: for a view of other columns, with what else has a key's types; a trigger on a column keeps its
--- type from being changed
+-- drop_view: for a view of other columns, where the view shows this target
 DROP VIEW IF EXISTS {view};
-DROP FUNCTION IF EXISTS {embedded}();
+DROP FUNCTION IF EXISTS {embedded}()
+
+-- drop_typed: what else has a key's types; a trigger on a column keeps its type from being changed
 DROP TRIGGER IF EXISTS freshvec_changed ON {target};
 DROP POLICY IF EXISTS freshvec_visible ON {target};
 DROP FUNCTION IF EXISTS {visible}, {answered}
@@ -121,9 +122,9 @@ ALTER TABLE {target} RENAME COLUMN {column} TO {name}
 -- readers: roles that may read the source, PUBLIC as NULL, and whether they may read what is shown. The
 -- source's owner is one of them where another role owns the target.
 SELECT CASE WHEN acl.grantee = 0 THEN NULL ELSE pg_get_userbyid(acl.grantee)::text END,
-       (SELECT count(DISTINCT t.oid) = cardinality(%(shown)s::text[])
+       (SELECT count(DISTINCT t.oid) = cardinality(%(readable)s::text[])
           FROM pg_class t CROSS JOIN LATERAL aclexplode(t.relacl) AS has
-         WHERE t.oid IN (SELECT to_regclass(name) FROM unnest(%(shown)s::text[]) AS name)
+         WHERE t.oid IN (SELECT to_regclass(name) FROM unnest(%(readable)s::text[]) AS name)
            AND has.grantee = acl.grantee AND has.privilege_type = 'SELECT')
   FROM pg_class c CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS acl
  WHERE c.oid = %(oid)s::oid AND acl.privilege_type = 'SELECT'
@@ -135,17 +136,17 @@ SELECT CASE WHEN acl.grantee = 0 THEN NULL ELSE pg_get_userbyid(acl.grantee)::te
 SELECT rolname::text FROM pg_roles WHERE rolname = ANY (%(roles)s::text[])
 
 -- grant: who may read the source may read its embeddings
-GRANT SELECT ON {tables}, {view} TO {role};
+GRANT SELECT ON {readable} TO {role};
 GRANT EXECUTE ON FUNCTION {answered} TO {role}
 
 -- revoke: who may read the source no more may not read its embeddings
-REVOKE SELECT ON {tables}, {view} FROM {role};
+REVOKE SELECT ON {readable} FROM {role};
 REVOKE EXECUTE ON FUNCTION {answered} FROM {role}
 
 -- grant_worker: what the worker's role needs, and no more
 GRANT SELECT ON {source} TO {role};
-GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role};
-GRANT SELECT ON {view} TO {role};
+GRANT INSERT, UPDATE, DELETE ON {tables} TO {role};
+GRANT SELECT ON {readable} TO {role};
 GRANT EXECUTE ON FUNCTION {answered} TO {role};
 GRANT SELECT, INSERT, DELETE ON {queue} TO {role}
 
@@ -158,9 +159,7 @@ SELECT has_table_privilege(%(role)s, %(source)s, 'SELECT')
    AND has_table_privilege(%(role)s, %(queue)s, 'INSERT')
    AND has_table_privilege(%(role)s, %(queue)s, 'DELETE')
 
--- drop: take the view, the target and the queue away
-DROP VIEW IF EXISTS {view};
-DROP FUNCTION IF EXISTS {embedded}();
+-- drop: take the target and the queue away
 DROP TABLE IF EXISTS {tables};
 DROP TABLE IF EXISTS {queue};
 DROP FUNCTION IF EXISTS {visible}, {answered}, {guard}()

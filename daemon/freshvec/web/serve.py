@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from loguru import logger
 
@@ -50,6 +50,29 @@ class Endpoints:
             each.stop()
 
 
+class ServedModels(Mapping[str, Served]):
+    """What these dispatchers serve; a swap may bring another one at any time. Raises ModelError."""
+
+    def __init__(self, models: Models, dispatchers: Mapping[str, Dispatcher]) -> None:
+        self._models = models
+        self._dispatchers = dispatchers
+        self._served = {name: self._of(name) for name in dispatchers}
+
+    def _of(self, name: str) -> Served:
+        return Served(self._dispatchers[name], self._models.card(name).matryoshka)
+
+    def __getitem__(self, name: str) -> Served:
+        if name not in self._served and name in self._dispatchers:
+            self._served[name] = self._of(name)
+        return self._served[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._dispatchers))
+
+    def __len__(self) -> int:
+        return len(self._dispatchers)
+
+
 def endpoints(settings: Settings, worker: Worker) -> Endpoints:
     """The embeddings endpoint and the page, as far as they are asked for. Raises ModelError, ServerError."""
     needed: list[Endpoint] = []
@@ -65,11 +88,7 @@ def endpoints(settings: Settings, worker: Worker) -> Endpoints:
 def open_server(settings: Settings, dispatchers: Mapping[str, Dispatcher]) -> EmbeddingServer:
     """The endpoint at `daemon.serve` for these models, not yet started. Raises ModelError, ServerError."""
     assert settings.daemon.serve is not None
-    models = Models(settings)
-    served = {
-        name: Served(dispatcher, models.card(name).matryoshka) for name, dispatcher in dispatchers.items()
-    }
-    return EmbeddingServer(settings.daemon.serve, served)
+    return EmbeddingServer(settings.daemon.serve, ServedModels(Models(settings), dispatchers))
 
 
 def serve(settings: Settings, syncs: tuple[Sync, ...]) -> None:

@@ -12,8 +12,7 @@ from freshvec.capture.bell import DDL, Listener, Waker
 from freshvec.config import Settings, Sync
 from freshvec.db import translated
 from freshvec.encoding.dispatch import Dispatcher
-from freshvec.encoding.loading import Models
-from freshvec.errors import DatabaseError, DeviceError, FreshvecError, ModelError, UnusableModelError
+from freshvec.errors import DatabaseError, FreshvecError
 from freshvec.pipeline.pressure import SECONDS_BETWEEN_LOOKS, Pressure
 from freshvec.pipeline.resources import Resources
 from freshvec.records import Encoder
@@ -21,9 +20,11 @@ from freshvec.schema import migrations
 from freshvec.worker import ownership, signals
 from freshvec.worker.activity import Activity
 from freshvec.worker.endpoint import Endpoint
+from freshvec.worker.following import Following
 from freshvec.worker.headline import Headline
 from freshvec.worker.housekeeping import Housekeeping
 from freshvec.worker.keeper import Keeper
+from freshvec.worker.keepers import Keepers
 from freshvec.worker.pulse import Pulse
 from freshvec.worker.sdnotify import notify
 
@@ -53,8 +54,6 @@ class Worker:
         sys.setswitchinterval(0.001)  # a live change must not wait for another thread's turn to end
         self._settings = settings
         self._once = once
-        self._models = Models(settings)
-        self._load = load or self._models.encoder
         self._on_tick = on_tick
         self._tick_seconds = tick_seconds
         self._waker = Waker()
@@ -64,32 +63,30 @@ class Worker:
         self._stopping = threading.Event()
         self._reload = reload
         self._reloading = threading.Event()
-        self.dispatchers: dict[str, Dispatcher] = {}
-        self.keepers: list[Keeper] = []
-        self.left_out: dict[str, str] = {}  # syncs whose models could not be loaded, and why
         self.reconnects = 0
         self._has_listened = False
         self.pulse = Pulse()
-        self._add_syncs(syncs)
+        self._following = Following(settings.database.url, syncs)
+        self._keepers = Keepers(settings, load, self._resources, self._waker.wake, once=once)
+        self._keepers.begin(self._following.at_start())
+        self._is_look_due = False  # at what is to be run
         self._activity = Activity(settings, self.pressure)
         self._headline = Headline()
         self._file_fault = ""  # why the file was not taken up when it was read again
         self._endpoint = endpoint(self) if endpoint else None
 
-    def _add_syncs(self, syncs: tuple[Sync, ...]) -> None:
-        """One bad model must not keep other tables from being fresh. Raises ModelError where all are bad."""
-        is_device_lost = False
-        for sync in syncs:
-            try:
-                self._add_sync(sync)
-            except ModelError as error:
-                if self._once or len(syncs) == 1:
-                    raise
-                is_device_lost |= isinstance(error, DeviceError)
-                self._leave_out(sync, error)
-        if not self.keepers:
-            kind = DeviceError if is_device_lost else UnusableModelError
-            raise kind("run", "any sync", "none of their models could be loaded", "See the errors above.")
+    @property
+    def keepers(self) -> list[Keeper]:
+        return self._keepers.all
+
+    @property
+    def dispatchers(self) -> dict[str, Dispatcher]:
+        return self._keepers.dispatchers
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Syncs whose models could not be loaded, and why."""
+        return self._keepers.left_out
 
     def run(self) -> None:
         """Work until stopped. Raises FreshvecError for what needs somebody's help before anything can run."""
@@ -150,46 +147,26 @@ class Worker:
             return
         self._file_fault = ""
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        declared = {sync.name: sync for sync in syncs}
-        leaving = [keeper for keeper in self.keepers if declared.get(keeper.sync.name) != keeper.sync]
+        self._following.declared = syncs
+        self._keepers.try_again()
         try:
-            for keeper in leaving:
-                keeper.leave(listener, self._settings.daemon.shutdown_seconds)
-                self.keepers.remove(keeper)
+            self._follow(listener)
         except DatabaseError:
             self._reloading.set()  # the listener is lost: the next one goes on with it
             raise
-        self.left_out = {name: why for name, why in self.left_out.items() if name in declared}
-        kept = {keeper.sync.name for keeper in self.keepers}
-        for name in declared.keys() - kept:
-            try:
-                self._add_sync(declared[name])
-            except ModelError as error:
-                self._leave_out(declared[name], error)
-        logger.info("the file was read again; syncs: {}", ", ".join(sorted(declared)) or "none")
+        logger.info("the file was read again; syncs: {}", ", ".join(sorted(s.name for s in syncs)) or "none")
         notify("READY=1")
 
-    def _add_sync(self, sync: Sync) -> None:
-        if sync.model not in self.dispatchers:
-            encoder = self._load(sync.model)
-            self.dispatchers[sync.model] = self._models.dispatcher(sync.model, encoder)
-            logger.info("model {} on {} in {}", sync.model, encoder.device, encoder.precision)
-        dispatcher = self.dispatchers[sync.model]
-        encoder = dispatcher.encoder
-        described = self._models.describe_loaded(sync, encoder)
-        settings, resources = self._settings, self._resources
-        keeper = Keeper(sync, described, dispatcher, settings, resources, self._waker.wake, once=self._once)
-        self.keepers.append(keeper)
-        self.left_out.pop(sync.name, None)
-
-    def _leave_out(self, sync: Sync, error: ModelError) -> None:
-        self.left_out[sync.name] = str(error)
-        logger.error("sync {}: {}", sync.name, error)
+    def _follow(self, listener: Listener) -> None:
+        """Run what is to be run now: a swap may have begun another edition, or ended one."""
+        self._is_look_due = False
+        self._keepers.change_to(self._following.look(listener.connection), listener)
+        self._following.take_away(listener.connection)
 
     def _listen_once(self, backoff: Backoff) -> None:
         """One life of the listener's connection: LISTEN first, then look at everything."""
         listener = Listener(self._settings.database.url, self._waker)
-        self._own_due, self._has_listened = 0.0, True
+        self._own_due, self._has_listened, self._is_look_due = 0.0, True, True
         try:
             applied = migrations.migrate(listener.connection)
             if applied:
@@ -216,6 +193,8 @@ class Worker:
         while not self._stopping.is_set():
             if self._reloading.is_set():
                 self._take_up(listener)
+            elif self._is_look_due:
+                self._follow(listener)
             by_name = {keeper.sync.name: keeper for keeper in self.keepers}
             self._own(listener)
             for keeper in self.keepers:
@@ -283,14 +262,14 @@ class Worker:
 
     def sweep(self) -> None:
         """A notification is a hint, this is the guarantee."""
+        self._is_look_due = True
         for keeper in self.keepers:
             keeper.sweep()
         self._waker.wake()
 
     def housekeep(self) -> None:
         """Keep what was found out about batch sizes, and what was measured."""
-        for name, dispatcher in self.dispatchers.items():
-            self._models.keep_budget(name, dispatcher)
+        self._keepers.keep_budgets()
         self._activity.keep(self.keepers)
         self._activity.look(
             lambda connection: self._headline.tell(connection, self.keepers, self.left_out, self._file_fault)
