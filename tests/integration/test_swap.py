@@ -117,6 +117,32 @@ def test_columns_and_type_may_be_swapped_and_the_view_keeps_its_grants(swapped: 
         app.execute("DROP OWNED BY swap_reader; DROP ROLE swap_reader")
 
 
+def test_texts_may_be_cut_by_a_swap_and_made_whole_again(swapped: Swapped) -> None:
+    passages = "SELECT bool_and(passage = btrim(body)) FROM docs_embedded JOIN docs USING (id)"
+    with swapped.running():
+        pass
+    swapped.sync["chunk"] = "auto"
+    found = swapped.find()
+    assert found.is_refused
+    assert "vectors of passages, and they are of whole texts: `freshvec swap docs --from-file`" in found.note
+    with swapped.running() as worker:
+        assert swapped.begin(chunk={}).chunk is not None
+        swapped.filled(worker)
+        swapped.show()
+        assert swapped.find().note == ""
+        assert swapped.wrong(NullEncoder) == []
+        assert swapped.app.execute(passages).fetchone() == (True,)
+        edit(swapped.app, "after ")
+        wait_fresh(worker)
+        swapped.show(keep_seconds=None)
+        assert swapped.wrong(NullEncoder) == []
+        swapped.show()
+        swapped.end()
+        assert swapped.app.execute(passages).fetchone() == (True,)
+        assert exists(swapped.app, "docs_embedding_2")
+        assert not exists(swapped.app, "docs_embedding")
+
+
 def test_another_swap_is_refused_and_the_same_goes_on(swapped: Swapped) -> None:
     swapped.apply()
     first = swapped.begin()

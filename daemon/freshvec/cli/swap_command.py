@@ -27,6 +27,9 @@ def swap(
     kind: Annotated[
         str | None, typer.Option("--type", help="Begin: with vectors of this type, as in halfvec.")
     ] = None,
+    from_file: Annotated[
+        bool, typer.Option("--from-file", help="Begin: with what the file says by now, as of passages.")
+    ] = False,
     table: Annotated[
         str | None, typer.Option(help="Begin: the new table. Default: the old one's name and a number.")
     ] = None,
@@ -61,13 +64,15 @@ def swap(
     changes: dict[str, Any] = {"model": model, "expression": expression, "where": where, "type": kind}
     changes["columns"] = [each.strip() for each in columns.split(",")] if columns is not None else None
     changes = {name: value for name, value in changes.items() if value is not None}
-    steps = [commit, rollback, finish, abandon, bool(changes or table)]
+    steps = [commit, rollback, finish, abandon, bool(changes or table or from_file)]
     if sum(steps) > 1:
         raise UsageError("only one of --commit, --rollback, --finish, --abandon and what begins a swap")
+    if from_file and changes:
+        raise UsageError("--from-file goes without what is to be otherwise than in the file")
     if sync is None:
         raise UsageError("name the sync: freshvec swap articles")
     with Swap.opened(load_settings(config_path), sync, wait) as swapping:
-        if changes or table:
+        if changes or table or from_file:
             swapping.begin(changes, table, lambda: yes or typer.confirm("Begin?"))
         elif commit:
             swapping.commit(keep * _DAY, is_forced=force)

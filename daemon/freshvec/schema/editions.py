@@ -75,7 +75,8 @@ class _Row:
 def meaning(sync: Sync) -> dict[str, Any]:
     """What of a declaration decides about its vectors: model, text, and their type."""
     found = sync.model_dump(mode="json", exclude=_OPERATION)
-    return found | {"target": sync.target.model_dump(mode="json", include=_OF_VECTORS)}
+    target = sync.target.model_dump(mode="json", include=_OF_VECTORS, exclude_none=True)
+    return found | {"target": target}
 
 
 def of(sync: Sync, name: str, declared: dict[str, Any], target: str | None) -> Sync:
@@ -157,10 +158,13 @@ def leaving(connection: Connection, declared: Iterable[Sync]) -> list[str]:
 
 
 def _never_swapped(sync: Sync, definition: dict[str, Any]) -> Editions:
-    """A sync with one edition. What is applied goes on where the file names another model: walking over its
-    vectors would take them from every search until the walk has come by."""
+    """A sync with one edition. What is applied goes on where the file wants vectors that cannot be compared
+    with those there are: walking over these would take them from every search until the walk has come by."""
     model = str(definition.get("model", "")).partition(" ")[0]
-    if model in ("", sync.model) or "declared" not in definition:
+    if not model or "declared" not in definition:
+        return Editions(sync, sync)
+    is_cut = definition["declared"].get("chunk") is not None
+    if model == sync.model and is_cut == (sync.chunk is not None):
         return Editions(sync, sync)
     declared = meaning(sync) | definition["declared"] | {"model": model}
     schema, table, kind = definition["target"]
@@ -199,8 +203,7 @@ def _resolved(sync: Sync, rows: list[_Row]) -> Editions:
 
 def _kind(declared: dict[str, Any]) -> tuple[object, ...]:
     """What decides whether vectors lie alike and can be compared."""
-    target = {key: value for key, value in declared["target"].items() if value is not None}
-    return declared["model"], target, declared.get("chunk") is None
+    return declared["model"], declared["target"], declared.get("chunk") is None
 
 
 def _asks(sync: Sync, wants: dict[str, Any], has: dict[str, Any]) -> str:
@@ -208,6 +211,10 @@ def _asks(sync: Sync, wants: dict[str, Any], has: dict[str, Any]) -> str:
     if wants["model"] != has["model"]:
         said = f"the file names model {wants['model']}, and its vectors are of {has['model']}"
         option = f"--model {wants['model']}"
+    elif (wants.get("chunk") is None) != (has.get("chunk") is None):
+        what = ("passages", "whole texts")
+        wanted, there = what if wants.get("chunk") else reversed(what)
+        said, option = f"the file wants vectors of {wanted}, and they are of {there}", "--from-file"
     else:
         said = (
             f"the file wants vectors of type {wants['target']['type']}, and they are {has['target']['type']}"

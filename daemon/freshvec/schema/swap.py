@@ -55,12 +55,14 @@ def proposed(found: Editions, changes: dict[str, Any], target: str | None = None
 
 def _changed(found: Editions, changes: dict[str, Any]) -> dict[str, Any]:
     """What the next edition is made of."""
-    declared = meaning(found.declared if found.is_refused else found.shown)
+    declared = meaning(found.declared if found.is_refused or not changes else found.shown)
     if {"columns", "expression"} & changes.keys():
         declared |= {"columns": None, "expression": None}
-    kind = changes.get("type", declared["target"]["type"])
-    others = {name: value for name, value in changes.items() if name != "type"}
-    return declared | others | {"target": {"type": kind}}
+    target = declared["target"]
+    if changes.get("model", declared["model"]) != declared["model"]:
+        target = {"type": target["type"]}  # it may be cut otherwise
+    target |= {"type": changes["type"]} if "type" in changes else {}
+    return declared | {name: value for name, value in changes.items() if name != "type"} | {"target": target}
 
 
 def begin(connection: Connection, found: Editions, sync: Sync, view: tuple[str, str]) -> None:
@@ -134,7 +136,8 @@ def _show(connection: Connection, new: BoundSync, old: BoundSync, keep_seconds: 
         names = sorted((new.name, old.name))
         connection.execute(_SQL["lock"], {"class": WRITE_LOCK_CLASS, "names": names})
         row = connection.execute(_SQL["type"], {"view": text}).fetchone()
-        is_anew = row is None or row[0] != _type(new)
+        has_passages = [each.sync.chunk is not None for each in (new, old)]
+        is_anew = row is None or row[0] != _type(new) or has_passages[0] != has_passages[1]
         grants = _leave_view(connection, view, text) if is_anew else []
         shown, hidden = _as(new, is_shown=True), _as(old, is_shown=False)
         for statement in table.showing(shown, anew=is_anew):
@@ -167,7 +170,7 @@ def _leave_view(connection: Connection, view: tuple[str, str], text: str) -> Seq
     take(connection, [view], "ACCESS EXCLUSIVE")
     row = connection.execute(_SQL["upon"], {"view": text}).fetchone()
     if row is not None:
-        problem = f"its vectors are of another type, and view {row[0]} is made upon it"
+        problem = f"its columns are of other types, or others, and view {row[0]} is made upon it"
         remedy = "Drop that view, and make it again afterwards."
         raise SchemaError("change the view", ".".join(view), problem, remedy)
     return [

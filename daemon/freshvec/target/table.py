@@ -220,7 +220,8 @@ def _vectors(connection: Connection, bound: BoundSync, existing: Existing) -> st
             f"use the target of sync {bound.name!r},",
             ".".join(bound.target_name),
             f"its embeddings are of {has}, and `chunk` is declared otherwise",
-            f"Name another target, or `freshvec remove {bound.name}` first.",
+            f"`freshvec swap {bound.name} --from-file` keeps them while others are made; or name another "
+            "target.",
         )
     if len(bound.tables) == 1:
         return existing.vector_type
