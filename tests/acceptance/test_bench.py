@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,11 @@ def test_json_from_a_file_without_configuration(models: Path, lines: Path, tmp_p
         ours["share_of_limit"]
         >= 0.999 * min(one["tokens"] / one["seconds"] for one in ours["rounds"]) * FLOPS / best
     )
-    assert report["tokenizing"][0]["processes"] == 1
+    first, *others = report["tokenizing"]
+    assert (first["package"], first["processes"]) == ("tokenizers", 1)
+    is_quick = any(other["package"].startswith("nanotoken ") for other in others)
+    assert is_quick != any("freshvec[nanotoken]" in note for note in report["notes"])
+    assert is_quick == (find_spec("nanotoken") is not None)
     assert any(note.startswith("fastembed on cpu is left out: ") for note in report["notes"])
     assert report["machine"]["packages"]["onnxruntime"]
 
@@ -125,7 +130,7 @@ def test_a_table_from_a_sync_of_a_database(url: str, docs: Connection, models: P
     for words in (
         "limit of fp32 on cpu:",
         "a token costs 21.2 MFLOP",
-        "tokenising alone, one process:",
+        "tokenising alone, tokenizers, one process:",
         "onnxruntime 1",
     ):
         assert words in done.stdout

@@ -7,8 +7,10 @@ from freshvec.bench.baselines import Baseline
 from freshvec.bench.report import ratio
 from freshvec.bench.texts import Texts
 from freshvec.bench.throughput import tokenizing_rates
+from freshvec.encoding import quick_tokens
 from freshvec.encoding.machine import cpu_limit
 from freshvec.encoding.tokenizer import pool_processes
+from freshvec.encoding.trial import Trials
 from tests.benchmarks.harness import Report, median, one_line_texts, texts
 from tests.exports import exported
 from tests.support import MODEL, models_in
@@ -50,6 +52,11 @@ def reference(report: Report, quick: bool) -> None:
                 f"{name}: int8 against fp32", ratio(graphs["int8"].passes, fp32.passes), 1.25, "×"
             )
     # On few cores the daemon has no pool; a small one shows what the way to another process costs.
-    rates = tokenizing_rates(artefact, texts(count), options.rounds, pool_processes(cpu_limit()) or 2)
-    for processes, measured in rates.items():
-        report.add(f"tokenising, {processes} process{'es' * (processes > 1)}", median(measured), "tokens/s")
+    nanotoken = quick_tokens.installed() if Trials(artefact.folder.parent).is_quick(artefact) else None
+    processes = pool_processes(cpu_limit()) or 2
+    rates = tokenizing_rates(artefact, texts(count), options.rounds, processes, nanotoken)
+    for (package, used), measured in rates.items():
+        name = f"tokenising, {package}, {used} process{'es' * (used > 1)}"
+        report.add(name, median(measured), "tokens/s")
+    if nanotoken is None:
+        print("nanotoken is not measured: pip install 'freshvec[nanotoken]'")

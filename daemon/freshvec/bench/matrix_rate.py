@@ -93,8 +93,11 @@ def _rate(multiply: Callable[[int], None], shape: Shape, seconds: float) -> floa
 
 def libraries(precision: Precision, device: str, threads: int) -> Iterator[tuple[str, Product]]:
     """Name and product of every installed library that multiplies in that precision there."""
-    own = int(os.environ.get("OPENBLAS_NUM_THREADS") or len(os.sched_getaffinity(0)))  # threads of numpy's
-    if precision == "fp32" and device == "cpu" and (_module("threadpoolctl") or threads == own):
+    if (
+        precision == "fp32"
+        and device == "cpu"
+        and (_module("threadpoolctl") or threads == len(os.sched_getaffinity(0)))
+    ):
         yield "numpy", _numpy
     if _module("onnx") and precision != "bf16":
         yield "onnxruntime", lambda shape: _onnxruntime(shape, precision, device, threads)

@@ -9,7 +9,7 @@ from freshvec.bench.matrix_rate import matrix_rate
 from freshvec.bench.report import Contender, Report
 from freshvec.bench.texts import Texts
 from freshvec.bench.throughput import Pass, one_pass, portion_rows, settle, tokenizing_rates
-from freshvec.encoding import openvino_session
+from freshvec.encoding import openvino_session, quick_tokens
 from freshvec.encoding.budget import BatchBudget, first_guess
 from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.encoding.machine import cpu_limit, gpu_memory, multiplies_bf16
@@ -99,8 +99,26 @@ def run(artefact: Artefact, texts: Texts, options: Options, step: Step) -> Repor
             contender.passes.append(contender.encode(texts.rows))
         _limits(report, step)
     step("tokenising alone")
-    report.tokenizing = tokenizing_rates(artefact, texts.rows, options.rounds, pool_processes(report.threads))
+    quick = quick_tokens.installed() if _is_quick(artefact) else None
+    report.left_out += [] if quick else [_without_quick_tokens()]
+    processes = pool_processes(report.threads)
+    report.tokenizing = tokenizing_rates(artefact, texts.rows, options.rounds, processes, quick)
     return report
+
+
+def _is_quick(artefact: Artefact) -> bool:
+    """Whether nanotoken makes the model's tokens in the daemon."""
+    return Trials(artefact.folder.parent).is_quick(artefact)
+
+
+def _without_quick_tokens() -> str:
+    """Why it does not."""
+    if package := quick_tokens.installed():
+        return f"{package} is left out: it does not make this model's tokens."
+    return (
+        "nanotoken is left out: it is not installed. It makes the tokens of WordPiece models many times as "
+        "fast: pip install 'freshvec[nanotoken]'."
+    )
 
 
 def steps(artefact: Artefact, options: Options) -> int:
@@ -115,7 +133,7 @@ def _ours(
 ) -> Contender:
     """A graph on a device, at the batch size that is configured or that the daemon's search finds."""
     before = resident_mib()
-    is_quick = Trials(artefact.folder.parent).is_quick(artefact)  # as the daemon tokenises
+    is_quick = _is_quick(artefact)  # as the daemon tokenises
     encoder = OnnxEncoder(artefact, device, options.threads, precision=precision, is_quick=is_quick)
     memory = gpu_memory(device)
     guess = options.batch_tokens or first_guess(memory.free if memory else None, precision)

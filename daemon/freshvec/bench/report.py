@@ -45,7 +45,8 @@ class Report:
     truncated: int  # texts that were cut
     contenders: list[Contender] = field(default_factory=list)
     limits: dict[tuple[Precision, str], list[MatrixRate]] = field(default_factory=dict)
-    tokenizing: dict[int, list[float]] = field(default_factory=dict)  # by processes: tokens per second
+    # By package and number of processes: tokens per second.
+    tokenizing: dict[tuple[str, int], list[float]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
     def limit(self, contender: Contender) -> MatrixRate | None:
@@ -116,7 +117,8 @@ class Report:
                 for (precision, device), rates in self.limits.items()
             ],
             "tokenizing": [
-                {"processes": count, "tokens_per_second": rates} for count, rates in self.tokenizing.items()
+                {"package": package, "processes": count, "tokens_per_second": rates}
+                for (package, count), rates in self.tokenizing.items()
             ],
             "results": [self._result(contender) for contender in self.contenders],
             "notes": self.notes(),

@@ -89,25 +89,28 @@ def settle(encoder: Encoder, texts: list[str], budget: BatchBudget, *, seconds: 
 
 
 def tokenizing_rates(
-    artefact: Artefact, texts: list[str], rounds: int, processes: int
-) -> dict[int, list[float]]:
-    """Tokens per second of tokenising alone, one per round, by the number of processes.
+    artefact: Artefact, texts: list[str], rounds: int, processes: int, quick: str | None = None
+) -> dict[tuple[str, int], list[float]]:
+    """Tokens per second of tokenising alone, one per round, by the package and the number of its processes.
 
-    That number is 1, and `processes`, those of a pool, unless it is 0.
+    Those are 1, and `processes`, those of a pool, unless it is 0. `quick`: nanotoken, where it makes the ids
+    too.
     """
     card = artefact.card
     given = artefact.tokenizer_path, card.max_tokens, card.document_prefix
     # Enough texts for every process of a pool.
     many = (texts * -(-_TOKENIZED // len(texts)))[: max(_TOKENIZED, len(texts))]
-    tokenizers: dict[int, Tokenizer | TokenizerPool] = {1: Tokenizer(*given)}
+    tokenizers: dict[tuple[str, int], Tokenizer | TokenizerPool] = {("tokenizers", 1): Tokenizer(*given)}
     if processes:
-        tokenizers[processes] = TokenizerPool(*given, processes)
-    rates: dict[int, list[float]] = {count: [] for count in tokenizers}
+        tokenizers["tokenizers", processes] = TokenizerPool(*given, processes)
+    if quick:
+        tokenizers[quick, 1] = Tokenizer(*given, is_quick=True)
+    rates: dict[tuple[str, int], list[float]] = {which: [] for which in tokenizers}
     for _ in range(rounds):
-        for count, tokenizer in tokenizers.items():
+        for which, tokenizer in tokenizers.items():
             began = time.perf_counter()
             tokens = tokenizer.encode(many)
-            rates[count].append(sum(map(len, tokens)) / (time.perf_counter() - began))
+            rates[which].append(sum(map(len, tokens)) / (time.perf_counter() - began))
     for tokenizer in tokenizers.values():
         if isinstance(tokenizer, TokenizerPool):
             tokenizer.close()

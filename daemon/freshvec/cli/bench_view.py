@@ -114,9 +114,9 @@ def _explained(report: Report) -> list[str]:
             )
     if flops := report.artefact.flops_per_token:
         lines.append(f"a token costs {_flops(flops)}")
-    for processes, speeds in report.tokenizing.items():
+    for (package, processes), speeds in report.tokenizing.items():
         name = "one process" if processes == 1 else f"{processes} processes"
-        lines.append(f"tokenising alone, {name}: {statistics.median(speeds):,.0f} tokens/s")
+        lines.append(f"tokenising alone, {package}, {name}: {statistics.median(speeds):,.0f} tokens/s")
     lines.append(
         "tokens: real ones, padding not counted, tokenising included unless encoding is alone; "
         "batch: padded tokens, as the daemon's search found them; MiB: what it added to this process"

@@ -6,8 +6,9 @@ import sys
 
 def main() -> None:
     """Import the command line, which takes a while, and run it."""
-    # numpy multiplies next to nothing here; threads for that would take as long as any other import.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if sys.argv[1:2] != ["bench"]:
+        # Only there numpy multiplies more than a row; threads for that would take as long as any import.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from freshvec.cli.main import main as run
 

@@ -92,9 +92,9 @@ class Reader:
                 return True
             if self._backfill.done:
                 return self._begin_walk()
-            if self._ahead.is_under_way or not self._backfill.exhausted:
-                return self._has_room(Urgency.BACKFILL, ahead) and self._read_page()
-            return self._has_room(Urgency.BACKFILL, 1) and self._finish_backfill()
+            if not self._has_room_to_walk():
+                return False
+            return self._read_page() if self._has_pages else self._finish_backfill()
 
     def breath(self) -> float:
         """Seconds until the next look, once something was read.
@@ -152,13 +152,22 @@ class Reader:
         if self._pressure.is_felt:
             return SECONDS_BETWEEN_LOOKS
         now = time.monotonic()
-        if not self._backfill.done:
-            return max(0.0, self._page_due - now)
+        if not self._backfill.done:  # without room, what is written makes some and wakes the reader
+            return max(0.0, self._page_due - now) if self._has_room_to_walk() else math.inf
         repeat_due = self._repeat_due if self._repeat_due > now else math.inf
         return max(0.0, min(self._proof_due, repeat_due) - now)
 
     def _has_room(self, urgency: Urgency, limit: int) -> bool:
         return self._ledger.in_flight(urgency) < limit
+
+    @property
+    def _has_pages(self) -> bool:
+        """Whether the walk has a page that was not taken yet."""
+        return self._ahead.is_under_way or not self._backfill.exhausted
+
+    def _has_room_to_walk(self) -> bool:
+        """Whether the walk can go on; it comes to its end once nothing of it is under way."""
+        return self._has_room(Urgency.BACKFILL, _PAGES_AHEAD * self._page_rows if self._has_pages else 1)
 
     def _read_queue(self, urgency: Urgency, limit: int) -> bool:
         if self._ledger.has_missed:
