@@ -142,6 +142,14 @@ def test_stale_ones_among_them_are_encoded_unless_told_otherwise(records: Connec
     assert count(records, "records_embedding WHERE content_hash IS NOT NULL") == 0
 
 
+def test_it_goes_with_one_sync(url: str, models_dir: Path, tmp_path: Path) -> None:
+    two = SYNC + SYNC.replace('name = "records"', 'name = "b"\ntarget = { table = "b" }')
+    config = str(write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, two)))
+    for arguments in (("--adopt", "auto"), ("records", "--trust")):
+        refused = freshvec("apply", *arguments, "--config", config)
+        assert refused.returncode == 2, refused.stderr
+
+
 def test_a_worker_that_keeps_the_sync_is_not_disturbed(
     records: Connection, config: str, workers: Callable[..., WorkerProcess]
 ) -> None:

@@ -20,12 +20,17 @@ def literal(vector: object) -> str:
     return "[" + ",".join(f"{value:.8g}" for value in vector) + "]"  # type: ignore[attr-defined]
 
 
-def embed(connection: Connection, table: str = "docs", column: str = "embedding") -> None:
-    """Every row's vector into a column of its own table, as a script of the application's does it."""
-    rows = connection.execute(f"SELECT id, body FROM {table} WHERE body IS NOT NULL".encode()).fetchall()
+def embed(
+    connection: Connection, table: str = "docs", column: str = "embedding", rows: list[int] | None = None
+) -> None:
+    """Every row's vector into a column of its own table, as a script of the application's does it; `rows`:
+    of these alone."""
+    wanted = "" if rows is None else f" AND id = ANY ('{{{','.join(map(str, rows))}}}')"
+    query = f"SELECT id, body FROM {table} WHERE body IS NOT NULL{wanted}"
+    found = connection.execute(query.encode()).fetchall()
     judge = NullEncoder()
-    vectors = judge.encode(judge.tokenize([body for _, body in rows]))
-    given = [(literal(vector), key) for (key, _), vector in zip(rows, vectors, strict=True)]
+    vectors = judge.encode(judge.tokenize([body for _, body in found]))
+    given = [(literal(vector), key) for (key, _), vector in zip(found, vectors, strict=True)]
     with connection.cursor() as cursor:
         cursor.executemany(f"UPDATE {table} SET {column} = %s WHERE id = %s".encode(), given)
 

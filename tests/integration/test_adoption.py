@@ -1,5 +1,10 @@
 """Vectors that were there before freshvec: proved by a sample, taken over, and never trusted beyond that."""
 
+import itertools
+import random
+import threading
+from collections import Counter
+
 import psycopg
 import pytest
 
@@ -18,6 +23,7 @@ from tests.support import (
     settings_for,
     stale,
     sync_of,
+    until,
     wait_fresh,
 )
 
@@ -151,6 +157,49 @@ def test_an_edit_between_the_triggers_and_its_page_is_not_taken_for_embedded(
     backfill(adoption.settings, adoption.encoder)
     assert adoption.encoder.encoded == 251
     assert stale(docs, adoption.encoder) == []
+
+
+def test_edits_and_a_slow_old_way_beside_it(adoption: Adoption, docs: Connection, url: str) -> None:
+    """Rows are edited all the while, and their old vectors follow later; whatever page meets them, no old
+    vector is kept for a new text."""
+    origin, proof = adoption.prove()
+    bound = adoption.apply()
+    edited, is_over = Counter[int](), threading.Event()
+
+    def edit() -> None:
+        with psycopg.connect(url, autocommit=True) as application:
+            for turn in itertools.count():
+                if is_over.is_set():
+                    return
+                rows = [random.randrange(1, 2001) for _ in range(5)]
+                text = f"edit {turn} of "
+                application.execute(
+                    "UPDATE docs SET body = %s || id WHERE id = ANY (%s)", (text, sorted(rows))
+                )
+                edited.update(rows)
+                if turn % 2:  # the old way comes later, and not to all
+                    embed(application, rows=sorted(rows))
+
+    thread = threading.Thread(target=edit)
+    thread.start()
+    try:
+        until("rows are edited", lambda: len(edited) > 20)
+        with connect(adoption.settings.database.url, "test") as connection:
+            taken = take_over(
+                connection, bound, origin, proof, with_hashes=True, between=lambda _: _wait_for_edits(edited)
+            )
+    finally:
+        is_over.set()
+        thread.join(30)
+    assert 0 < taken.vectors < 2000
+    backfill(adoption.settings, adoption.encoder)
+    assert stale(docs, adoption.encoder) == []
+
+
+def _wait_for_edits(edited: Counter[int]) -> None:
+    """Each page has edits between it and the next."""
+    before = edited.total()
+    until("more rows are edited", lambda: edited.total() > before + 20)
 
 
 def test_nothing_is_taken_over_while_changes_went_unnoted(adoption: Adoption, docs: Connection) -> None:

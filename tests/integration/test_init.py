@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from freshvec import config, storage
+from freshvec.cli import init_view
 from freshvec.db import connect
 from freshvec.errors import SchemaError
 from freshvec.proposal.file import without_password
@@ -67,6 +68,16 @@ def test_tables_with_texts_are_found_and_nothing_else(url: str, shop: Connection
     backfill(settings_for(url, sync_of("comments")), NullEncoder())
     names = {table.full_name for table in look(url).tables}
     assert names == {"public.articles", "public.comments", "public.keyless"}
+
+
+def test_vectors_that_are_there_already_are_pointed_out(url: str, shop: Connection, models_dir: Path) -> None:
+    shop.execute("ALTER TABLE articles ADD embedding vector(384)")
+    found = look(url)
+    proposed = proposal(found, models_dir)
+    assert named(found, "public.articles").vectors == ("embedding",)
+    assert named(found, "public.comments").vectors == ()
+    shown = " ".join(" ".join(init_view.proposed(proposed, [proposed.candidates[0]])).split())
+    assert "has vectors already, in embedding: `freshvec plan --adopt auto` tells" in shown
 
 
 def test_prose_and_headings_are_taken_and_neither_codes_nor_secrets(

@@ -30,7 +30,7 @@ _LEAST_COSINE = 0.999  # as vectors are compared everywhere (scans/vectors.py), 
 _SAME_LENGTH = 0.01  # share by which the vectors of a model that does not normalise may differ in length
 _AT_ONCE = 64
 _BLOCKS_A_ROW = 2  # looked at: rows of one block were often written together
-_COUNTED = 5000  # rows, to tell how many have a vector
+_COUNTED_BLOCKS = 250  # to tell how many rows have a vector
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _draw(
 
 
 def _share(connection: Connection, bound: BoundSync, origin: Origin) -> float:
-    given = {"percent": _percent(connection, bound, _COUNTED // 4), "rows": _COUNTED}
+    given = {"percent": _percent(connection, bound, _COUNTED_BLOCKS)}
     query = bound.compose(_SQL["share"], **_parts(bound, origin))
     count, having = connection.execute(query, given).fetchone() or (0, 0)
     return having / count if count else 0.0

@@ -204,4 +204,4 @@ def as_json(found: Found, *, trust: bool) -> dict[str, Any]:
 def _reasons(proof: Proof) -> str:
     """Why rows that were read were not compared."""
     parts = [f"{count} {REFUSALS[reason]}" for reason, count in sorted(proof.refused.items())]
-    return f"; of others, {', '.join(parts)} were met" if parts else ""
+    return f"; left out: {', '.join(parts)}" if parts else ""

@@ -48,6 +48,10 @@ def proposed(proposal: Proposal, wanted: Sequence[Candidate]) -> Iterator[str]:
         yield ""
         yield f"{candidate.table.full_name} ({', '.join(candidate.columns)})"
         yield from (f"  {line}" for line in cost_view.lines(candidate.cost))
+        if candidate.table.vectors:
+            has = f"has vectors already, in {', '.join(candidate.table.vectors)}"
+            tells = "`freshvec plan --adopt auto` tells whether they can be taken over"
+            yield from _wrapped(f"{has}: {tells}", "  ")
 
 
 def next_steps(survey: Survey, proposal: Proposal, output: Path, *, had_password: bool) -> Iterator[str]:

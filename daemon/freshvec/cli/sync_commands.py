@@ -66,14 +66,12 @@ def plan(
     from freshvec.target import index
 
     settings = load_settings(config_path)
-    models = Models(settings)
-    role = settings.database.worker_role
-    declared_syncs = _adopting(settings, sync, adopt)
-    found = None
+    models, role = Models(settings), settings.database.worker_role
+    syncs = _adopting(settings, sync, adopt, trust=trust)
     with connect(settings.database.url, "plan") as connection:
         pending = migrations.pending(connection)
         plans = []
-        kept = find_all(connection, declared_syncs)
+        kept = find_all(connection, syncs)
         for each in (each for one in kept for each in one.run):
             planning = partial(plan_sync, connection, each, models.describe(each), role)
             plans.append(patiently(connection, planning, _PATIENCE_SECONDS))
@@ -83,22 +81,29 @@ def plan(
         costs = _costs(connection, models, plans, measure=measure)
         indexes = [index.look(connection, one.bound) if one.applied else None for one in plans]
         ways = [in_the_way(connection, one) for one in plans]
-        if adopt is not None:
-            from freshvec.cli import adopting
-
-            found = adopting.look(connection, models, plans[0].bound, adopt)
-            costs = [found.cost(costs[0], trust=trust)]
+        found = None if adopt is None else _looked_at(connection, models, plans[0].bound, adopt)
+        costs = costs if found is None else [found.cost(costs[0], trust=trust)]
         planned = list(zip(plans, costs, ways, indexes, strict=True))
     notes = {each.name: each.note for each in kept if each.note}
     _show([path.name for path in pending], planned, found, notes, as_json=as_json, trust=trust)
 
 
-def _adopting(settings: "Settings", name: str | None, adopt: str | None) -> "tuple[Sync, ...]":
+def _adopting(
+    settings: "Settings", name: str | None, adopt: str | None, *, trust: bool
+) -> "tuple[Sync, ...]":
     """The syncs that are meant. Raises UsageError where vectors are to be adopted for several."""
     syncs = settings.find(name)
     if adopt is not None and len(syncs) > 1:
         raise UsageError("--adopt goes with one sync: name it")
+    if trust and adopt is None:
+        raise UsageError("--trust goes with --adopt: say where the vectors are")
     return syncs
+
+
+def _looked_at(connection: "Connection", models: "Models", bound: "BoundSync", where: str) -> "Found":
+    from freshvec.cli import adopting
+
+    return adopting.look(connection, models, bound, where)
 
 
 def _show(
@@ -178,7 +183,7 @@ def apply(
     from freshvec.schema.apply import apply as apply_sync
 
     settings = load_settings(config_path)
-    models, syncs = Models(settings), _adopting(settings, sync, adopt)
+    models, syncs = Models(settings), _adopting(settings, sync, adopt, trust=trust)
     with connect(settings.database.url, "apply") as connection:
         if adopt is not None:
             from freshvec.cli.adopting import apply_adopting

@@ -1,7 +1,7 @@
 """The survey: tables that hold texts, and some rows of the largest. Bounded in time on any database."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg import sql
@@ -42,7 +42,8 @@ class Server:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with texts. `trouble` says why it cannot be kept as it is, `remedy` what mends that."""
+    """A table with texts. `trouble` says why it cannot be kept as it is, `remedy` what mends that. `vectors`
+    are columns that hold some already."""
 
     oid: int
     schema: str
@@ -53,6 +54,7 @@ class Table:
     rows: tuple[tuple[str | None, ...], ...] = ()
     trouble: str = ""
     remedy: str = ""
+    vectors: tuple[str, ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -146,12 +148,13 @@ def _sampled(connection: Connection, table: Table) -> Table:
     columns = tuple(
         judged(name, kind, [row[place] for row in rows]) for place, (name, kind) in enumerate(names)
     )
-    return Table(table.oid, table.schema, table.name, table.is_partitioned, extent, columns, tuple(rows))
+    vectors = tuple(name for (name,) in connection.execute(_SQL["vectors"], {"oid": table.oid}))
+    return replace(table, extent=extent, columns=columns, rows=tuple(rows), vectors=vectors)
 
 
 def _refused(table: Table, trouble: str, remedy: str) -> Table:
     made = remedy.replace("{}", table.full_name)
-    return Table(table.oid, table.schema, table.name, table.is_partitioned, trouble=trouble, remedy=made)
+    return replace(table, trouble=trouble, remedy=made)
 
 
 def _plain(name: str) -> str:

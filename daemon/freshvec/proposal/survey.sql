@@ -53,6 +53,11 @@ SELECT a.attname::text, format_type(a.atttypid, a.atttypmod)
    AND t.typcategory = 'S' AND t.typname <> 'name'
  ORDER BY a.attnum
 
+-- vectors: columns of a table that hold vectors already
+SELECT a.attname::text FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+ WHERE a.attrelid = %(oid)s::oid AND a.attnum > 0 AND NOT a.attisdropped
+   AND t.typname IN ('vector', 'halfvec') ORDER BY a.attnum
+
 -- key_guess: the column of a table without key that looks like one
 SELECT a.attname::text FROM pg_attribute a
  WHERE a.attrelid = %(oid)s::oid AND a.attnum > 0 AND NOT a.attisdropped
