@@ -105,6 +105,7 @@ class Swapped:
             if new != found.other:
                 swap.begin(connection, found, new, view)
             apply(connection, new, model(new.model))
+            swap.tell(connection)
         return new
 
     def show(self, *, keep_seconds: float | None = 3600.0) -> None:

@@ -41,6 +41,7 @@ def test_a_swap_is_filled_shown_taken_back_and_finished(swapped: Swapped) -> Non
         edit(app, "amid ")
         wait_fresh(worker)
         assert swapped.wrong(NullEncoder) == [], "the old one is shown, and fresh"
+        assert swapped.find().beside.startswith("docs is shown, docs.2 is not shown;")
         swapped.show()
         until("the new one is shown, and right", lambda: swapped.is_right(Wide))
         edit(app, "after ")
@@ -292,3 +293,15 @@ def test_nothing_is_told_of_a_swap_that_another_began(swapped: Swapped) -> None:
         swap.begin(connection, found, new, ("public", "docs_embedded"))
         with pytest.raises(SchemaError, match="another swap of it has begun meanwhile"):
             swap.begin(connection, found, new, ("public", "docs_embedded"))
+
+
+def test_another_type_in_the_file_asks_for_a_swap_too(swapped: Swapped) -> None:
+    with swapped.running():
+        pass
+    swapped.sync["target"] = {"type": "halfvec"}
+    found = swapped.find()
+    assert found.is_refused
+    assert "`freshvec swap docs --type 'halfvec'`" in found.note
+    assert found.shown.target.type == "vector"
+    swapped.sync["target"] = {"type": "halfvec", "table": "docs_half"}
+    assert not swapped.find().is_refused, "another table takes nothing from anybody"

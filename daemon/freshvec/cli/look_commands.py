@@ -60,7 +60,8 @@ def status(
                 console.clear()
             _show_status(seen, as_json=as_json)
             for one in found:
-                typer.echo(f"{one.name}: {one.note}" if one.note else "", nl=bool(one.note), err=True)
+                for remark in filter(None, (one.beside, one.note)):
+                    typer.echo(f"{one.name}: {remark}", err=True)
             if not watch:
                 break
             time.sleep(_WATCH_SECONDS)

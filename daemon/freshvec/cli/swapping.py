@@ -1,6 +1,5 @@
 """What `freshvec swap` does, step by step, and what it says."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,9 +25,6 @@ from freshvec.source.bind import bind
 from freshvec.source.bound import BoundSync
 from freshvec.source.sample import sample as sampled
 from freshvec.target import recall
-from freshvec.worker import ownership
-
-_PAUSE_SECONDS = 0.1  # between looks whether a worker has let go
 
 
 @dataclass(frozen=True)
@@ -73,6 +69,7 @@ class Swap:
         if new != found.other:
             schema.begin(self.connection, found, new, view)
         self._apply(new)
+        schema.tell(self.connection)
         typer.echo(f"{self.name}: {new.name} is begun; a worker fills it, or `freshvec backfill {self.name}`")
         typer.echo(f"`freshvec swap {self.name}` shows how far it is.")
 
@@ -143,9 +140,6 @@ class Swap:
     def take_away(self, name: str) -> None:
         """Let workers let go of it, and take it away."""
         schema.leave(self.connection, name)
-        deadline = time.monotonic() + self.wait
-        while ownership.owner(self.connection, name) and time.monotonic() < deadline:
-            time.sleep(_PAUSE_SECONDS)
         schema.take_away(self.connection, name, self.wait)
         typer.echo(f"{self.name}: {name} is taken away")
 

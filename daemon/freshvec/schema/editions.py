@@ -43,6 +43,14 @@ class Editions:
         return self.declared.name
 
     @property
+    def beside(self) -> str:
+        """What stands beside what is shown, in words; nothing where that is alone."""
+        if self.other is None:
+            return ""
+        what = "is kept fresh" if self.is_newer_shown else "is not shown"
+        return f"{self.shown.name} is shown, {self.other.name} {what}; see `freshvec swap {self.name}`"
+
+    @property
     def is_newer_shown(self) -> bool:
         """Whether the newer of two is shown, which is so after a commit; with one alone, True."""
         return self.other is None or self.number == self.highest
@@ -159,13 +167,16 @@ def _never_swapped(sync: Sync, definition: dict[str, Any]) -> Editions:
     """A sync with one edition. What is applied goes on where the file names another model: walking over its
     vectors would take them from every search until the walk has come by."""
     model = str(definition.get("model", "")).partition(" ")[0]
-    if model in ("", sync.model) or "declared" not in definition:
+    if not model or "declared" not in definition:
         return Editions(sync, sync)
     declared = meaning(sync) | definition["declared"] | {"model": model}
     schema, table, kind = definition["target"]
     matched = re.search(r'"(\w+)"\(\d+\)$', kind)
     declared["target"] = {"type": matched[1] if matched else kind}
     has_same_target = sync.target_name in ((schema, table), (None, table))
+    is_other_type = has_same_target and declared["target"]["type"] != sync.target.type
+    if model == sync.model and not is_other_type:
+        return Editions(sync, sync)
     name = None if has_same_target else table_text(schema, table)
     note = _asks(sync, meaning(sync), declared)
     return Editions(sync, of(sync, sync.name, declared, name), note=note, is_refused=True)
@@ -198,17 +209,15 @@ def _resolved(sync: Sync, rows: list[_Row]) -> Editions:
 
 def _asks(sync: Sync, wants: dict[str, Any], has: dict[str, Any]) -> str:
     """What to do where the file wants vectors that cannot be compared with those there are."""
-    if wants["model"] != has["model"]:
-        said = f"the file names model {wants['model']}, and its vectors are of {has['model']}"
-        option = f"--model {wants['model']}"
-    else:
-        said = (
-            f"the file wants vectors of type {wants['target']['type']}, and they are {has['target']['type']}"
-        )
-        option = f"--type '{wants['target']['type']}'"
+    beside = "fills a second set beside them, which searches do not notice"
+    if wants["model"] == has["model"]:
+        wanted, kind = wants["target"]["type"], has["target"]["type"]
+        said = f"the file wants vectors of type {wanted}, and they are {kind}"
+        return f"{said}: `freshvec swap {sync.name} --type '{wanted}'` {beside}"
     return (
-        f"{said}: `freshvec swap {sync.name} {option}` fills a second set beside them, which searches do not "
-        f"notice; `freshvec apply {sync.name} --replace` makes all anew in their place"
+        f"the file names model {wants['model']}, and its vectors are of {has['model']}: "
+        f"`freshvec swap {sync.name} --model {wants['model']}` {beside}; "
+        f"`freshvec apply {sync.name} --replace` makes all anew in their place"
     )
 
 

@@ -17,7 +17,8 @@ class Following:
     def __init__(self, url: SecretStr, declared: Sequence[Sync]) -> None:
         self.declared = tuple(declared)
         self._url = url
-        self._told: dict[str, str] = {}  # by sync, once each
+        self._told: dict[str, str] = {}  # what the file should say, by sync: once each
+        self._refused: dict[str, str] = {}  # why it could not be taken away, by edition: likewise
 
     def at_start(self) -> tuple[Sync, ...]:
         """Before anything is loaded; while the database is away, as the file has it."""
@@ -45,6 +46,6 @@ class Following:
             except FreshvecError as error:
                 if connection.broken:
                     raise
-                if str(error) != self._told.get(name):
+                if str(error) != self._refused.get(name):
                     logger.info("{} is not taken away yet: {}", name, error)
-                self._told[name] = str(error)
+                self._refused[name] = str(error)
