@@ -108,14 +108,14 @@ class Swapped:
             swap.tell(connection)
         return new
 
-    def show(self, *, keep_seconds: float | None = 3600.0) -> None:
+    def show(self, *, keep_seconds: float | None = 3600.0, patience: float = 30.0) -> None:
         """Let the view show the other edition once it is fresh: --commit and --rollback."""
         with self.connection() as connection:
             found = editions.find(connection, self.declared)
             assert found.other is not None
             assert wait_until_fresh(connection, found.other.name, (), 30)
             pairs = [(each, model(each.model)) for each in (found.other, found.shown)]
-            swap.show(connection, *pairs, keep_seconds=keep_seconds)
+            swap.show(connection, *pairs, keep_seconds=keep_seconds, patience=patience)
 
     def end(self) -> None:
         """Take the edition away that is not shown: --finish and --abandon."""

@@ -305,3 +305,23 @@ def test_another_type_in_the_file_asks_for_a_swap_too(swapped: Swapped) -> None:
     assert found.shown.target.type == "vector"
     swapped.sync["target"] = {"type": "halfvec", "table": "docs_half"}
     assert not swapped.find().is_refused, "another table takes nothing from anybody"
+
+
+def test_a_commit_waits_for_no_search_and_prepared_ones_follow_it(swapped: Swapped) -> None:
+    with (
+        swapped.running() as worker,
+        psycopg.connect(swapped.url, autocommit=True) as searcher,
+        psycopg.connect(swapped.url) as long_one,
+    ):
+        search = "SELECT embedding::text FROM docs_embedded WHERE id = 1"
+        swapped.begin()
+        swapped.filled(worker)
+        long_one.execute("SELECT count(*) FROM docs_embedded")
+        for _ in range(6):  # from the sixth time on its plan is kept
+            before = searcher.execute(search, prepare=True).fetchone()
+        swapped.show(patience=0.0)
+        after = searcher.execute(search, prepare=True).fetchone()
+        assert before is not None
+        assert after is not None
+        assert (before[0].count(","), after[0].count(",")) == (7, 11)
+        long_one.rollback()

@@ -136,7 +136,7 @@ def _show(connection: Connection, new: BoundSync, old: BoundSync, keep_seconds: 
         is_anew = row is None or row[0] != _type(new)
         grants = _leave_view(connection, view, text) if is_anew else []
         shown, hidden = _as(new, is_shown=True), _as(old, is_shown=False)
-        for statement in table.showing(shown, anew=is_anew):
+        for statement in table.showing_instead(shown, is_anew=is_anew):
             connection.execute(statement, ())
         for grant in grants:
             connection.execute(grant)
