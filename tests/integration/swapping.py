@@ -48,6 +48,7 @@ class Swapped:
         self.url = url
         self.app = app
         self.sync = sync_of("docs", **sync)
+        self.reloads = 0  # times that a worker has read the file again
 
     @property
     def settings(self) -> Settings:
@@ -66,7 +67,8 @@ class Swapped:
     def running(self, *, is_awaited: bool = True) -> Iterator[Worker]:
         """A worker; with `is_awaited` it has brought everything to rest."""
         load = {name: encoder() for name, encoder in ENCODERS.items()}
-        worker = Worker(self.settings, self.settings.sync, load=load.__getitem__, tick_seconds=0.2)
+        settings = self.settings
+        worker = Worker(settings, settings.sync, load=load.__getitem__, tick_seconds=0.2, reload=self._reload)
         raised: list[BaseException] = []
 
         def run() -> None:
@@ -85,6 +87,10 @@ class Swapped:
             worker.stop()
             thread.join(60)
         assert not raised, raised
+
+    def _reload(self) -> tuple[Settings, tuple[Sync, ...]]:
+        self.reloads += 1
+        return self.settings, self.settings.sync
 
     def apply(self) -> None:
         """What `freshvec apply docs` does."""

@@ -1,5 +1,8 @@
 """Swaps: another set of vectors is filled beside the old one, shown, taken back, and taken away."""
 
+from pathlib import Path
+from typing import Any
+
 import psycopg
 import pytest
 
@@ -8,8 +11,9 @@ from freshvec.errors import DatabaseError, SchemaError
 from freshvec.schema import editions, migrations, swap
 from freshvec.schema.apply import apply, carry_out, remove
 from freshvec.schema.plan import plan
+from freshvec.web.serve import ServedModels
 from tests.integration.swapping import OTHER, Swapped, Wide, model
-from tests.support import MODEL, Connection, NullEncoder, count, exists, until, wait_fresh
+from tests.support import MODEL, Connection, NullEncoder, count, exists, models_in, until, wait_fresh
 
 
 @pytest.fixture
@@ -325,3 +329,55 @@ def test_a_commit_waits_for_no_search_and_prepared_ones_follow_it(swapped: Swapp
         assert after is not None
         assert (before[0].count(","), after[0].count(",")) == (7, 11)
         long_one.rollback()
+
+
+def test_a_reloaded_file_with_another_model_stops_nothing(swapped: Swapped) -> None:
+    with swapped.running() as worker:
+        keeper = worker.keepers[0]
+        swapped.sync["model"] = OTHER
+        worker.reload()
+        until("the file is taken up", lambda: swapped.reloads == 1)
+        swapped.app.execute("UPDATE docs SET body = 'after it' WHERE id = 1")
+        wait_fresh(worker)
+        assert worker.keepers == [keeper], "it goes on untouched"
+        assert swapped.wrong(NullEncoder) == []
+
+
+def test_a_model_that_a_swap_brings_is_served(models_dir: Path) -> None:
+    dispatchers: dict[str, Any] = {}
+    served = ServedModels(models_in(models_dir), dispatchers)
+    assert served.get(MODEL) is None
+    dispatchers[MODEL] = object()
+    assert served[MODEL].dispatcher is dispatchers[MODEL]
+    assert list(served) == [MODEL]
+
+
+@pytest.mark.parametrize("is_committed", [False, True])
+def test_both_editions_follow_the_key_of_the_table(swapped: Swapped, is_committed: bool) -> None:
+    with swapped.running() as worker:
+        swapped.begin()
+        swapped.filled(worker)
+        if is_committed:
+            swapped.show()
+        swapped.app.execute("ALTER TABLE docs ALTER id TYPE bigint")
+        worker.sweep()
+        columns = "pg_attribute WHERE attname = 'id' AND attrelid = ANY (%s::regclass[])"
+        kind = f"SELECT atttypid::regtype::text FROM {columns}"
+        tables = ["docs_embedding", "docs_embedding_2", "docs_embedded"]
+        wide = [("bigint",)] * 3
+        until("both have followed", lambda: swapped.app.execute(kind, (tables,)).fetchall() == wide)
+        edit(swapped.app, "wide ")
+        until("all is right", lambda: swapped.is_right(Wide if is_committed else NullEncoder))
+        wait_fresh(worker)
+        swapped.show()
+        assert swapped.wrong(NullEncoder if is_committed else Wide) == []
+
+
+def test_an_edition_that_was_noted_by_an_older_version_is_the_same(swapped: Swapped) -> None:
+    """It had fewer settings than this one has."""
+    swapped.apply()
+    swapped.begin()
+    swapped.app.execute("UPDATE freshvec.edition SET declared = declared - 'where', file = file - 'where'")
+    found = swapped.find()
+    assert (found.note, found.is_refused, found.run[1].model) == ("", False, OTHER)
+    assert swapped.begin() == found.other

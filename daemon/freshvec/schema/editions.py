@@ -43,6 +43,11 @@ class Editions:
         return self.declared.name
 
     @property
+    def hidden(self) -> tuple[str, ...]:
+        """The names of those that are there and not shown."""
+        return (*self.leaving, *([self.other.name] if self.other else []))
+
+    @property
     def beside(self) -> str:
         """What stands beside what is shown, in words; nothing where that is alone."""
         if self.other is None:
@@ -105,11 +110,11 @@ def find_all(connection: Connection, declared: Sequence[Sync]) -> list[Editions]
         (is_made,) = connection.execute(_SQL["is_made"]).fetchone() or (False,)
         if not is_made:
             return [Editions(sync, sync) for sync in declared]
-        rows = [_Row(*row) for row in connection.execute(_SQL["known"], {"names": names})]
+        rows = [_Row(*row) for row in connection.execute(_SQL["known"], {"names": names}).fetchall()]
         applied: dict[str, str] = dict(connection.execute(_SQL["applied"], {"names": names}).fetchall())
     found = []
     for sync in declared:
-        own = [row for row in rows if row.sync == sync.name]
+        own = [_whole(sync, row) for row in rows if row.sync == sync.name]
         if own:
             found.append(_resolved(sync, own))
         else:
@@ -180,6 +185,12 @@ def _never_swapped(sync: Sync, definition: dict[str, Any]) -> Editions:
     name = None if has_same_target else table_text(schema, table)
     note = _asks(sync, meaning(sync), declared)
     return Editions(sync, of(sync, sync.name, declared, name), note=note, is_refused=True)
+
+
+def _whole(sync: Sync, row: _Row) -> _Row:
+    """With settings that this version has and the one that wrote the row had not."""
+    declared, file = (meaning(of(sync, row.name, each, row.target)) for each in (row.declared, row.file))
+    return replace(row, declared=declared, file=file)
 
 
 def _resolved(sync: Sync, rows: list[_Row]) -> Editions:
