@@ -345,11 +345,16 @@ def test_a_reloaded_file_with_another_model_stops_nothing(swapped: Swapped) -> N
 
 def test_a_model_that_a_swap_brings_is_served(models_dir: Path) -> None:
     dispatchers: dict[str, Any] = {}
-    served = ServedModels(models_in(models_dir), dispatchers)
+    shown = {"docs": "bge-m3"}
+    served = ServedModels(models_in(models_dir), dispatchers, lambda: shown)
     assert served.get(MODEL) is None
+    assert served.get("docs") is None
     dispatchers[MODEL] = object()
     assert served[MODEL].dispatcher is dispatchers[MODEL]
     assert list(served) == [MODEL]
+    assert served.get("docs") is None, "its model is not there"
+    shown["docs"] = MODEL
+    assert served["docs"] is served[MODEL], "who names the sync gets the model that is shown"
 
 
 @pytest.mark.parametrize("is_committed", [False, True])

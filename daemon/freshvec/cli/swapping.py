@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import typer
+from pydantic import ValidationError
 
 from freshvec.cli import cost_view, plan_view, swap_view
 from freshvec.config import Settings, Sync
@@ -54,8 +55,9 @@ class Swap:
         found = editions.find(self.connection, self.declared)
         try:
             new = schema.proposed(found, changes, table)
-        except ValueError as error:
-            raise UsageError(f"what is to be otherwise cannot be: {error}") from error
+        except ValidationError as error:
+            faults = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+            raise UsageError(f"what is to be otherwise cannot be: {'; '.join(faults)}") from error
         model = self.models.describe(new.model)
         view = schema.view_name(self.connection, found, self.models.describe(found.shown.model))
         planned = plan(self.connection, new, model, self.settings.database.worker_role)
