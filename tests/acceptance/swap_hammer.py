@@ -24,6 +24,7 @@ from tests.second_model import SECOND, encoder_of, two_models
 from tests.support import MODEL, Connection, WorkerProcess, count, exists, stale, until
 
 ROWS = 200
+_SHOWING_SECONDS = 1.5  # before a command's end, when the view comes to show the other edition
 SEARCH = "SELECT id FROM {} ORDER BY embedding <=> %s::text::vector LIMIT 10"
 AT_REST = """
 SELECT bool_and(backlog = 0 AND coverage = 1 AND backfill_done AND NOT rescan_waiting) FROM freshvec.status
@@ -33,14 +34,15 @@ IS_FILLED = "freshvec.sync WHERE name = 'docs.2' AND (backfill_done OR walk_prov
 
 @dataclass
 class Answers:
-    """What a client that searches all the while has got: how many answers, the longest time without one, in
-    seconds, when that ended, and what went wrong."""
+    """What a client that searches all the while has got: when each answer came, how long after the one
+    before, in seconds, and what went wrong."""
 
-    number: int = 0
-    longest: float = 0.0
-    at: float = 0.0
-    gaps: list[float] = field(default_factory=list)
+    times: list[tuple[float, float]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+
+    def longest(self, begin: float = 0.0, end: float = float("inf")) -> float:
+        """The longest time without an answer, in ms."""
+        return 1000 * max((gap for at, gap in self.times if begin <= at <= end), default=0.0)
 
 
 @contextmanager
@@ -59,10 +61,7 @@ def searching(url: str, table: str) -> Iterator[Answers]:
                 except psycopg.Error as error:
                     got.wrong.append(str(error))
                 now = time.monotonic()
-                got.number += 1
-                got.gaps.append(now - last)
-                if now - last > got.longest:
-                    got.longest, got.at = now - last, now
+                got.times.append((now, now - last))
                 last = now
                 time.sleep(0.001)
 
@@ -82,15 +81,17 @@ class SwapStage(Stage):
         self.models = two_models(folder / "models")
         super().__init__(url, folder, seed, self.models)
         self._folder, self._luck = folder, random.Random(seed)
-        self.moments: dict[str, float] = {}  # by step: when it was done
+        self.steps: list[tuple[str, float, float]] = []  # what was done, from when to when
 
     def step(self, *arguments: str) -> None:
         """The command, killed amid its work, and again until it is done."""
         killed = self._command(*arguments)
         time.sleep(self._luck.uniform(0.3, 3.0))  # wherever it is by then
         killed.kill()
-        until(f"{arguments[0]} is done", lambda: self._command(*arguments).process.wait(120) == 0, 180)
-        self.moments[arguments[0]] = time.monotonic()
+        deadline = time.monotonic() + 180
+        while (again := self._command(*arguments)).process.wait(120):
+            assert time.monotonic() < deadline, again.output
+        self.steps.append((arguments[0], time.monotonic() - _SHOWING_SECONDS, time.monotonic()))
         self.befell.append(arguments[0])
 
     def _command(self, *arguments: str) -> WorkerProcess:
@@ -104,8 +105,27 @@ class SwapStage(Stage):
         self.befell.append("kill")
 
 
-def swapped(url: str, seed: int) -> tuple[list[str], Answers, Answers]:
-    """One run on a fresh database: what is wrong, and what the two clients got."""
+@dataclass
+class Run:
+    """What came of one: what is wrong at rest, what the two clients got, and when each step was done."""
+
+    wrong: list[str]
+    got: Answers
+    still: Answers
+    steps: list[tuple[str, float, float]]
+
+    def told(self) -> str:
+        """The longest gaps of each client, in all and amid each step."""
+        parts = [f"longest gap {self.got.longest():.0f} ms, beside it {self.still.longest():.0f} ms"]
+        parts += [
+            f"amid {step} {self.got.longest(*when):.0f} and {self.still.longest(*when):.0f}"
+            for step, *when in self.steps
+        ]
+        return f"{len(self.got.times):,} answers, {'; '.join(parts)}"
+
+
+def swapped(url: str, seed: int) -> Run:
+    """One run on a fresh database."""
     with psycopg.connect(url, autocommit=True) as connection, ExitStack() as stack:
         connection.execute(
             "CREATE EXTENSION IF NOT EXISTS vector; CREATE TABLE docs (id int PRIMARY KEY, body text)"
@@ -117,7 +137,7 @@ def swapped(url: str, seed: int) -> tuple[list[str], Answers, Answers]:
         until("all of it", lambda: count(connection, "docs_embedded") == ROWS)
         connection.execute("CREATE TABLE still AS SELECT id, embedding FROM docs_embedded")
         with searching(url, "docs_embedded") as got, searching(url, "still") as still:
-            with hammers(url, ROWS, rest=0.1):
+            with hammers(url, ROWS, rest=0.2):
                 _steps(stage, connection)
             until(
                 "everything is fresh", lambda: connection.execute(AT_REST.encode()).fetchone() == (True,), 180
@@ -126,7 +146,7 @@ def swapped(url: str, seed: int) -> tuple[list[str], Answers, Answers]:
         new, old = encoder_of(stage.models, SECOND), encoder_of(stage.models, MODEL)
         wrong = [f"shown: {each}" for each in stale(connection, new, "docs_embedded")]
         wrong += [f"kept: {each}" for each in stale(connection, old)]
-        return wrong, got, still
+        return Run(wrong + got.wrong, got, still, stage.steps)
 
 
 def _is_at_rest(connection: Connection) -> bool:
@@ -155,13 +175,10 @@ def main() -> int:
         for seed in range(arguments.runs):
             with psycopg.connect(server.url(), autocommit=True) as connection:
                 connection.execute(f"CREATE DATABASE swap_{seed}".encode())
-            wrong, got, still = swapped(server.url(f"swap_{seed}"), seed)
-            bad += bool(wrong or got.wrong)
-            told = ", ".join(
-                f"{name} {each.number:,} answers, longest gap {each.longest * 1000:.0f} ms"
-                for name, each in (("view", got), ("untouched table", still))
-            )
-            print(f"run {seed + 1} on {arguments.version}: {[*wrong, *got.wrong] or 'nothing wrong'}; {told}")
+            run = swapped(server.url(f"swap_{seed}"), seed)
+            bad += bool(run.wrong)
+            found = run.wrong or "nothing wrong"
+            print(f"run {seed + 1} on {arguments.version}: {found}; {run.told()}", flush=True)
     print(f"{arguments.runs} runs on {arguments.version}, {bad} of them with something wrong")
     return int(bad > 0)
 

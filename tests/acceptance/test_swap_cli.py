@@ -81,6 +81,7 @@ def test_a_swap_from_its_beginning_to_its_end(commands: Commands, docs: Connecti
         "swap", "docs"
     )
     assert "edition docs.2 stands beside" in commands("swap", "docs", "--where", "id > 3", "--yes", code=1)
+    assert "docs is shown, docs.2 is not shown" in commands("status", "--check")
     commands("backfill")
     report = commands("swap", "docs")
     assert "Of 30 searches, the ten nearest rows each" in report

@@ -48,6 +48,7 @@ class Swapped:
         self.url = url
         self.app = app
         self.sync = sync_of("docs", **sync)
+        self.reloads = 0  # times that a worker has read the file again
 
     @property
     def settings(self) -> Settings:
@@ -66,7 +67,8 @@ class Swapped:
     def running(self, *, is_awaited: bool = True) -> Iterator[Worker]:
         """A worker; with `is_awaited` it has brought everything to rest."""
         load = {name: encoder() for name, encoder in ENCODERS.items()}
-        worker = Worker(self.settings, self.settings.sync, load=load.__getitem__, tick_seconds=0.2)
+        settings = self.settings
+        worker = Worker(settings, settings.sync, load=load.__getitem__, tick_seconds=0.2, reload=self._reload)
         raised: list[BaseException] = []
 
         def run() -> None:
@@ -85,6 +87,10 @@ class Swapped:
             worker.stop()
             thread.join(60)
         assert not raised, raised
+
+    def _reload(self) -> tuple[Settings, tuple[Sync, ...]]:
+        self.reloads += 1
+        return self.settings, self.settings.sync
 
     def apply(self) -> None:
         """What `freshvec apply docs` does."""
@@ -105,16 +111,17 @@ class Swapped:
             if new != found.other:
                 swap.begin(connection, found, new, view)
             apply(connection, new, model(new.model))
+            swap.tell(connection)
         return new
 
-    def show(self, *, keep_seconds: float | None = 3600.0) -> None:
+    def show(self, *, keep_seconds: float | None = 3600.0, patience: float = 30.0) -> None:
         """Let the view show the other edition once it is fresh: --commit and --rollback."""
         with self.connection() as connection:
             found = editions.find(connection, self.declared)
             assert found.other is not None
             assert wait_until_fresh(connection, found.other.name, (), 30)
             pairs = [(each, model(each.model)) for each in (found.other, found.shown)]
-            swap.show(connection, *pairs, keep_seconds=keep_seconds)
+            swap.show(connection, *pairs, keep_seconds=keep_seconds, patience=patience)
 
     def end(self) -> None:
         """Take the edition away that is not shown: --finish and --abandon."""

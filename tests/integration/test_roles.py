@@ -12,7 +12,7 @@ from freshvec.health.status import failures, read
 from freshvec.records import Model
 from freshvec.scans.retry import retry
 from freshvec.scans.verify import verify
-from freshvec.schema import migrations
+from freshvec.schema import editions, migrations, swap
 from freshvec.schema.apply import apply
 from freshvec.source.bind import bind
 from tests.acceptance.reader import blocks
@@ -94,6 +94,34 @@ def test_the_worker_does_all_its_work(shop: tuple[str, Connection]) -> None:
         assert read(connection)[0]["last_error"] is None
 
 
+def test_an_owner_swaps_what_a_worker_of_few_rights_fills(shop: tuple[str, Connection]) -> None:
+    url, admin = shop
+    owner, limited = settings_of(url, "shop_owner"), settings_of(url, "freshvec_worker")
+    with (
+        running(limited, NullEncoder()) as worker,
+        connect(owner.database.url, "test") as connection,
+        psycopg.connect(url.replace("postgres:@", "shop_search:@"), autocommit=True) as searcher,
+    ):
+        wait_fresh(worker)
+        found = editions.find(connection, owner.sync[0])
+        new = swap.proposed(found, {"where": "id <= 10"})
+        swap.begin(connection, found, new, swap.view_name(connection, found, NULL))
+        apply(connection, new, NULL, "freshvec_worker")
+        until("the second is filled", lambda: count(admin, "articles_embedding_2") == 10)
+        wait_fresh(worker)
+        assert count(searcher, "articles_embedded") == 50
+        swap.show(connection, (new, NULL), (found.shown, NULL), keep_seconds=0.0)
+        assert count(searcher, "articles_embedded") == 10
+        assert searcher.execute("SELECT freshvec.is_fresh('docs', '3')").fetchone() == (True,)
+        until("the worker keeps one", lambda: [each.sync.name for each in worker.keepers] == ["docs.2"])
+        assert count(admin, "articles_embedding") == 50, "it may not take the other one away"
+        admin.execute("UPDATE articles SET body = 'edited' WHERE id = 3")
+        wait_fresh(worker)
+        swap.take_away(connection, "docs")
+        assert count(admin, "freshvec.sync") == 1
+        assert count(searcher, "articles_embedded") == 10
+
+
 def test_the_worker_can_make_nothing_and_not_write_the_table(shop: tuple[str, Connection]) -> None:
     url, _ = shop
     with psycopg.connect(
@@ -149,6 +177,7 @@ SELECT p.proname::text,
 
 VIEWS = ("freshvec.status", "freshvec.progress", "freshvec.lag")
 HARMLESS = (  # or granted
+    "shown",
     "sync_status",
     "sync_progress",
     "sync_index",

@@ -1,5 +1,8 @@
 """Swaps: another set of vectors is filled beside the old one, shown, taken back, and taken away."""
 
+from pathlib import Path
+from typing import Any
+
 import psycopg
 import pytest
 
@@ -8,8 +11,9 @@ from freshvec.errors import DatabaseError, SchemaError
 from freshvec.schema import editions, migrations, swap
 from freshvec.schema.apply import apply, carry_out, remove
 from freshvec.schema.plan import plan
+from freshvec.web.serve import ServedModels
 from tests.integration.swapping import OTHER, Swapped, Wide, model
-from tests.support import MODEL, Connection, NullEncoder, count, exists, until, wait_fresh
+from tests.support import MODEL, Connection, NullEncoder, count, exists, models_in, until, wait_fresh
 
 
 @pytest.fixture
@@ -41,6 +45,7 @@ def test_a_swap_is_filled_shown_taken_back_and_finished(swapped: Swapped) -> Non
         edit(app, "amid ")
         wait_fresh(worker)
         assert swapped.wrong(NullEncoder) == [], "the old one is shown, and fresh"
+        assert swapped.find().beside.startswith("docs is shown, docs.2 is not shown;")
         swapped.show()
         until("the new one is shown, and right", lambda: swapped.is_right(Wide))
         edit(app, "after ")
@@ -124,7 +129,10 @@ def test_texts_may_be_cut_by_a_swap_and_made_whole_again(swapped: Swapped) -> No
     swapped.sync["chunk"] = "auto"
     found = swapped.find()
     assert found.is_refused
-    assert "vectors of passages, and they are of whole texts: `freshvec swap docs --from-file`" in found.note
+    assert (
+        "vectors of type vector of passages, and they are vector: `freshvec swap docs --from-file`"
+        in found.note
+    )
     with swapped.running() as worker:
         assert swapped.begin(chunk={}).chunk is not None
         swapped.filled(worker)
@@ -318,3 +326,92 @@ def test_nothing_is_told_of_a_swap_that_another_began(swapped: Swapped) -> None:
         swap.begin(connection, found, new, ("public", "docs_embedded"))
         with pytest.raises(SchemaError, match="another swap of it has begun meanwhile"):
             swap.begin(connection, found, new, ("public", "docs_embedded"))
+
+
+def test_another_type_in_the_file_asks_for_a_swap_too(swapped: Swapped) -> None:
+    with swapped.running():
+        pass
+    swapped.sync["target"] = {"type": "halfvec"}
+    found = swapped.find()
+    assert found.is_refused
+    assert "`freshvec swap docs --from-file`" in found.note
+    assert found.shown.target.type == "vector"
+    swapped.sync["target"] = {"type": "halfvec", "table": "docs_half"}
+    assert not swapped.find().is_refused, "another table takes nothing from anybody"
+
+
+def test_a_commit_waits_for_no_search_and_prepared_ones_follow_it(swapped: Swapped) -> None:
+    with (
+        swapped.running() as worker,
+        psycopg.connect(swapped.url, autocommit=True) as searcher,
+        psycopg.connect(swapped.url) as long_one,
+    ):
+        search = "SELECT embedding::text FROM docs_embedded WHERE id = 1"
+        swapped.begin()
+        swapped.filled(worker)
+        long_one.execute("SELECT count(*) FROM docs_embedded")
+        for _ in range(6):  # from the sixth time on its plan is kept
+            before = searcher.execute(search, prepare=True).fetchone()
+        swapped.show(patience=0.0)
+        after = searcher.execute(search, prepare=True).fetchone()
+        assert before is not None
+        assert after is not None
+        assert (before[0].count(","), after[0].count(",")) == (7, 11)
+        long_one.rollback()
+
+
+def test_a_reloaded_file_with_another_model_stops_nothing(swapped: Swapped) -> None:
+    with swapped.running() as worker:
+        keeper = worker.keepers[0]
+        swapped.sync["model"] = OTHER
+        worker.reload()
+        until("the file is taken up", lambda: swapped.reloads == 1)
+        swapped.app.execute("UPDATE docs SET body = 'after it' WHERE id = 1")
+        wait_fresh(worker)
+        assert worker.keepers == [keeper], "it goes on untouched"
+        assert swapped.wrong(NullEncoder) == []
+
+
+def test_a_model_that_a_swap_brings_is_served(models_dir: Path) -> None:
+    dispatchers: dict[str, Any] = {}
+    shown = {"docs": "bge-m3"}
+    served = ServedModels(models_in(models_dir), dispatchers, lambda: shown)
+    assert served.get(MODEL) is None
+    assert served.get("docs") is None
+    dispatchers[MODEL] = object()
+    assert served[MODEL].dispatcher is dispatchers[MODEL]
+    assert list(served) == [MODEL]
+    assert served.get("docs") is None, "its model is not there"
+    shown["docs"] = MODEL
+    assert served["docs"] is served[MODEL], "who names the sync gets the model that is shown"
+
+
+@pytest.mark.parametrize("is_committed", [False, True])
+def test_both_editions_follow_the_key_of_the_table(swapped: Swapped, is_committed: bool) -> None:
+    with swapped.running() as worker:
+        swapped.begin()
+        swapped.filled(worker)
+        if is_committed:
+            swapped.show()
+        swapped.app.execute("ALTER TABLE docs ALTER id TYPE bigint")
+        worker.sweep()
+        columns = "pg_attribute WHERE attname = 'id' AND attrelid = ANY (%s::regclass[])"
+        kind = f"SELECT atttypid::regtype::text FROM {columns}"
+        tables = ["docs_embedding", "docs_embedding_2", "docs_embedded"]
+        wide = [("bigint",)] * 3
+        until("both have followed", lambda: swapped.app.execute(kind, (tables,)).fetchall() == wide)
+        edit(swapped.app, "wide ")
+        until("all is right", lambda: swapped.is_right(Wide if is_committed else NullEncoder))
+        wait_fresh(worker)
+        swapped.show()
+        assert swapped.wrong(NullEncoder if is_committed else Wide) == []
+
+
+def test_an_edition_that_was_noted_by_an_older_version_is_the_same(swapped: Swapped) -> None:
+    """It had fewer settings than this one has."""
+    swapped.apply()
+    swapped.begin()
+    swapped.app.execute("UPDATE freshvec.edition SET declared = declared - 'where', file = file - 'where'")
+    found = swapped.find()
+    assert (found.note, found.is_refused, found.run[1].model) == ("", False, OTHER)
+    assert swapped.begin() == found.other

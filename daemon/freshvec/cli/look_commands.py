@@ -25,6 +25,7 @@ _WATCH_SECONDS = 2.0
 if TYPE_CHECKING:
     from freshvec.health.status import Seen
     from freshvec.scans.verify import Report
+    from freshvec.schema.editions import Editions
 
 
 @app.command(
@@ -66,17 +67,18 @@ def status(
             seen = look(connection, syncs, _fingerprints(settings, syncs))
             if watch and sys.stdout.isatty():
                 new_console().clear()
-            _show_status(seen, as_json=as_json)
-            for one in found:
-                typer.echo(f"{one.name}: {one.note}" if one.note else "", nl=bool(one.note), err=True)
+            _show_status(seen, found, as_json=as_json)
             if not watch:
                 break
             time.sleep(_WATCH_SECONDS)
-    if check and not (seen.is_within(max_lag, min_coverage) and not any(one.is_refused for one in found)):
+    is_as_declared = not any(one.is_refused for one in found)
+    # What searches read is checked; what a swap fills or keeps beside it is not.
+    checked = seen.without({name for one in found for name in one.hidden})
+    if check and not (is_as_declared and checked.is_within(max_lag, min_coverage)):
         raise typer.Exit(3)
 
 
-def _show_status(seen: "Seen", *, as_json: bool) -> None:
+def _show_status(seen: "Seen", found: "list[Editions]", *, as_json: bool) -> None:
     from freshvec.cli import status_view
 
     if as_json:
@@ -87,6 +89,9 @@ def _show_status(seen: "Seen", *, as_json: bool) -> None:
             typer.echo(line)
     for name, known in seen.amiss.items():
         typer.echo(f"{name}: {known.message}", err=True)
+    for one in found:
+        for remark in filter(None, (one.beside, one.note)):
+            typer.echo(f"{one.name}: {remark}", err=True)
 
 
 def _fingerprints(settings: Settings, syncs: tuple[Sync, ...]) -> dict[str, str]:

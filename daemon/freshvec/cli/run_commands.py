@@ -94,10 +94,12 @@ def serve(
 ) -> None:
     """Answer OpenAI's embeddings requests with the models of your rows, so that searches fit them."""
     from freshvec.web.serve import serve as serve_models
+    from freshvec.worker.following import Following
 
     settings = load_settings(config_path)
     settings = _serving_on(settings, address or settings.daemon.serve or "127.0.0.1:8377")
-    serve_models(settings, settings.find(sync))
+    # What is shown may be of another model than the file says: a swap was committed.
+    serve_models(settings, Following(settings.database.url, settings.find(sync)).at_start())
 
 
 def _serving_on(settings: Settings, address: str) -> Settings:

@@ -1,6 +1,5 @@
 """What `freshvec swap` does, step by step, and what it says."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import typer
+from pydantic import ValidationError
 
 from freshvec.cli import cost_view, plan_view, swap_view
 from freshvec.config import Settings, Sync
@@ -26,9 +26,6 @@ from freshvec.source.bind import bind
 from freshvec.source.bound import BoundSync
 from freshvec.source.sample import sample as sampled
 from freshvec.target import recall
-from freshvec.worker import ownership
-
-_PAUSE_SECONDS = 0.1  # between looks whether a worker has let go
 
 
 @dataclass(frozen=True)
@@ -58,8 +55,9 @@ class Swap:
         found = editions.find(self.connection, self.declared)
         try:
             new = schema.proposed(found, changes, table)
-        except ValueError as error:
-            raise UsageError(f"what is to be otherwise cannot be: {error}") from error
+        except ValidationError as error:
+            faults = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+            raise UsageError(f"what is to be otherwise cannot be: {'; '.join(faults)}") from error
         model = self.models.describe(new)
         view = schema.view_name(self.connection, found, self.models.describe(found.shown))
         planned = plan(self.connection, new, model, self.settings.database.worker_role)
@@ -73,6 +71,7 @@ class Swap:
         if new != found.other:
             schema.begin(self.connection, found, new, view)
         self._apply(new)
+        schema.tell(self.connection)
         typer.echo(f"{self.name}: {new.name} is begun; a worker fills it, or `freshvec backfill {self.name}`")
         typer.echo(f"`freshvec swap {self.name}` shows how far it is.")
 
@@ -143,9 +142,6 @@ class Swap:
     def take_away(self, name: str) -> None:
         """Let workers let go of it, and take it away."""
         schema.leave(self.connection, name)
-        deadline = time.monotonic() + self.wait
-        while ownership.owner(self.connection, name) and time.monotonic() < deadline:
-            time.sleep(_PAUSE_SECONDS)
         schema.take_away(self.connection, name, self.wait)
         typer.echo(f"{self.name}: {name} is taken away")
 

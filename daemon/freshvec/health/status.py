@@ -1,7 +1,7 @@
 """Status: how fresh every sync is, read from the SQL view."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -43,6 +43,12 @@ class Seen:
         """One word or two for how a sync is: what a person looks at first."""
         known = self.amiss.get(row["sync"])
         return known.state if known else state(row)
+
+    def without(self, names: Collection[str]) -> "Seen":
+        """The same but for some syncs."""
+        rows = [row for row in self.rows if row["sync"] not in names]
+        others = {name: known for name, known in self.amiss.items() if name not in names}
+        return replace(self, rows=rows, amiss=others)
 
     def is_within(self, max_lag: float | None, min_coverage: float | None) -> bool:
         """Whether all is as declared, and fresh or as near to it as is asked for."""

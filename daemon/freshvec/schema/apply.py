@@ -13,7 +13,7 @@ from freshvec.capture import triggers
 from freshvec.capture.queue import ORPHANS
 from freshvec.config import Sync
 from freshvec.db import LOCK_CLASS, WRITE_LOCK_CLASS, Connection, queries, quoted, translated
-from freshvec.errors import DatabaseError, FreshvecError, LockedError
+from freshvec.errors import DatabaseError, LockedError, NotOwnedError
 from freshvec.records import Model
 from freshvec.schema import identity, migrations
 from freshvec.schema.editions import edition_of
@@ -208,7 +208,7 @@ def ask_for_walk(connection: Connection, name: str, reason: str) -> None:
 def remove(connection: Connection, name: str, patience: float = PATIENCE_SECONDS) -> bool:
     """Take everything of a sync away; the source stays as it was. False when it was not applied.
 
-    Raises FreshvecError while a worker owns the sync: it would make everything again. Raises LockedError
+    Raises NotOwnedError while a worker owns the sync: it would make everything again. Raises LockedError
     where somebody is in the way for longer than `patience`; another attempt takes the rest away.
     """
 
@@ -251,17 +251,18 @@ def forget(connection: Connection, name: str) -> None:
 
 @contextmanager
 def owned(connection: Connection, name: str, operation: str, consequence: str, then: str) -> Iterator[None]:
-    """No worker owns the sync, and none will until the end. Raises FreshvecError where one does: it says what
+    """No worker owns the sync, and none will until the end. Raises NotOwnedError where one does: it says what
     the worker would do, and what is to be done once it is gone."""
     lock = {"class": LOCK_CLASS, "name": name}
     row = connection.execute(_SQL["own"], lock).fetchone()
     if not (row and row[0]):
         pid, application = connection.execute(_SQL["owner"], lock).fetchone() or ("unknown", "unknown")
-        raise FreshvecError(
+        raise NotOwnedError(
             operation,
             f"sync {name!r}",
             f"a running worker keeps it (backend {pid}, {application}) and {consequence}",
             f"Take the sync out of that worker's file and reload or stop it; {then}.",
+            retryable=True,
         )
     try:
         yield

@@ -44,6 +44,19 @@ class Editions:
         return self.declared.name
 
     @property
+    def hidden(self) -> tuple[str, ...]:
+        """The names of those that are there and not shown."""
+        return (*self.leaving, *([self.other.name] if self.other else []))
+
+    @property
+    def beside(self) -> str:
+        """What stands beside what is shown, in words; nothing where that is alone."""
+        if self.other is None:
+            return ""
+        what = "is kept fresh" if self.is_newer_shown else "is not shown"
+        return f"{self.shown.name} is shown, {self.other.name} {what}; see `freshvec swap {self.name}`"
+
+    @property
     def is_newer_shown(self) -> bool:
         """Whether the newer of two is shown, which is so after a commit; with one alone, True."""
         return self.other is None or self.number == self.highest
@@ -99,11 +112,11 @@ def find_all(connection: Connection, declared: Sequence[Sync]) -> list[Editions]
         (is_made,) = connection.execute(_SQL["is_made"]).fetchone() or (False,)
         if not is_made:
             return [Editions(sync, sync) for sync in declared]
-        rows = [_Row(*row) for row in connection.execute(_SQL["known"], {"names": names})]
+        rows = [_Row(*row) for row in connection.execute(_SQL["known"], {"names": names}).fetchall()]
         applied: dict[str, str] = dict(connection.execute(_SQL["applied"], {"names": names}).fetchall())
     found = []
     for sync in declared:
-        own = [row for row in rows if row.sync == sync.name]
+        own = [_whole(sync, row) for row in rows if row.sync == sync.name]
         if own:
             found.append(_resolved(sync, own))
         else:
@@ -163,17 +176,23 @@ def _never_swapped(sync: Sync, definition: dict[str, Any]) -> Editions:
     model = str(definition.get("model", "")).partition(" ")[0]
     if not model or "declared" not in definition:
         return Editions(sync, sync)
-    is_cut = definition["declared"].get("chunk") is not None
-    if model == sync.model and is_cut == (sync.chunk is not None):
-        return Editions(sync, sync)
     declared = meaning(sync) | definition["declared"] | {"model": model}
     schema, table, kind = definition["target"]
     matched = re.search(r'"(\w+)"\(\d+\)$', kind)
-    declared["target"] = {"type": matched[1] if matched else kind}
+    target = {"type": matched[1] if matched else kind, **definition["declared"].get("target", {})}
+    declared["target"] = {name: value for name, value in target.items() if value is not None}
     has_same_target = sync.target_name in ((schema, table), (None, table))
+    if _kind(declared) == _kind(meaning(sync)) or (model == sync.model and not has_same_target):
+        return Editions(sync, sync)
     name = None if has_same_target else table_text(schema, table)
     note = _asks(sync, meaning(sync), declared)
     return Editions(sync, of(sync, sync.name, declared, name), note=note, is_refused=True)
+
+
+def _whole(sync: Sync, row: _Row) -> _Row:
+    """With settings that this version has and the one that wrote the row had not."""
+    declared, file = (meaning(of(sync, row.name, each, row.target)) for each in (row.declared, row.file))
+    return replace(row, declared=declared, file=file)
 
 
 def _resolved(sync: Sync, rows: list[_Row]) -> Editions:
@@ -208,22 +227,23 @@ def _kind(declared: dict[str, Any]) -> tuple[object, ...]:
 
 def _asks(sync: Sync, wants: dict[str, Any], has: dict[str, Any]) -> str:
     """What to do where the file wants vectors that cannot be compared with those there are."""
-    if wants["model"] != has["model"]:
-        said = f"the file names model {wants['model']}, and its vectors are of {has['model']}"
-        option = f"--model {wants['model']}"
-    elif (wants.get("chunk") is None) != (has.get("chunk") is None):
-        what = ("passages", "whole texts")
-        wanted, there = what if wants.get("chunk") else reversed(what)
-        said, option = f"the file wants vectors of {wanted}, and they are of {there}", "--from-file"
-    else:
-        said = (
-            f"the file wants vectors of type {wants['target']['type']}, and they are {has['target']['type']}"
-        )
-        option = f"--type '{wants['target']['type']}'"
+    beside = "fills a second set beside them, which searches do not notice"
+    if wants["model"] == has["model"]:
+        wanted, there = _said(wants), _said(has)
+        said = f"the file wants vectors of type {wanted}, and they are {there}"
+        return f"{said}: `freshvec swap {sync.name} --from-file` {beside}"
     return (
-        f"{said}: `freshvec swap {sync.name} {option}` fills a second set beside them, which searches do not "
-        f"notice; `freshvec apply {sync.name} --replace` makes all anew in their place"
+        f"the file names model {wants['model']}, and its vectors are of {has['model']}: "
+        f"`freshvec swap {sync.name} --model {wants['model']}` {beside}; "
+        f"`freshvec apply {sync.name} --replace` makes all anew in their place"
     )
+
+
+def _said(declared: dict[str, Any]) -> str:
+    """The kind of its vectors, in words."""
+    target = declared["target"]
+    cut = f" of {target['dimensions']} dimensions" if "dimensions" in target else ""
+    return f"{target['type']}{cut}{' of passages' if declared.get('chunk') is not None else ''}"
 
 
 def _reminds(wants: dict[str, Any], shown: _Row, other: _Row | None) -> str:

@@ -24,6 +24,8 @@ from freshvec.source.locks import ATTEMPT_SECONDS
 from freshvec.target import index, table
 
 _SQL = queries("schema/plan")
+# What a definition notes as it was declared.
+_DECLARED: Any = {"columns": True, "expression": True, "where": True, "chunk": True, "target": {"dimensions"}}
 _FUNCTIONS = ("capture", "capture_row", "is_intact", "was_intact", "visible", "answered", "guard")
 
 
@@ -70,9 +72,7 @@ class Plan:
             "text": hashlib.sha256(bound.text.as_string(None).encode()).hexdigest(),
             "model": f"{bound.model.name} {bound.model.fingerprint.hex()}",
             "target": [*bound.target_name, bound.vector_type.as_string(None)],
-            "declared": bound.sync.model_dump(
-                include={"columns", "expression", "where", "chunk"}, mode="json"
-            ),
+            "declared": bound.sync.model_dump(include=_DECLARED, mode="json"),
         }
         return json.dumps(declared)
 

@@ -66,7 +66,7 @@ def _changed(found: Editions, changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def begin(connection: Connection, found: Editions, sync: Sync, view: tuple[str, str]) -> None:
-    """Note the next edition. Workers fill it from now on, and make its objects as far as they may."""
+    """Note the next edition, which is then to be applied. Workers fill it from their next sweep on."""
     file, name = json.dumps(meaning(found.declared)), found.name
     given = {"sync": name, "file": file, "view": list(view)}
     first = {"name": name, "number": 1, "declared": json.dumps(meaning(found.shown)), "target": None}
@@ -81,7 +81,6 @@ def begin(connection: Connection, found: Editions, sync: Sync, view: tuple[str, 
         if made.rowcount == 0:
             problem = "another swap of it has begun meanwhile"
             raise SchemaError("swap", f"sync {name!r}", problem, f"See `freshvec swap {name}`.")
-    tell(connection)
 
 
 def view_name(connection: Connection, found: Editions, model: Model) -> tuple[str, str]:
@@ -140,7 +139,7 @@ def _show(connection: Connection, new: BoundSync, old: BoundSync, keep_seconds: 
         is_anew = row is None or row[0] != _type(new) or has_passages[0] != has_passages[1]
         grants = _leave_view(connection, view, text) if is_anew else []
         shown, hidden = _as(new, is_shown=True), _as(old, is_shown=False)
-        for statement in table.showing(shown, anew=is_anew):
+        for statement in table.showing_instead(shown, is_anew=is_anew):
             connection.execute(statement, ())
         for grant in grants:
             connection.execute(grant)
@@ -191,8 +190,11 @@ def leave(connection: Connection, name: str) -> None:
 
 
 def take_away(connection: Connection, name: str, patience: float = PATIENCE_SECONDS) -> None:
-    """Take away what an edition has that is kept no more. Raises FreshvecError while a worker owns it."""
-    if not remove(connection, name, patience):
+    """Take away what an edition has that is kept no more, once no worker owns it any more.
+
+    Raises NotOwnedError, LockedError after so many seconds, and DatabaseError.
+    """
+    if not patiently(connection, lambda: remove(connection, name, 0.0), patience):
         forget(connection, name)
 
 

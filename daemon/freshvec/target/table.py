@@ -44,12 +44,18 @@ def _template(bound: BoundSync, name: str) -> LiteralString:
     return chunks.get(name, _SQL[name])
 
 
-def showing(bound: BoundSync, *, anew: bool = False) -> list[sql.Composed]:
-    """The DDL by which the view shows this target. `anew`: the view is dropped first, as it must be where its
-    columns are others."""
-    dropping = [bound.compose(_SQL["drop_view"])] if anew else []
-    function = bound.compose(_template(bound, "create_function"))
-    return [*dropping, function, bound.compose(_SQL["create_view"])]
+def showing(bound: BoundSync) -> list[sql.Composed]:
+    """The DDL of the view that shows this target, and of its function."""
+    return [bound.compose(_template(bound, name)) for name in ("create_function", "create_view")]
+
+
+def showing_instead(bound: BoundSync, *, is_anew: bool) -> list[sql.Composed]:
+    """The DDL by which a view comes to show this target instead of another one. Its function alone is
+    replaced, which locks nothing that a search needs; `is_anew`: the view is dropped first, as it must be
+    where its columns are others."""
+    if is_anew:
+        return [bound.compose(_SQL["drop_view"]), *showing(bound)]
+    return [bound.compose(_template(bound, "create_function"))]
 
 
 def mending(connection: Connection, bound: BoundSync) -> list[sql.Composed]:

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from loguru import logger
 
@@ -51,17 +51,28 @@ class Endpoints:
 
 
 class ServedModels(Mapping[str, Served]):
-    """What these dispatchers serve; a swap may bring another one at any time. Raises ModelError."""
+    """What these dispatchers serve; a swap may bring another one at any time. Raises ModelError.
 
-    def __init__(self, models: Models, dispatchers: Mapping[str, Dispatcher]) -> None:
+    `shown` gives the model of a sync, so that who asks for the sync's name follows a swap.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        dispatchers: Mapping[str, Dispatcher],
+        shown: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self._models = models
         self._dispatchers = dispatchers
+        self._shown = shown
         self._served = {name: self._of(name) for name in dispatchers}
 
     def _of(self, name: str) -> Served:
         return Served(self._dispatchers[name], self._models.card(name).matryoshka)
 
     def __getitem__(self, name: str) -> Served:
+        if name not in self._dispatchers:
+            name = self._shown()[name]
         if name not in self._served and name in self._dispatchers:
             self._served[name] = self._of(name)
         return self._served[name]
@@ -78,17 +89,21 @@ def endpoints(settings: Settings, worker: Worker) -> Endpoints:
     needed: list[Endpoint] = []
     others: list[Endpoint] = []
     if settings.daemon.serve:
-        needed.append(open_server(settings, worker.dispatchers))
+        needed.append(open_server(settings, worker.dispatchers, lambda: worker.shown_models))
     if settings.web.address != "off":
         is_asked_for = "address" in settings.web.model_fields_set
         (needed if is_asked_for else others).append(PageServer(settings, worker))
     return Endpoints(needed, others)
 
 
-def open_server(settings: Settings, dispatchers: Mapping[str, Dispatcher]) -> EmbeddingServer:
+def open_server(
+    settings: Settings,
+    dispatchers: Mapping[str, Dispatcher],
+    shown: Callable[[], Mapping[str, str]] = dict,
+) -> EmbeddingServer:
     """The endpoint at `daemon.serve` for these models, not yet started. Raises ModelError, ServerError."""
     assert settings.daemon.serve is not None
-    return EmbeddingServer(settings.daemon.serve, ServedModels(Models(settings), dispatchers))
+    return EmbeddingServer(settings.daemon.serve, ServedModels(Models(settings), dispatchers, shown))
 
 
 def serve(settings: Settings, syncs: tuple[Sync, ...]) -> None:

@@ -12,12 +12,14 @@ from freshvec.schema import editions, swap
 
 
 class Following:
-    """`declared` are the file's syncs."""
+    """`declared` are the file's syncs, `models` those of what is shown of each."""
 
     def __init__(self, url: SecretStr, declared: Sequence[Sync]) -> None:
         self.declared = tuple(declared)
+        self.models = {sync.name: sync.model for sync in declared}
         self._url = url
-        self._told: dict[str, str] = {}  # by sync, once each
+        self._told: dict[str, str] = {}  # what the file should say, by sync: once each
+        self._refused: dict[str, str] = {}  # why it could not be taken away, by edition: likewise
 
     def at_start(self) -> tuple[Sync, ...]:
         """Before anything is loaded; while the database is away, as the file has it."""
@@ -30,6 +32,7 @@ class Following:
     def look(self, connection: Connection) -> tuple[Sync, ...]:
         """What is to be run now. What the file should say is logged. Raises DatabaseError."""
         found = editions.find_all(connection, self.declared)
+        self.models = {each.name: each.shown.model for each in found}
         for each in found:
             if each.note != self._told.get(each.name, ""):
                 logger.log("WARNING" if each.is_refused else "INFO", "sync {}: {}", each.name, each.note)
@@ -45,6 +48,6 @@ class Following:
             except FreshvecError as error:
                 if connection.broken:
                     raise
-                if str(error) != self._told.get(name):
+                if str(error) != self._refused.get(name):
                     logger.info("{} is not taken away yet: {}", name, error)
-                self._told[name] = str(error)
+                self._refused[name] = str(error)

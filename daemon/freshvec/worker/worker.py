@@ -84,6 +84,11 @@ class Worker:
         return self._keepers.dispatchers
 
     @property
+    def shown_models(self) -> dict[str, str]:
+        """Of each declared sync the model whose vectors its view shows."""
+        return self._following.models
+
+    @property
     def left_out(self) -> dict[str, str]:
         """Syncs whose models could not be loaded, and why."""
         return self._keepers.left_out
