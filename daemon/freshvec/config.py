@@ -145,6 +145,11 @@ class Sync(Frozen):
                 raise ValueError(
                     "an SQL expression must not contain ';' or '$freshvec$'; write one plain expression"
                 )
+        if self.target.column is not None and self.target.column in (self.columns or ()):
+            raise ValueError(
+                f"{self.target.column!r} cannot be text and vector at once; name two columns in columns and "
+                "target"
+            )
         if self.index is not None and self.target.type == "real[]":
             raise ValueError(
                 'real[] can have no index; write target = { type = "halfvec" }, or take index out'
@@ -158,6 +163,21 @@ class Sync(Frozen):
             return schema, f"{table}_embedding"
         own_schema, own_table = split_name(self.target.table)
         return own_schema or schema, own_table
+
+
+def _shared_columns(syncs: tuple[Sync, ...]) -> list[str]:
+    """Faults of syncs that write into one column."""
+    found, faults = dict[tuple[str, str, str], str](), []
+    for sync in syncs:
+        if sync.target.column is not None:
+            schema, table = split_name(sync.table)
+            other = found.setdefault((schema or "public", table, sync.target.column), sync.name)
+            if other != sync.name:
+                faults.append(
+                    f"syncs {other!r} and {sync.name!r} both write into column {sync.target.column!r} of "
+                    f"{sync.table}; give {sync.name!r} a column of its own"
+                )
+    return faults
 
 
 _SECTIONS: dict[str, type[Frozen]] = {"database": Database, "daemon": Daemon, "web": Web}
@@ -188,6 +208,7 @@ class Settings(Frozen):
                     f"syncs {other!r} and {sync.name!r} both write to {table!r}; "
                     f'give {sync.name!r} its own target = {{ table = "…" }}'
                 )
+        faults += _shared_columns(self.sync)
         if faults:
             raise ValueError("\n".join(faults))
         return self

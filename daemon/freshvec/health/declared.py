@@ -104,7 +104,7 @@ def _is_as_declared(applied: _Applied, sync: Sync, encoding: str, fingerprints: 
     text = hashlib.sha256(text_of(sync, encoding).as_string(None).encode()).hexdigest()
     model, _, fingerprint = str(noted.get("model")).partition(" ")
     schema, table = sync.target_name
-    target, kind = [*noted.get("target", []), "", "", ""], sync.target.type
+    target, kind = [*noted.get("target", []), *[None] * 4], sync.target.type
     return (
         noted.get("text") == text
         and model == sync.model
@@ -112,7 +112,8 @@ def _is_as_declared(applied: _Applied, sync: Sync, encoding: str, fingerprints: 
         and _is_named(applied.source, split_name(sync.table))
         and table == target[1]
         and schema in (None, target[0])
-        and (target[2] == kind if kind == "real[]" else f'"{kind}"(' in target[2])
+        and sync.target.column == target[3]
+        and (target[2] == kind if kind == "real[]" else f'"{kind}"(' in str(target[2]))
     )
 
 

@@ -33,7 +33,8 @@ class Relation:
 class BoundSync:
     """A sync bound to the database: names resolved, key and types known. `id` is 0 until it is applied.
 
-    `watched` are the columns whose change is a change of the text. `is_family`: the source has partitions,
+    `watched` are the columns whose change is a change of the text. `lacks_column`: the column of the source
+    that vectors are to be written to is not there yet. `is_family`: the source has partitions,
     children or a parent, so that a statement on another table may change its rows.
     """
 
@@ -52,6 +53,7 @@ class BoundSync:
     encoding: str
     server_version: int
     generation: int = 0
+    lacks_column: bool = False
 
     @property
     def name(self) -> str:
@@ -74,7 +76,12 @@ class BoundSync:
     @property
     def vectors_name(self) -> tuple[str, str]:
         """The relation that the vectors are in."""
-        return layout.vectors_of(self.sync, self.target_name)
+        return layout.vectors_of(self.sync, self.target_name, self.source_name)
+
+    @property
+    def relied_on(self) -> tuple[str, ...]:
+        """The columns of the source that anything of ours names."""
+        return tuple(sorted({*self.key_columns, *self.watched, *layout.own_column(self.sync)}))
 
     @property
     def view_name(self) -> tuple[str, str]:
@@ -113,7 +120,13 @@ class BoundSync:
     @cached_property
     def _fragments(self) -> dict[str, sql.Composable]:
         """All that a template may name, as finished text: a binding composes dozens of queries of it."""
-        parts = self._names() | self._text_parts() | self._key_lists() | self._key_conditions()
+        parts = (
+            self._names()
+            | layout.fragments(self)
+            | self._text_parts()
+            | self._key_lists()
+            | self._key_conditions()
+        )
         return {name: finished(part) for name, part in parts.items()}
 
     def _names(self) -> dict[str, sql.Composable]:
@@ -147,13 +160,11 @@ class BoundSync:
                 blank.shows_something(sql.SQL("freshvec_rendered"), self.encoding)
             ),
             "hash": sql.SQL("substring(sha256(convert_to(freshvec_text, 'UTF8')) FROM 1 FOR 16)"),
-            # A row without text is fresh where the target has no row of it.
             "unchanged": sql.SQL(
-                "CASE WHEN d.freshvec_hash IS NULL THEN t.fence IS NULL"
+                "CASE WHEN d.freshvec_hash IS NULL THEN t.fence IS NULL AND NOT {}"
                 " ELSE coalesce(t.content_hash = d.freshvec_hash AND t.fingerprint = %(fingerprint)s"
                 " AND t.encode_error IS NULL AND {}, false) END"
-            ).format(layout.is_embedded(self.sync)),
-            "t_is_embedded": layout.is_embedded(self.sync),
+            ).format(layout.keeps_a_vector(self), layout.has_its_vectors(self)),
             "max_characters": sql.Literal(self.max_characters),
             "vector_type": self.vector_type,
             "dimension": sql.Literal(self.model.dimension),

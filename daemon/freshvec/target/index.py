@@ -61,7 +61,15 @@ class Step:
 
 
 def check(bound: BoundSync) -> None:
-    """Raises SchemaError where pgvector cannot index vectors of that many dimensions."""
+    """Raises SchemaError where pgvector cannot index vectors of that many dimensions, or Postgres cannot
+    build the index beside readers and writers."""
+    if bound.sync.index is not None and bound.sync.target.column is not None and len(bound.relations) > 1:
+        raise SchemaError(
+            f"index the vectors of sync {bound.name!r} in",
+            ".".join(bound.vectors_name),
+            "it has partitions or children, over which Postgres builds no index concurrently",
+            "Write no index, and make one on each of them yourself; or leave column out.",
+        )
     declared, kind, dimension = bound.sync.index, bound.sync.target.type, bound.model.dimension
     if declared is None or dimension <= (most := _MOST_BITS if declared.binary else _MOST[kind]):
         return

@@ -7,6 +7,7 @@ from psycopg import sql
 
 from freshvec.db import Connection, queries, quoted
 from freshvec.errors import SchemaError
+from freshvec.source import layout
 from freshvec.source.bound import BoundSync, view_of
 
 _SQL = queries("target/table")
@@ -18,6 +19,7 @@ class Existing:
     """A relation that has the target's name."""
 
     oid: int
+    kept_as: str | None
     vector_type: str | None
     is_ours: bool
     has_row_security: bool
@@ -34,8 +36,13 @@ def statements(bound: BoundSync) -> list[sql.Composed]:
         "create_guard",
         "guard",
     )
-    source = sql.Literal(_text(*bound.source_name))
-    return [bound.compose(_SQL[name], source_text=source) for name in names]
+    parts = {"source_text": sql.Literal(_text(*bound.source_name)), "kept_type": _kept_type(bound)}
+    return [bound.compose(_SQL[name], **parts) for name in names]
+
+
+def _kept_type(bound: BoundSync) -> sql.Composable:
+    """The type of what the target keeps of a vector."""
+    return bound.vector_type if bound.sync.target.column is None else sql.SQL("bytea")
 
 
 def mending(connection: Connection, bound: BoundSync) -> list[sql.Composed]:
@@ -120,6 +127,8 @@ def access(
     ]
     if worker_role and (is_renewed or not _has_rights(connection, bound, worker_role)):
         ddl.append(bound.compose(_SQL["grant_worker"], role=quoted(worker_role)))
+        if bound.sync.target.column is not None:
+            ddl.append(bound.compose(_SQL["grant_column"], role=quoted(worker_role)))
     return Access(list(readers), ddl)
 
 
@@ -135,6 +144,11 @@ def _has_rights(connection: Connection, bound: BoundSync, role: str) -> bool:
     ):
         return False
     row = connection.execute(_SQL["worker_rights"], {"role": role, **tables}).fetchone()
+    column = bound.sync.target.column
+    if not (row and row[0]) or bound.lacks_column or column is None:
+        return bool(row and row[0]) and not bound.lacks_column
+    given = {"role": role, "source": tables["source"], "column": column}
+    row = connection.execute(_SQL["may_write_column"], given).fetchone()
     return bool(row and row[0])
 
 
@@ -176,8 +190,15 @@ def check_existing(connection: Connection, bound: BoundSync) -> Existing | None:
     if not existing.is_ours or existing.vector_type is None:
         problem = "a table of that name exists and was not made by freshvec"
         raise SchemaError(f"use the target of sync {bound.name!r},", subject, problem, _RENAME)
-    wanted = bound.vector_type.as_string(None).replace('"', "").split(".")[-1]
+    wanted = _kept_type(bound).as_string(None).replace('"', "").split(".")[-1]
     has = existing.vector_type.split(".")[-1]
+    if existing.kept_as != layout.kept_as(bound.sync):
+        raise SchemaError(
+            f"use the target of sync {bound.name!r},",
+            subject,
+            "it was made for another layout: one keeps vectors, another what is known of those in the source",
+            f"Name another target, or `freshvec remove {bound.name}` first.",
+        )
     if has != wanted:
         raise SchemaError(
             f"use the target of sync {bound.name!r},",

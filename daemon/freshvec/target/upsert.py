@@ -40,6 +40,7 @@ class TargetWriter:
         parts = self._vector_parts()
         self.queries = {name: bound.compose(self.statements[name], **parts) for name in _STATEMENTS}
         self._highest = 0  # of the fences that refused a write
+        self.held_back: set[Key] = set()  # of the last write, since somebody else has the source's row
 
     def write(self, outcomes: Sequence[Outcome]) -> list[Key]:
         """Store, touch, clear and remove rows. Of several outcomes of one key the one with the highest fence
@@ -92,6 +93,16 @@ class TargetWriter:
         again."""
         if not outcomes:
             return {"embedded": 0, "failed": 0, "refused": 0}, []
+        outcomes, params = self._given(outcomes)
+        row = self.connection.execute(self.queries["upsert"], params).fetchone()
+        assert row is not None
+        embedded, failed, places, highest, unknown = row
+        self._highest = max(self._highest, highest or 0)
+        counts = {"embedded": embedded, "failed": failed, "refused": unknown}
+        return counts, [outcomes[place - 1].key for place in places or ()]
+
+    def _given(self, outcomes: list[Outcome]) -> tuple[list[Outcome], dict[str, object]]:
+        """The rows in the order in which they are given, and the parameters of the upsert."""
         # Rows without a vector, then those without an error, are last: where an array ends, unnest gives
         # NULL.
         outcomes = sorted(outcomes, key=lambda outcome: (outcome.embedding is None, outcome.error is None))
@@ -101,13 +112,7 @@ class TargetWriter:
             "vectors": self._array(vectors),
             "errors": errors if len(errors) > len(vectors) else [],
         }
-        params = self._params(outcomes) | self._hashes(outcomes) | given | self._model
-        row = self.connection.execute(self.queries["upsert"], params).fetchone()
-        assert row is not None
-        embedded, failed, places, highest, unknown = row
-        self._highest = max(self._highest, highest or 0)
-        counts = {"embedded": embedded, "failed": failed, "refused": unknown}
-        return counts, [outcomes[place - 1].key for place in places or ()]
+        return outcomes, self._params(outcomes) | self._hashes(outcomes) | given | self._model
 
     def _delete(self, outcomes: list[Outcome], name: str) -> tuple[dict[str, int], list[Key]]:
         """The same for rows that have no text, or are gone."""
