@@ -11,6 +11,7 @@ CREATE TABLE freshvec.sync (
   target_table text NOT NULL,
   vectors_schema text NOT NULL,
   vectors_table text NOT NULL,            -- that the vectors are in
+  vectors_column text NOT NULL,
   model text NOT NULL,
   fingerprint bytea NOT NULL,
   definition text NOT NULL,               -- what was declared, and of which table: another one is walked anew
@@ -279,7 +280,7 @@ BEGIN
       RETURN QUERY EXECUTE format(
         'SELECT %L::text, to_jsonb(t) - %L::text[], t.encode_error, t.embedded_at FROM %I.%I AS t
           WHERE t.encode_error IS NOT NULL ORDER BY t.embedded_at DESC LIMIT %L',
-        s.name, '{embedding,content_hash,fingerprint,fence,encode_error,embedded_at}',
+        s.name, '{embedding,vector_hash,content_hash,fingerprint,fence,encode_error,embedded_at}',
         s.target_schema, s.target_table, most);
     END IF;
   END LOOP;

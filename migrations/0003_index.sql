@@ -19,6 +19,10 @@ CREATE FUNCTION freshvec.sync_indexes() RETURNS TABLE (
     JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_am AS a ON a.oid = c.relam
     LEFT JOIN pg_stat_progress_create_index AS p ON p.index_relid = c.oid AND NOT i.indisvalid
    WHERE a.amname <> 'btree'
+     AND EXISTS (SELECT FROM pg_depend AS d JOIN pg_attribute AS v ON v.attrelid = d.refobjid
+                                                                AND v.attnum = d.refobjsubid
+                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refobjid = i.indrelid
+                    AND v.attname = s.vectors_column)
    ORDER BY s.name, c.relname
 $$;
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import numpy as np
 import psycopg
@@ -179,15 +179,24 @@ def content_hash(text: str) -> bytes:
 
 EVERY_ROW = """
 SELECT d.id, t.id, CASE WHEN btrim(d.body, E' \\t\\r\\n\\f') <> '' THEN d.body END, t.embedding::text
-  FROM docs d FULL JOIN {} t USING (id)
+  FROM docs d FULL JOIN docs_embedding t USING (id)
+"""
+EVERY_ROW_SHOWN = EVERY_ROW.replace("docs_embedding", "docs_embedded")
+
+# The same of vectors in the table itself; one that its companion does not tell of counts as none.
+EVERY_ROW_IN_COLUMN = """
+SELECT d.id, t.id, CASE WHEN btrim(d.body, E' \\t\\r\\n\\f') <> '' THEN d.body END,
+       CASE WHEN btrim(d.body, E' \\t\\r\\n\\f') <> ''
+             AND t.vector_hash IS DISTINCT FROM substring(sha256(vector_send(d.embedding)) FROM 1 FOR 16)
+            THEN NULL ELSE d.embedding::text END
+  FROM docs d FULL JOIN docs_embedding t USING (id)
 """
 
 
-def stale(connection: Connection, encoder: Encoder, target: str = "docs_embedding") -> list[str]:
-    """What is wrong at rest with `docs`: every vector against a fresh encoding of its row's current text.
-    `target` may be its view."""
+def stale(connection: Connection, encoder: Encoder, every_row: LiteralString = EVERY_ROW) -> list[str]:
+    """What is wrong at rest with `docs`: every vector against a fresh encoding of its row's current text."""
     wrong, have = [], []
-    for source, copy, text, vector in connection.execute(EVERY_ROW.format(target).encode()):
+    for source, copy, text, vector in connection.execute(every_row):
         if source is None:
             wrong.append(f"{copy}: orphaned")
         elif text is not None and vector is None:

@@ -152,6 +152,13 @@ class Sync(Frozen):
             raise ValueError(
                 'real[] holds whole texts; write target = { type = "vector" }, or take chunk out'
             )
+        if self.chunk is not None and self.target.column is not None:
+            raise ValueError("a column holds one vector per row; take chunk out, or column out of target")
+        if self.target.column is not None and self.target.column in (self.columns or ()):
+            raise ValueError(
+                f"{self.target.column!r} cannot be text and vector at once; name two columns in columns and "
+                "target"
+            )
         if self.index is not None and self.target.type == "real[]":
             raise ValueError(
                 'real[] can have no index; write target = { type = "halfvec" }, or take index out'
@@ -165,6 +172,21 @@ class Sync(Frozen):
             return schema, f"{table}_embedding"
         own_schema, own_table = split_name(self.target.table)
         return own_schema or schema, own_table
+
+
+def _shared_columns(syncs: tuple[Sync, ...]) -> list[str]:
+    """Faults of syncs that write into one column."""
+    found, faults = dict[tuple[str, str, str], str](), []
+    for sync in syncs:
+        if sync.target.column is not None:
+            schema, table = split_name(sync.table)
+            other = found.setdefault((schema or "public", table, sync.target.column), sync.name)
+            if other != sync.name:
+                faults.append(
+                    f"syncs {other!r} and {sync.name!r} both write into column {sync.target.column!r} of "
+                    f"{sync.table}; give {sync.name!r} a column of its own"
+                )
+    return faults
 
 
 _SECTIONS: dict[str, type[Frozen]] = {"database": Database, "daemon": Daemon, "web": Web}
@@ -195,6 +217,7 @@ class Settings(Frozen):
                     f"syncs {other!r} and {sync.name!r} both write to {table!r}; "
                     f'give {sync.name!r} its own target = {{ table = "…" }}'
                 )
+        faults += _shared_columns(self.sync)
         if faults:
             raise ValueError("\n".join(faults))
         return self

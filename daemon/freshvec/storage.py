@@ -3,7 +3,15 @@
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 
 class Frozen(BaseModel):
@@ -57,7 +65,12 @@ class Target(Frozen):
     """Where a sync's vectors lie."""
 
     table: TableName | None = None
-    """The table, made by `apply`. Default: the source's name with `_embedding`, in the source's schema."""
+    """The table, made by `apply`. Default: the source's name with `_embedding`, in the source's schema. With
+    `column` it holds what is known of each vector instead of the vectors."""
+    column: Annotated[str, StringConstraints(min_length=1)] | None = None
+    """A column of the source that the vectors are written to, as in `target = { column = "embedding" }`:
+    existing, or made by `apply`. Each vector is then an UPDATE of the application's row; read what that costs
+    in docs/operations.md, Vectors in the table itself."""
     type: Annotated[Literal["vector", "halfvec", "real[]"], BeforeValidator(_type)] = "vector"
     """The type of its vectors. `halfvec` takes half the space; `real[]` needs no pgvector."""
     dimensions: int | None = Field(default=None, gt=0)

@@ -1,5 +1,7 @@
-"""`python -m tests.acceptance.hammer [--runs 10] [--seconds 60] [--version 18]`: hot rows, and
-workers that are killed, stopped past their takeover and woken; at rest no vector may be another text's.
+"""`python -m tests.acceptance.hammer [--runs 10] [--seconds 60] [--version 18] [--layout table]`: hot rows,
+and workers that are killed, stopped past their takeover and woken; at rest no vector may be another text's.
+With `--layout column` vectors lie in the table itself, whose other column is counted up meanwhile: nothing of
+that may be lost, and no statement of the application's may fail by a deadlock.
 
 The suite takes the same hammer for as long as its tests need it (test_never_stale.py).
 """
@@ -23,6 +25,8 @@ from freshvec.encoding.encoder import OnnxEncoder
 from tests.exports import exported
 from tests.support import (
     DOCS_SYNC,
+    EVERY_ROW,
+    EVERY_ROW_IN_COLUMN,
     MODEL,
     Connection,
     WorkerProcess,
@@ -76,15 +80,62 @@ class Hammer:
             self._execute("UPDATE docs SET id = %s WHERE id = %s", (self._choose.randrange(self._rows), row))
 
 
+_COUNTED = 20  # rows beyond the others that are never deleted, and whose `hits` are counted up
+
+
+class Counter(Hammer):
+    """The same, with a column beside text and vector that is counted up: also in transactions that hold rows
+    for a while, and take them in an order that is not ours."""
+
+    def __init__(self, connection: Connection, seed: int, rows: int) -> None:
+        super().__init__(connection, seed, rows)
+        self.hits = 0
+
+    def strike(self) -> None:
+        if self._choose.random() < 0.7:
+            super().strike()
+            return
+        rows = [self._rows + self._choose.randrange(_COUNTED) for _ in range(2)]
+        if self._choose.random() < 0.3:
+            self.edit(rows[0], self._choose.choice(WORDS) + str(self._choose.random()))
+        with self._connection.transaction():
+            for row in sorted(set(rows), reverse=True):
+                self._execute("UPDATE docs SET hits = hits + 1 WHERE id = %s", (row,))
+                self._execute("SELECT pg_sleep(%s)", (self._choose.choice([0, 0, 0.01, 0.1]),))
+        self.hits += len(set(rows))
+
+    @staticmethod
+    def prepare(connection: Connection, rows: int) -> None:
+        connection.execute("ALTER TABLE docs ADD COLUMN hits int NOT NULL DEFAULT 0")
+        counted = "INSERT INTO docs SELECT g, 'counted ' || g FROM generate_series(%s::int, %s::int) g"
+        connection.execute(counted, (rows, rows + _COUNTED - 1))
+
+
 @contextmanager
-def hammers(url: str, rows: int, writers: int = 4, rest: float = 0.0) -> Iterator[list[int]]:
+def hammers(
+    url: str,
+    rows: int,
+    writers: int = 4,
+    rest: float = 0.0,
+    kind: type[Hammer] = Hammer,
+    used: list[Hammer] | None = None,
+) -> Iterator[list[int]]:
     """Sessions that write all the while, with a rest after each strike; how often each has struck is known at
-    the end."""
+    the end. What they were is put into `used`. Raises what a statement of theirs raised."""
     over, struck = threading.Event(), [0] * writers
+    raised: list[BaseException] = []
 
     def write(seed: int) -> None:
+        try:
+            strike(seed)
+        except BaseException as error:
+            raised.append(error)
+
+    def strike(seed: int) -> None:
         with psycopg.connect(url, autocommit=True) as connection:
-            hammer = Hammer(connection, seed, rows)
+            hammer = kind(connection, seed, rows)
+            if used is not None:
+                used.append(hammer)
             while not over.is_set():
                 hammer.strike()
                 struck[seed] += 1
@@ -99,6 +150,8 @@ def hammers(url: str, rows: int, writers: int = 4, rest: float = 0.0) -> Iterato
         over.set()
         for thread in threads:
             thread.join()
+    if raised:
+        raise raised[0]
 
 
 def last_fence(connection: Connection) -> int:
@@ -140,9 +193,10 @@ def owner(connection: Connection) -> tuple[int | None]:
 class Stage:
     """One run: a server, two workers of which one stands by, and what befalls them."""
 
-    def __init__(self, url: str, folder: Path, seed: int, models: Path | None = None) -> None:
-        toml = config_toml(url, models or exported(), DOCS_SYNC)
-        self.config = write_config(folder / "freshvec.toml", toml)
+    def __init__(
+        self, url: str, folder: Path, seed: int, models: Path | None = None, sync: str = DOCS_SYNC
+    ) -> None:
+        self.config = write_config(folder / "freshvec.toml", config_toml(url, models or exported(), sync))
         self._folder, self._choose = folder, random.Random(seed)
         self._numbers = numbers()
         self.connection = psycopg.connect(url, autocommit=True)
@@ -180,26 +234,45 @@ class Stage:
         self.connection.close()
 
 
-def run(server: EmbeddedPostgres, encoder: OnnxEncoder, seed: int, seconds: float) -> tuple[int, list[str]]:
+COLUMN_SYNC = DOCS_SYNC + 'target = { column = "embedding" }\n'
+
+
+def lost(connection: Connection, used: list[Hammer]) -> list[str]:
+    """Whether less was counted up than was asked for."""
+    wanted = sum(hammer.hits for hammer in used if isinstance(hammer, Counter))
+    (has,) = connection.execute("SELECT sum(hits) FROM docs").fetchone() or (0,)
+    return [] if has == wanted else [f"{wanted} hits, {has} of them there"]
+
+
+def run(
+    server: EmbeddedPostgres, encoder: OnnxEncoder, seed: int, seconds: float, layout: str
+) -> tuple[int, list[str]]:
     """Hammer a fresh database; edits, and what is stale at rest."""
+    in_column = layout == "column"
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE hammer_{seed}")
     url = server.url(f"hammer_{seed}")
     with psycopg.connect(url, autocommit=True) as connection, ExitStack() as stack:
         connection.execute("CREATE EXTENSION vector")
         connection.execute("CREATE TABLE docs (id int PRIMARY KEY, body text)")
+        if in_column:
+            Counter.prepare(connection, 200)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stage = Stage(url, folder, seed)
+        stage = Stage(url, folder, seed, sync=COLUMN_SYNC if in_column else DOCS_SYNC)
         stack.callback(stage.close)
         until("the worker has begun", lambda: exists(connection, "docs_embedding"))
-        with hammers(url, 200, writers=8) as struck:
+        used: list[Hammer] = []
+        kind = Counter if in_column else Hammer
+        with hammers(url, 200, writers=8, kind=kind, used=used) as struck:
             end = time.monotonic() + seconds
             while time.monotonic() < end:
                 until("it has written", partial(has_written, connection, last_fence(connection)))
                 stage.befall()
         until("everything is fresh", lambda: connection.execute(AT_REST).fetchone() == (True,), 180)
         print(f"  {sum(struck):,} strikes, {', '.join(stage.befell)}", flush=True)
-        return sum(struck), stale(connection, encoder)
+        every_row = EVERY_ROW_IN_COLUMN if in_column else EVERY_ROW
+        wrong = lost(connection, used) if in_column else []
+        return sum(struck), wrong + stale(connection, encoder, every_row)
 
 
 def main() -> int:
@@ -207,12 +280,13 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--version", type=int, default=18, choices=[16, 18])
+    parser.add_argument("--layout", default="table", choices=["table", "column"])
     arguments = parser.parse_args()
     encoder = models_in(exported(), device="cpu").encoder(MODEL)
     wrong = 0
     with EmbeddedPostgres(arguments.version, fsync="off") as server:
         for seed in range(arguments.runs):
-            _, found = run(server, encoder, seed, arguments.seconds)
+            _, found = run(server, encoder, seed, arguments.seconds, arguments.layout)
             wrong += bool(found)
             print(f"run {seed + 1} on {arguments.version}: {found or 'nothing wrong'}", flush=True)
     print(f"{arguments.runs} runs on {arguments.version}, {wrong} of them with something wrong")

@@ -21,7 +21,7 @@ import psycopg
 from freshvec.embedded import EmbeddedPostgres
 from tests.acceptance.hammer import Stage, hammers, has_written, last_fence
 from tests.second_model import SECOND, encoder_of, two_models
-from tests.support import MODEL, Connection, WorkerProcess, count, exists, stale, until
+from tests.support import EVERY_ROW_SHOWN, MODEL, Connection, WorkerProcess, count, exists, stale, until
 
 ROWS = 200
 _SHOWING_SECONDS = 1.5  # before a command's end, when the view comes to show the other edition
@@ -144,7 +144,7 @@ def swapped(url: str, seed: int) -> Run:
             )
         print(f"  {', '.join(stage.befell)}", flush=True)
         new, old = encoder_of(stage.models, SECOND), encoder_of(stage.models, MODEL)
-        wrong = [f"shown: {each}" for each in stale(connection, new, "docs_embedded")]
+        wrong = [f"shown: {each}" for each in stale(connection, new, EVERY_ROW_SHOWN)]
         wrong += [f"kept: {each}" for each in stale(connection, old)]
         return Run(wrong + got.wrong, got, still, stage.steps)
 

@@ -16,14 +16,19 @@ from freshvec.records import Outcome
 from freshvec.target.upsert import TargetWriter
 from tests.acceptance.hammer import (
     AT_REST,
+    COLUMN_SYNC,
+    Counter,
+    Hammer,
     hammers,
     has_written,
     last_fence,
+    lost,
     owner,
     stopped_outside_of_transactions,
 )
 from tests.support import (
     DOCS_SYNC,
+    EVERY_ROW_IN_COLUMN,
     Connection,
     NullEncoder,
     WorkerProcess,
@@ -69,6 +74,38 @@ def test_nothing_is_stale_after_three_kills(
                     process = workers(config)
         until("everything is fresh", lambda: connection.execute(AT_REST).fetchone() == (True,))
         assert stale(connection, encoder) == []
+        assert process.stop() == 0
+
+
+@pytest.mark.parametrize("version", ["18", "16"])
+def test_in_a_column_of_the_table_nothing_is_stale_or_lost_after_three_kills(
+    request: pytest.FixtureRequest,
+    version: str,
+    models_dir: Path,
+    encoder: OnnxEncoder,
+    tmp_path: Path,
+    workers: Callable[..., WorkerProcess],
+) -> None:
+    """The application counts up another column meanwhile, in transactions that hold rows for a while."""
+    url: str = request.getfixturevalue("url" if version == "18" else "url16")
+    config = write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, COLUMN_SYNC))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE docs (id int PRIMARY KEY, body text)")
+        Counter.prepare(connection, ROWS)
+        process = workers(config)
+        until("the worker has begun", lambda: exists(connection, "docs_embedding"))
+        used: list[Hammer] = []
+        with hammers(url, ROWS, kind=Counter, used=used):
+            for kill in range(4):
+                before = last_fence(connection)
+                until("it has written many portions", partial(has_written, connection, before))
+                assert process.is_running, f"before kill {kill}: {process.output}"
+                if kill < 3:
+                    process.kill()
+                    process = workers(config)
+        until("everything is fresh", lambda: connection.execute(AT_REST).fetchone() == (True,))
+        assert stale(connection, encoder, EVERY_ROW_IN_COLUMN) == []
+        assert lost(connection, used) == []
         assert process.stop() == 0
 
 

@@ -27,7 +27,7 @@ from tests.support import (
 )
 
 _EVERY_ROW = """
-SELECT d.{key}, t.{key}, nullif({text}, ''), t.embedding::text, t.fingerprint
+SELECT d.{key}, t.{key}, nullif({text}, ''), {vector}::text, t.fingerprint
   FROM {table} d FULL JOIN {target} t ON d.{key} = t.{key}
 """
 
@@ -47,6 +47,7 @@ class Kept:
     target: str = "docs_embedding"
     key: str = "id"
     text: str = "body"
+    vector: str = "t.embedding"
     daemon: dict[str, Any] = field(default_factory=dict)
     _looking: Connection | None = None
 
@@ -65,13 +66,14 @@ class Kept:
     def wrong(self) -> list[str]:
         """Rows whose vector is not a fresh encoding of their text, missing ones and orphans."""
         found, have = [], []
-        query = _EVERY_ROW.format(key=self.key, text=self.text, table=self.table, target=self.target)
+        names = {"key": self.key, "text": self.text, "table": self.table, "target": self.target}
+        query = _EVERY_ROW.format(vector=self.vector, **names)
         for source, copy, text, vector, fingerprint in self.app.execute(query.encode(), prepare=False):
             if source is None:
                 found.append(f"{copy}: orphaned")
             elif (text is None) != (vector is None):
                 found.append(f"{source}: {'missing' if text else 'kept without a text'}")
-            elif text is not None and bytes(fingerprint) != self.encoder.fingerprint:
+            elif text is not None and bytes(fingerprint or b"") != self.encoder.fingerprint:
                 found.append(f"{source}: of another model")
             elif text is not None:
                 have.append((source, text, as_vector(vector)))

@@ -8,7 +8,7 @@ import pytest
 
 from freshvec.export import gate
 from tests.integration.at_rest import Kept
-from tests.support import Connection
+from tests.support import Connection, sync_of
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +49,14 @@ def kept(either_url: str, app: Connection) -> Iterator[Kept]:
     made = Kept(either_url, app)
     yield made
     made.close()
+
+
+@pytest.fixture
+def column(kept: Kept) -> Kept:
+    """The same, its vectors in a column of the table itself."""
+    kept.sync = sync_of("docs", target={"column": "embedding"})
+    kept.vector = "d.embedding"
+    return kept
 
 
 @pytest.fixture

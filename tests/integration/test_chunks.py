@@ -180,5 +180,8 @@ def test_what_cannot_be_is_refused(url: str, docs: Connection, then: dict[str, A
     backfill(settings_of(url), WordEncoder())
     with connect(settings_of(url).database.url, "test") as connection:
         settings = settings_for(url, sync_of("docs", **then))
-        with pytest.raises(SchemaError, match=r"embeddings are of passages|reads 256 at most"):
+        with pytest.raises(
+            SchemaError,
+            match=r"vectors are of passages, and are declared to be in the target|reads 256 at most",
+        ):
             plan(connection, settings.sync[0], NULL)

@@ -89,6 +89,8 @@ def test_five_faults_at_once_each_with_key_problem_and_remedy(tmp_path: Path) ->
         ('[[sync]]\nname="a"\nmodel="m"\ncolumns=["x"]', "sync[0].table: it is missing"),
         ('[[sync]]\nname="a"\ntable="t"\nmodel="m"\nexpression="x; y"', "must not contain ';'"),
         (f'{GOOD}target = {{ type = "real[]" }}\nindex = {{}}', "real[] can have no index"),
+        (f'{GOOD}target = {{ column = "body" }}', "cannot be text and vector at once"),
+        (f'{GOOD}target = {{ column = "" }}', "target.column"),
         (f"{GOOD}index = {{ lists = 10 }}", 'take it out, or write type = "ivfflat"'),
         (f'{GOOD}index = {{ type = "ivfflat", m = 8 }}', 'write type = "hnsw"'),
         (f"{GOOD}index = {{ m = 40 }}", "at least twice m, 80 or more"),
@@ -155,6 +157,17 @@ def test_two_syncs_with_one_target(tmp_path: Path) -> None:
         "syncs 'articles' and 'more' both write to 'articles_embedding'; give 'more' its own"
         in faults(tmp_path, f"{GOOD}[[sync]]{again}")[0]
     )
+
+
+def test_two_syncs_with_one_column(tmp_path: Path) -> None:
+    sync = '[[sync]]\nname = "{}"\nmodel = "m"\ncolumns = ["x"]\ntable = "{}"\ntarget = {}\n'
+    one, other = '{ column = "v" }', '{ column = "v", table = "other" }'
+    found = faults(tmp_path, sync.format("a", "docs", one) + sync.format("b", "public.docs", other))
+    assert found[0].startswith(
+        "syncs 'a' and 'b' both write into column 'v' of public.docs; give 'b' a column"
+    )
+    apart = other.replace('"v"', '"w"')
+    assert len(load(tmp_path, sync.format("a", "docs", one) + sync.format("b", "docs", apart)).sync) == 2
 
 
 @pytest.mark.parametrize(

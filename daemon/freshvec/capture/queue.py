@@ -117,9 +117,10 @@ class QueueReader:
         return bool(is_empty)
 
 
-def append(connection: Session, bound: BoundSync, keys: list[Key], *, bulk: bool = True) -> None:
-    """Ask for rows to be read again."""
-    connection.execute(bound.compose(_SQL["append"]), bound.key_arrays(keys) | {"bulk": bulk})
+def append(connection: Session, bound: BoundSync, keys: list[Key], *, bulk: bool = True) -> list[Entry]:
+    """Ask for rows to be read again; gives the entries that do."""
+    made = connection.execute(bound.compose(_SQL["append"]), bound.key_arrays(keys) | {"bulk": bulk})
+    return [entry for (entry,) in made]
 
 
 def delete(connection: Session, bound: BoundSync, entries: list[Entry]) -> list[float]:

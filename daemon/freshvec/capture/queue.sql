@@ -56,8 +56,9 @@ DELETE FROM {queue} AS q USING string_to_table(%(entries)s, ';') AS entry
    AND split_part(entry, ' ', 1) = (SELECT pg_relation_filenode({queue_name})::text)
 RETURNING extract(epoch FROM clock_timestamp() - q.changed_at)::float8
 
--- append: ask for rows to be read again
-INSERT INTO {queue} (bulk, {k}) SELECT %(bulk)s, {k_typed} FROM {given_keys}
+-- append: ask for rows to be read again; gives the entries
+INSERT INTO {queue} (bulk, {k}) SELECT %(bulk)s, {k_typed} FROM {given_keys} ORDER BY k.place
+RETURNING concat_ws(' ', pg_relation_filenode({queue_name}), xid, ctid)
 
 -- rescans: requests to compare the whole table, with their reasons
 SELECT id::text, reason FROM freshvec.rescan WHERE sync = {sync_name}

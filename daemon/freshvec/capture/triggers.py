@@ -193,14 +193,14 @@ def _parts(bound: BoundSync) -> dict[str, sql.Composable]:
 
 def _looks(bound: BoundSync) -> dict[str, sql.Composable]:
     """The fragments of how both functions begin: whether a change can be noted."""
-    columns = {*bound.key_columns, *bound.watched}
+    columns = bound.relied_on
     is_partitioned = bound.relations[0].is_partitioned
     parts = {
         "name": sql.SQL(bound.name),
         "queue_columns": sql.Literal(3 + len(bound.key)),
         "queue_bytes": sql.Literal(bound.sync.queue_bytes),
         "column_count": sql.Literal(len(columns)),
-        "column_names": _names(sorted(columns)),
+        "column_names": _names(list(columns)),
         "key_names": _names(list(bound.key_columns)),
         "key_types": sql.Literal([column.type_oid for column in bound.key]),
         "row_function": sql.Literal(quoted("freshvec", f"capture_row_{bound.name}").as_string(None)),
@@ -226,6 +226,7 @@ def _changed(bound: BoundSync, new: str, old: str) -> sql.Composable:
     forbidden.
 
     An unchanged value that lies out of line is not fetched where Postgres can tell that it kept its place.
+    The column of the vectors is watched in all transactions but those that write vectors of this sync.
     """
     differs = "record_image_ne(ROW({0}), ROW({1}))"
     if bound.server_version >= _TOAST_CHUNK_IDS:
@@ -233,7 +234,13 @@ def _changed(bound: BoundSync, new: str, old: str) -> sql.Composable:
             "CASE WHEN pg_column_toast_chunk_id({0}) = pg_column_toast_chunk_id({1}) THEN false"
             " ELSE record_image_ne(ROW({0}), ROW({1})) END"
         )
-    pairs = [sql.SQL(differs).format(_column(new, name), _column(old, name)) for name in bound.watched]
+    pairs: list[sql.Composable] = [
+        sql.SQL(differs).format(_column(new, name), _column(old, name)) for name in bound.watched
+    ]
+    if (own := bound.sync.target.column) is not None:
+        by_others = bound.compose("current_setting('freshvec.writes', true) IS DISTINCT FROM {sync_name}")
+        changed = sql.SQL(differs).format(_column(new, own), _column(old, own))
+        pairs.append(sql.SQL("({} AND {})").format(by_others, changed))
     return sql.SQL(" OR ").join(pairs) if pairs else sql.SQL("false")
 
 

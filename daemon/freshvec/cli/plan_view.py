@@ -46,10 +46,15 @@ def locks(planned: Plan) -> str:
     """Which locks on the application's tables are taken, and for how long."""
     bound = planned.bound
     source = ".".join(bound.source_name)
-    if not (planned.triggers or planned.strays):
+    if not (planned.column or planned.triggers or planned.strays):
         return f"none on {source}"
     others = len(bound.relations) - 1
     below = f" and {others} tables below it" if others else ""
+    if planned.column:
+        return (
+            f"ACCESS EXCLUSIVE on {source}{below}, for some milliseconds, to add the column: readers and "
+            "writers wait that long; where somebody is in the way, short attempts with pauses"
+        )
     return (
         f"SHARE ROW EXCLUSIVE on {source}{below}, for some milliseconds: writers wait that long, readers do "
         "not; where somebody is in the way, short attempts with pauses"
@@ -84,6 +89,7 @@ def _made(planned: Plan) -> str:
     """What kinds of objects are made anew, and how many."""
     counts = Counter(kind.lower() for text in planned.lacking for kind in _MADE.findall(text))
     parts = [f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in counts.items()]
+    parts += [f"column {planned.bound.sync.target.column}"] if planned.column else []
     parts += ["grants"] if planned.access else []
     others = f"{len(planned.lacking)} statements"
     return f"{', '.join(parts) or others}; `freshvec plan --sql` prints them"

@@ -104,7 +104,7 @@ def _is_as_declared(applied: _Applied, sync: Sync, encoding: str, fingerprints: 
     text = hashlib.sha256(text_of(sync, encoding).as_string(None).encode()).hexdigest()
     model, _, fingerprint = str(noted.get("model")).partition(" ")
     schema, table = sync.target_name
-    target = [*noted.get("target", []), "", "", ""]
+    target = [*noted.get("target", []), *[None] * 4]
     return (
         noted.get("text") == text
         and model == sync.model
@@ -112,7 +112,8 @@ def _is_as_declared(applied: _Applied, sync: Sync, encoding: str, fingerprints: 
         and _is_named(applied.source, split_name(sync.table))
         and table == target[1]
         and schema in (None, target[0])
-        and _has_type(target[2], sync)
+        and _has_type(str(target[2]), sync)
+        and sync.target.column == target[3]
     )
 
 

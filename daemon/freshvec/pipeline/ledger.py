@@ -8,9 +8,10 @@ import itertools
 import math
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from freshvec.pipeline.rests import Rests
 from freshvec.records import Entry, Key, Outcome, Urgency
 
 
@@ -37,9 +38,14 @@ class Ready:
     portion: Portion
     outcomes: list[Outcome]
 
-    def entries(self) -> list[Entry]:
-        """The queue entries that these rows answer."""
-        return [entry for outcome in self.outcomes for entry in self.portion.entries.get(outcome.key, ())]
+    def entries(self, held_back: Collection[Key] = ()) -> list[Entry]:
+        """The queue entries that these rows answer, but for those that were not to be had."""
+        return [
+            entry
+            for outcome in self.outcomes
+            if outcome.key not in held_back
+            for entry in self.portion.entries.get(outcome.key, ())
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,7 @@ class Ledger:
     def __init__(self, on_ready: Callable[[Urgency], None] = lambda urgency: None) -> None:
         self.failure: Exception | None = None
         self.has_missed = False  # entries were not where they had been read: others may be unread
+        self.rests = Rests()
         self._lock = threading.Lock()
         self._unwritten: dict[Portion, int] = {}  # rows, by portion in the order of reading
         self._pages: deque[Portion] = deque()  # of the backfill, in key order
@@ -159,6 +166,6 @@ class Ledger:
             )
 
     def entries(self, urgency: Urgency) -> list[Entry]:
-        """Queue entries handed out and not yet deleted."""
+        """Queue entries handed out and not yet deleted, and those that are not to be read yet."""
         with self._lock:
-            return list(self._entries[urgency])
+            return [*self._entries[urgency], *self.rests.entries(urgency)]

@@ -15,6 +15,7 @@ from freshvec.pipeline.passages import PassageTexts
 from freshvec.pipeline.pressure import SECONDS_BETWEEN_LOOKS, Pressure
 from freshvec.pipeline.progress import Progress
 from freshvec.pipeline.proof import Proof
+from freshvec.pipeline.rests import MANY
 from freshvec.pipeline.texts import Texts, removed
 from freshvec.records import Entry, Key, SourceRow, Urgency
 from freshvec.scans.backfill import Backfill
@@ -82,10 +83,11 @@ class Reader:
         """Read one portion of the most urgent work there is; False when there is none or no room for it."""
         with translated("read", f"sync {self._bound.name!r}"):
             self._is_all_read = False
+            self._ledger.has_missed |= self._ledger.rests.end_due()
             if self._has_room(Urgency.LIVE, 10 * _LIVE_ROWS) and self._read_queue(Urgency.LIVE, _LIVE_ROWS):
                 self._is_all_read = not self._queue.has_more
                 return True
-            if self._pressure.is_felt:
+            if self._pressure.is_felt or len(self._ledger.rests) >= MANY:
                 return False
             ahead = _PAGES_AHEAD * self._page_rows
             if self._has_room(Urgency.BULK, ahead) and self._read_queue(Urgency.BULK, self._page_rows):
@@ -113,7 +115,8 @@ class Reader:
     def is_fresh(self) -> bool:
         """Whether every row is written: nothing in flight, nothing queued, the backfill done."""
         with translated("read", f"sync {self._bound.name!r}"):
-            return not self._ledger.in_flight() and self._backfill.done and self._queue.is_empty()
+            is_answered = not self._ledger.in_flight() and not len(self._ledger.rests)
+            return is_answered and self._backfill.done and self._queue.is_empty()
 
     def is_at_rest(self) -> bool:
         """Whether every row is written, and no walk is due: one small query, where a look for each kind of
@@ -149,13 +152,14 @@ class Reader:
 
     def patience(self) -> float:
         """Seconds until the reader has something to do without any news."""
-        if self._pressure.is_felt:
-            return SECONDS_BETWEEN_LOOKS
+        rest = self._ledger.rests.patience()
+        if self._pressure.is_felt or len(self._ledger.rests) >= MANY:
+            return min(rest, SECONDS_BETWEEN_LOOKS)
         now = time.monotonic()
         if not self._backfill.done:  # without room, what is written makes some and wakes the reader
-            return max(0.0, self._page_due - now) if self._has_room_to_walk() else math.inf
+            return min(rest, max(0.0, self._page_due - now) if self._has_room_to_walk() else math.inf)
         repeat_due = self._repeat_due if self._repeat_due > now else math.inf
-        return max(0.0, min(self._proof_due, repeat_due) - now)
+        return min(rest, max(0.0, min(self._proof_due, repeat_due) - now))
 
     def _has_room(self, urgency: Urgency, limit: int) -> bool:
         return self._ledger.in_flight(urgency) < limit

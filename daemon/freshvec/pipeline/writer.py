@@ -11,9 +11,10 @@ from freshvec.config import Daemon
 from freshvec.db import Session, translated
 from freshvec.pipeline.epoch import Epoch
 from freshvec.pipeline.ledger import Ledger, Ready
-from freshvec.pipeline.pace import MOST_ROWS, Pace
+from freshvec.pipeline.pace import Pace
 from freshvec.pipeline.progress import Progress
-from freshvec.records import Fate, Outcome, Urgency
+from freshvec.pipeline.rests import Rest
+from freshvec.records import Fate, Key, Outcome, Urgency
 from freshvec.scans import backfill
 from freshvec.source.bound import BoundSync
 from freshvec.target import layout
@@ -41,7 +42,7 @@ class Writer:
         self._progress = progress
         self._ledger = ledger
         self._epoch = epoch
-        self._pace = Pace()
+        self._pace = Pace(is_guest=bound.sync.target.column is not None)
         self._live: deque[Ready] = deque()
         self._others: deque[Ready] = deque()
         self._since = 0.0  # when the oldest of the others became ready
@@ -94,7 +95,7 @@ class Writer:
 
     def _portioned(self, waiting: deque[Ready]) -> list[Ready]:
         """The oldest rows that wait, as many as one transaction should write; the others go on waiting."""
-        rows, vectors = MOST_ROWS, self._pace.rows
+        rows, vectors = self._pace.most, self._pace.rows
         portioned = []
         while waiting and rows > 0 and vectors > 0:
             ready = waiting.popleft()
@@ -110,7 +111,6 @@ class Writer:
     def flush(self, batches: list[Ready]) -> None:
         """One transaction: vectors, exactly the queue entries they answer, and the backfill's checkpoint."""
         outcomes = [outcome for ready in batches for outcome in ready.outcomes]
-        entries = [entry for ready in batches for entry in ready.entries()]
         lags: list[float] = []
         began = time.monotonic()
         writes = [outcome for outcome in outcomes if outcome.fate is not Fate.KEEP]
@@ -118,6 +118,9 @@ class Writer:
             again = self.target.write(writes) if writes else []
             if again:
                 queue.append(self._connection, self._bound, again, bulk=False)
+            held_back = self.target.held_back if writes else set()
+            rests = self._rests(batches, held_back) if held_back else []
+            entries = [entry for ready in batches for entry in ready.entries(held_back)]
             if entries:
                 lags = queue.delete(self._connection, self._bound, entries)
             reached = self._ledger.reached(batches)
@@ -127,10 +130,27 @@ class Writer:
                 )
         self._pace.took(_vectors(outcomes), time.monotonic() - began)
         self._tombstones += [outcome for outcome in writes if outcome.is_tombstone]
-        self._progress.wrote(outcomes, lags if _has_live(batches) else [])
+        written = [outcome for outcome in outcomes if outcome.key not in held_back]
+        self._progress.wrote(written, lags if _has_live(batches) else [])
+        self._ledger.rests.forgive({outcome.key for outcome in written})
+        for rest in rests:
+            self._ledger.rests.begin(rest)
         self._ledger.settle(batches)
         self._ledger.has_missed |= len(lags) < len(entries)
         self._clear_tombstones()
+
+    def _rests(self, batches: list[Ready], held_back: set[Key]) -> list[Rest]:
+        """What the queue keeps for rows that somebody else has: their entries, of a page's rows new ones."""
+        rests: list[Rest] = []
+        lone: list[Key] = []
+        for ready in batches:
+            for key in {outcome.key for outcome in ready.outcomes} & held_back:
+                if entries := ready.portion.entries.get(key):
+                    rests.append(Rest(ready.portion.urgency, key, entries))
+                else:
+                    lone.append(key)
+        made = queue.append(self._connection, self._bound, lone) if lone else []
+        return rests + [Rest(Urgency.BULK, key, (entry,)) for key, entry in zip(lone, made, strict=True)]
 
     def _clear_tombstones(self) -> None:
         """Take away those that no older reading can overtake any more."""

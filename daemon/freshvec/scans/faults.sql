@@ -7,7 +7,7 @@ WITH given (place, {k}) AS MATERIALIZED (
   SELECT n.*, {hash} AS freshvec_hash
     FROM (SELECT g.*, d.freshvec_text, d.freshvec_is_there, t.fence, t.content_hash, t.fingerprint,
                  t.encode_error,
-                 {t_is_embedded} AS is_embedded
+                 {t_has_its_vectors} AS is_embedded, {d_keeps_a_vector} AS keeps_a_vector
             FROM given AS g
             LEFT JOIN (SELECT {keys}, {text} AS freshvec_text, true AS freshvec_is_there
                          FROM {source}) AS d ON {d_is_g}
@@ -16,7 +16,7 @@ WITH given (place, {k}) AS MATERIALIZED (
 )
 SELECT g.place FROM now AS g
  WHERE CASE WHEN g.freshvec_is_there IS NULL THEN g.fence IS NOT NULL
-            WHEN g.freshvec_hash IS NULL THEN coalesce(g.is_embedded, false)
+            WHEN g.freshvec_hash IS NULL THEN coalesce(g.is_embedded, false) OR g.keeps_a_vector
             ELSE NOT coalesce(g.content_hash = g.freshvec_hash AND g.fingerprint = %(fingerprint)s
                               AND (g.is_embedded OR g.encode_error IS NOT NULL AND NOT %(failed)s), false) END
    AND NOT EXISTS (SELECT FROM {queue} AS q WHERE {q_is_g})

@@ -20,7 +20,7 @@ SELECT {d_key_texts}, d.freshvec_hash,
                   JOIN (SELECT {keys}, {text} AS freshvec_text FROM {source}) AS d ON {d_is_k}
                 OFFSET 0) AS d
          OFFSET 0) AS d
-  JOIN {target} AS t ON {d_is_t}
+  JOIN {searched} ON {d_is_t}
  WHERE t.content_hash = d.freshvec_hash AND t.fingerprint = %(fingerprint)s AND t.encode_error IS NULL
    AND {t_is_embedded}
 

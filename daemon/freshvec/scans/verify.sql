@@ -18,17 +18,18 @@ SELECT {d_or_t_key_texts}, f.problem
                 OFFSET 0) AS d
          OFFSET 0) AS d
   FULL JOIN (SELECT {keys}, content_hash, fingerprint, encode_error,
-                    {t_is_embedded} AS freshvec_embedded
+                    {t_has_its_vectors} AS freshvec_embedded, {t_is_embedded} AS freshvec_written
                FROM {target} AS t {range} OFFSET 0) AS t ON {d_is_t}
  CROSS JOIN LATERAL (
    SELECT CASE WHEN d.freshvec_is_there IS NULL THEN 'orphaned'
-               WHEN d.freshvec_hash IS NULL THEN CASE WHEN t.freshvec_embedded THEN 'different' END
+               WHEN d.freshvec_hash IS NULL
+               THEN CASE WHEN t.freshvec_embedded OR {d_keeps_a_vector} THEN 'different' END
                WHEN t.freshvec_embedded AND t.content_hash = d.freshvec_hash
                     AND t.fingerprint = %(fingerprint)s AND t.encode_error IS NULL THEN NULL
                WHEN t.freshvec_embedded IS NULL THEN 'missing'
                WHEN t.encode_error IS NOT NULL THEN 'failed'
                WHEN t.fingerprint <> %(fingerprint)s THEN 'other model'
-               WHEN t.content_hash IS DISTINCT FROM d.freshvec_hash THEN 'different'
+               WHEN t.content_hash IS DISTINCT FROM d.freshvec_hash OR t.freshvec_written THEN 'different'
                ELSE 'missing' END AS problem) AS f
  WHERE f.problem IS NOT NULL LIMIT %(most)s
 

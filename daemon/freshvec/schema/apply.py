@@ -58,12 +58,25 @@ def apply(
         with migrations.exclusive(connection):  # between attempts others have their turn
             planned = plan(connection, sync, model, worker_role)
             changes = changes or not planned.is_applied
+            if planned.column:
+                make_column(connection, planned)
+                planned = plan(connection, sync, model, worker_role)
             bound = carry_out(connection, planned)
             _change(connection, triggers.strays(connection, bound))
             return bound
 
     with translated("apply", f"sync {sync.name!r}"):
         return patiently(connection, act, patience), changes
+
+
+def make_column(connection: Connection, planned: Plan) -> None:
+    """The column of the source that vectors are to be written to. Plan again afterwards: it has another
+    identity.
+
+    Raises LockedError and DatabaseError.
+    """
+    with translated("apply", f"sync {planned.bound.name!r}"):
+        _change(connection, planned.column)
 
 
 def carry_out(connection: Connection, planned: Plan, *, trouble: str | None = None) -> BoundSync:
@@ -73,7 +86,8 @@ def carry_out(connection: Connection, planned: Plan, *, trouble: str | None = No
     the next plan does the rest.
     """
     with translated("apply", f"sync {planned.bound.name!r}"):
-        if planned.objects:  # a build of its index may be under way, and takes hours
+        if planned.objects or (planned.triggers and planned.bound.vectors_name == planned.bound.source_name):
+            # A build of its index may be under way, and takes hours.
             building.interrupt(connection, planned.bound.name)
         if planned.triggers and (planned.objects or planned.access or planned.is_redefined):
             # Triggers need queue and functions. No identity is noted yet: if this ends here, whoever goes on
@@ -108,7 +122,7 @@ def _change(connection: Connection, changes: Sequence[triggers.Change]) -> None:
 
 def in_the_way(connection: Connection, planned: Plan) -> list[Holder]:
     """Who holds the application's tables now, or waits for them, against what the plan does to them."""
-    changes = [*planned.strays, *planned.triggers]
+    changes = [*planned.column, *planned.strays, *planned.triggers]
     found = [
         holder
         for change in changes

@@ -3,9 +3,10 @@ SELECT pg_advisory_xact_lock(%(class)s, hashtext(%(name)s))
 
 -- insert_sync: make a sync known
 INSERT INTO freshvec.sync (name, source_schema, source_table, source_oid, target_schema, target_table,
-                           vectors_schema, vectors_table, model, fingerprint, definition, shape)
+                           vectors_schema, vectors_table, vectors_column, model, fingerprint, definition,
+                           shape)
 VALUES (%(name)s, %(source_schema)s, %(source_table)s, %(source_oid)s, %(target_schema)s, %(target_table)s,
-        %(vectors_schema)s, %(vectors_table)s, %(model)s, %(fingerprint)s, '', '')
+        %(vectors_schema)s, %(vectors_table)s, %(vectors_column)s, %(model)s, %(fingerprint)s, '', '')
     ON CONFLICT (name) DO NOTHING
 
 -- define_sync: note what is applied; what is defined otherwise, or may have changed unseen, is walked from
@@ -17,7 +18,8 @@ UPDATE freshvec.sync
        model = %(model)s, fingerprint = %(fingerprint)s, source_oid = %(source_oid)s,
        source_schema = %(source_schema)s, source_table = %(source_table)s,
        target_schema = %(target_schema)s, target_table = %(target_table)s,
-       vectors_schema = %(vectors_schema)s, vectors_table = %(vectors_table)s, trouble = %(trouble)s,
+       vectors_schema = %(vectors_schema)s, vectors_table = %(vectors_table)s,
+       vectors_column = %(vectors_column)s, trouble = %(trouble)s,
        generation = generation + CASE WHEN %(is_new_binding)s THEN 1 ELSE 0 END,
        backfill_done = backfill_done AND NOT %(walk)s,
        backfill_after = CASE WHEN %(walk)s THEN NULL ELSE backfill_after END,

@@ -80,8 +80,9 @@ def _key(definition: dict[str, Any]) -> str:
 
 
 def _target(definition: dict[str, Any]) -> str:
-    schema, table, kind = definition.get("target", ["", "", ""])
-    return f"{schema}.{table}, {kind.replace(chr(34), '')}"
+    schema, table, kind, *column = definition.get("target", ["", "", ""])
+    kind = kind.replace('"', "")
+    return f"column {column[0]}, {kind}" if column else f"{schema}.{table}, {kind}"
 
 
 def _passages(definition: dict[str, Any]) -> str:

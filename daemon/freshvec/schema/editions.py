@@ -177,7 +177,7 @@ def _never_swapped(sync: Sync, definition: dict[str, Any]) -> Editions:
     if not model or "declared" not in definition:
         return Editions(sync, sync)
     declared = meaning(sync) | definition["declared"] | {"model": model}
-    schema, table, kind = definition["target"]
+    schema, table, kind, *_ = definition["target"]
     matched = re.search(r'"(\w+)"\(\d+\)$', kind)
     target = {"type": matched[1] if matched else kind, **definition["declared"].get("target", {})}
     declared["target"] = {name: value for name, value in target.items() if value is not None}

@@ -60,7 +60,7 @@ def names(bound: BoundSync) -> dict[str, Any]:
         "schema": schema,
         "table": table,
         "name": bound.name,
-        "columns": sorted({*bound.key_columns, *bound.watched}),
+        "columns": list(bound.relied_on),
         "functions": list(bound.functions),
         "target": _text(*bound.target_name),
         "tables": [_text(*table) for table in bound.tables],

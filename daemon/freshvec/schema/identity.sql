@@ -11,9 +11,9 @@ WITH RECURSIVE source AS (
 SELECT json_build_object(
   'source', (SELECT oid::bigint FROM source),
   'parent', EXISTS (SELECT FROM pg_inherits JOIN source ON inhrelid = source.oid),
-  'columns', (SELECT json_agg(ARRAY[a.attname::text, format_type(a.atttypid, a.atttypmod),
-                                               a.attcollation::text,
-                                    a.attgenerated::text, a.attnotnull::text] ORDER BY a.attname)
+  'columns', (SELECT json_agg(ARRAY[a.attname::text, a.attnum::text, format_type(a.atttypid, a.atttypmod),
+                                    a.attcollation::text, a.attgenerated::text, a.attnotnull::text]
+                              ORDER BY a.attname)
                 FROM pg_attribute a JOIN source ON a.attrelid = source.oid
                WHERE a.attname = ANY (%(columns)s::text[]) AND NOT a.attisdropped),
   'keys', (SELECT json_agg(ARRAY[i.indkey::text, i.indisprimary::text]

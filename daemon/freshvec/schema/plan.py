@@ -15,9 +15,10 @@ from freshvec.config import Sync
 from freshvec.db import Connection, queries, quoted
 from freshvec.errors import SchemaError
 from freshvec.records import Model
-from freshvec.schema import identity, migrations, precision
+from freshvec.schema import column, identity, migrations, precision
 from freshvec.schema.editions import edition_of
 from freshvec.schema.identity import Difference
+from freshvec.source import layout
 from freshvec.source.bind import bind
 from freshvec.source.bound import BoundSync
 from freshvec.source.locks import ATTEMPT_SECONDS
@@ -46,14 +47,16 @@ class Plan:
     """What a sync needs in the database.
 
     `shape` is the DDL of all its objects but the triggers. `objects` is what must be run to have them, with
-    no lock of the source that holds up anybody; `triggers` and `strays` are what must be made and dropped on
-    tables of the application's. `access` is what is still to be granted or revoked, `readers` who then may
-    read the target. `applied` is None while the database does not know the sync.
+    no lock of the source that holds up anybody; `column` makes the source's column that vectors are to be
+    written to, first of all; `triggers` and `strays` are made and dropped on tables of the application's.
+    `access` is what is still to be granted or revoked, `readers` who then may read the target. `applied` is
+    None while the database does not know the sync.
     """
 
     bound: BoundSync
     shape: tuple[str, ...]
     objects: tuple[str, ...]
+    column: tuple[Change, ...]
     triggers: tuple[Change, ...]
     strays: tuple[Change, ...]
     access: tuple[str, ...]
@@ -71,7 +74,7 @@ class Plan:
             "key": [[c.name, c.type, c.collation] for c in bound.key],
             "text": hashlib.sha256(bound.text.as_string(None).encode()).hexdigest(),
             "model": f"{bound.model.name} {bound.model.fingerprint.hex()}",
-            "target": [*bound.target_name, bound.vector_type.as_string(None)],
+            "target": [*bound.target_name, bound.vector_type.as_string(None), *layout.own_column(bound.sync)],
             "declared": bound.sync.model_dump(include=_DECLARED, mode="json"),
         }
         return json.dumps(declared)
@@ -83,8 +86,7 @@ class Plan:
     @property
     def lacking(self) -> tuple[str, ...]:
         """All the DDL that is to be run, but for `access`."""
-        changes = (*self.triggers, *self.strays)
-        return self.objects + tuple(ddl for change in changes for ddl in texts(change.statements))
+        return _ddl(self.column) + self.objects + _ddl(self.triggers + self.strays)
 
     @property
     def is_redefined(self) -> bool:
@@ -107,15 +109,13 @@ class Plan:
     ) -> dict[str, Any]:
         """What is kept of it in `freshvec.sync`: the parameters of `insert_sync` and `define_sync`."""
         bound = self.bound
+        tables = {"source": bound.source_name, "target": bound.target_name, "vectors": bound.vectors_name}
         return {
+            **{f"{what}_schema": schema for what, (schema, _) in tables.items()},
+            **{f"{what}_table": table for what, (_, table) in tables.items()},
             "name": bound.name,
-            "source_schema": bound.source_name[0],
-            "source_table": bound.source_name[1],
             "source_oid": bound.source_oid,
-            "target_schema": bound.target_name[0],
-            "target_table": bound.target_name[1],
-            "vectors_schema": bound.vectors_name[0],
-            "vectors_table": bound.vectors_name[1],
+            "vectors_column": layout.vector_column(bound.sync),
             "model": bound.model.name,
             "fingerprint": bound.model.fingerprint,
             "definition": self.definition,
@@ -130,7 +130,7 @@ class Plan:
     def without_ddl(self) -> "Plan":
         """The same binding, with nothing made, mended or granted. Who was given the target stays noted."""
         readers = self.applied.granted if self.applied else ()
-        return replace(self, objects=(), triggers=(), strays=(), access=(), readers=readers)
+        return replace(self, objects=(), column=(), triggers=(), strays=(), access=(), readers=readers)
 
     @property
     def is_applied(self) -> bool:
@@ -149,7 +149,8 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
     index.check(bound)
     shape = shape_of(connection, bound)
     mending, strays = tuple(triggers.mending(connection, bound)), tuple(triggers.strays(connection, bound))
-    planned = Plan(bound, shape, shape, mending, strays, (), (), None, identity.difference("", ""))
+    made = column.changes(bound)
+    planned = Plan(bound, shape, shape, made, mending, strays, (), (), None, identity.difference("", ""))
     if not knows:
         access = table.access(connection, bound, [], worker_role)
         security = texts(table.row_security(bound, existing), connection)
@@ -166,6 +167,7 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
         bound = replace(bound, id=applied.id, generation=applied.generation)
     planned = replace(planned, bound=bound, applied=applied)
     precision.check(bound, applied.definition if applied else None)
+    column.changes(bound, is_applied=applied is not None and not planned.is_redefined)
     objects = _objects(connection, planned, existing)
     given = list(applied.granted) if applied else []
     planned = replace(planned, objects=objects)
@@ -247,6 +249,10 @@ def has_all(connection: Connection, bound: BoundSync) -> bool:
 def texts(statements: Sequence[sql.Composable], connection: Connection | None = None) -> tuple[str, ...]:
     """Composed statements as what is sent."""
     return tuple(statement.as_string(connection).replace("%%", "%") for statement in statements)
+
+
+def _ddl(changes: Sequence[Change]) -> tuple[str, ...]:
+    return tuple(ddl for change in changes for ddl in texts(change.statements))
 
 
 def _applied(connection: Connection, name: str) -> Applied | None:

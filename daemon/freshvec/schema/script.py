@@ -85,7 +85,8 @@ def _sync(connection: Connection, quote: Any, planned: Plan) -> list[str]:
         steps.append(_silent(quote(_APPLY["ask_for_walk"], {"name": bound.name, "reason": ORPHANS})))
     steps.append(quote(_APPLY["define_sync"], noted).partition("RETURNING")[0].rstrip())
     now = sql.SQL(_doubled(quote(identity.QUERY, identity.names(bound))))
-    kept = {"name": bound.name, "planned": planned.identity, "ours": list(identity.OURS)}
+    made = [*identity.OURS, *(["columns"] if planned.column else [])]
+    kept = {"name": bound.name, "planned": planned.identity, "ours": made}
     steps.append(quote(sql.SQL(_SQL["note"]).format(identity=now), kept))
     return steps
 

@@ -6,6 +6,7 @@ from freshvec.config import Sync
 from freshvec.db import Connection, queries, quoted, translated
 from freshvec.errors import SchemaError
 from freshvec.records import Model
+from freshvec.source import vector_column
 from freshvec.source.bound import BoundSync, Relation
 from freshvec.source.expression import dependence
 from freshvec.source.key import KeyColumn
@@ -20,6 +21,7 @@ _TARGET_COLUMNS = {
     "chunk",
     "chunk_start",
     "chunk_end",
+    "vector_hash",
     "content_hash",
     "fingerprint",
     "fence",
@@ -67,7 +69,8 @@ def bind(connection: Connection, sync: Sync, model: Model, wait: float = 10.0) -
         depends = dependence(connection, sync, oid, bound.text, quoted(*name), names)
         # Only now: planning a query evaluates what is constant in it, by functions that may be another's.
         connection.execute(bound.compose(_SQL["check_text"]), ())
-    return replace(bound, watched=depends.columns, functions=depends.functions)
+    bound = replace(bound, watched=depends.columns, functions=depends.functions)
+    return replace(bound, lacks_column=not vector_column.is_there(connection, bound))
 
 
 def _refused(sync: Sync, problem: str, remedy: str) -> SchemaError:

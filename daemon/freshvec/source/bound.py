@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, LiteralString
+from typing import Any
 
 from psycopg import sql
 
@@ -14,7 +14,7 @@ from freshvec.records import Key, Model
 from freshvec.source import blank, layout
 from freshvec.source.edition import Edition, view_of
 from freshvec.source.key import KeyColumn, beyond, up_to
-from freshvec.source.text import rendered_of, text_of
+from freshvec.source.text import hash_of, rendered_of, text_of
 
 # A token is rarely longer than a few letters: this many characters per token hold more than a model reads,
 # and keep a page of megabyte texts from filling the memory.
@@ -35,9 +35,10 @@ class Relation:
 class BoundSync:
     """A sync bound to the database: names resolved, key and types known. `id` is 0 until it is applied.
 
-    `watched` are the columns whose change is a change of the text. `is_family`: the source has partitions,
-    children or a parent, so that a statement on another table may change its rows. `edition` is None of a
-    sync that was never swapped.
+    `watched` are the columns whose change is a change of the text. `lacks_column`: the column of the source
+    that vectors are to be written to is not there yet. `is_family`: the source has partitions, children or a
+    parent, so that a statement on another table may change its rows. `edition` is None of a sync that was
+    never swapped.
     """
 
     id: int
@@ -56,6 +57,7 @@ class BoundSync:
     server_version: int
     generation: int = 0
     edition: Edition | None = None
+    lacks_column: bool = False
 
     @property
     def name(self) -> str:
@@ -78,7 +80,12 @@ class BoundSync:
     @property
     def vectors_name(self) -> tuple[str, str]:
         """The relation that the vectors are in."""
-        return layout.vectors_of(self.sync, self.target_name)
+        return layout.vectors_of(self.sync, self.target_name, self.source_name)
+
+    @property
+    def relied_on(self) -> tuple[str, ...]:
+        """The columns of the source that anything of ours names."""
+        return tuple(sorted({*self.key_columns, *self.watched, *layout.own_column(self.sync)}))
 
     @property
     def tables(self) -> tuple[tuple[str, str], ...]:
@@ -135,7 +142,13 @@ class BoundSync:
     @cached_property
     def _fragments(self) -> dict[str, sql.Composable]:
         """All that a template may name, as finished text: a binding composes dozens of queries of it."""
-        parts = self._names() | self._text_parts() | self._key_lists() | self._key_conditions()
+        parts = (
+            self._names()
+            | layout.fragments(self)
+            | self._text_parts()
+            | self._key_lists()
+            | self._key_conditions()
+        )
         return {name: finished(part) for name, part in parts.items()}
 
     def _names(self) -> dict[str, sql.Composable]:
@@ -162,6 +175,7 @@ class BoundSync:
 
     def _text_parts(self) -> dict[str, sql.Composable]:
         """The text, its hash, and what is made of them."""
+        cut = layout.cutting(self.sync, self.model.max_tokens)
         return {
             "text": self.text,
             # The same in two steps, for queries over many rows: what is rendered over the source's columns,
@@ -170,27 +184,19 @@ class BoundSync:
             "shown": sql.SQL("CASE WHEN {} THEN freshvec_rendered END").format(
                 blank.shows_something(sql.SQL("freshvec_rendered"), self.encoding)
             ),
-            "hash": self._hash("freshvec_text"),
-            "d_hash": self._hash("d.freshvec_text"),
+            "hash": hash_of("freshvec_text", cut),
+            "d_hash": hash_of("d.freshvec_text", cut),
             # A row without text is fresh where the target has no row of it.
             "unchanged": sql.SQL(
-                "CASE WHEN d.freshvec_hash IS NULL THEN t.fence IS NULL"
+                "CASE WHEN d.freshvec_hash IS NULL THEN t.fence IS NULL AND NOT {}"
                 " ELSE coalesce(t.content_hash = d.freshvec_hash AND t.fingerprint = %(fingerprint)s"
                 " AND t.encode_error IS NULL AND {}, false) END"
-            ).format(layout.is_embedded(self.sync)),
-            "t_is_embedded": layout.is_embedded(self.sync),
+            ).format(layout.keeps_a_vector(self), layout.has_its_vectors(self)),
             "max_characters": sql.Literal(self.max_characters),
             "vector_type": self.vector_type,
             "dimension": sql.Literal(self.model.dimension),
             "fingerprint": sql.Literal(self.model.fingerprint),
         }
-
-    def _hash(self, text: LiteralString) -> sql.Composed:
-        """The hash of a text, and of how it is cut into passages."""
-        cut = layout.cutting(self.sync, self.model.max_tokens)
-        return sql.SQL("substring(sha256(convert_to({}, 'UTF8'){}) FROM 1 FOR 16)").format(
-            sql.SQL(text), sql.SQL(" || {}::bytea").format(sql.Literal(cut)) if cut else sql.SQL("")
-        )
 
     def _key_lists(self) -> dict[str, sql.Composable]:
         """Key columns: as lists, as texts, as typed columns. `k1`, `k2`… stand for given ones."""

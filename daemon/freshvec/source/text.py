@@ -1,5 +1,7 @@
 """The text of a row in SQL, as a sync declares it, over the source's own column names."""
 
+from typing import LiteralString
+
 from psycopg import sql
 
 from freshvec.config import Sync
@@ -24,6 +26,13 @@ def rendered_of(sync: Sync) -> sql.Composable:
     if not sync.where:
         return rendered
     return sql.SQL("CASE WHEN {} THEN {} END").format(verbatim(sync.where), rendered)
+
+
+def hash_of(text: LiteralString, cut: bytes) -> sql.Composed:
+    """The hash of a text, and of how it is cut into passages."""
+    marked = sql.SQL(" || {}::bytea").format(sql.Literal(cut)) if cut else sql.SQL("")
+    hashed = sql.SQL("substring(sha256(convert_to({}, 'UTF8'){}) FROM 1 FOR 16)")
+    return hashed.format(sql.SQL(text), marked)
 
 
 def _collated(sync: Sync) -> sql.Composable:

@@ -13,6 +13,7 @@ from psycopg import sql
 
 from freshvec.db import INDEX_LOCK_CLASS, Connection, queries, quoted
 from freshvec.errors import SchemaError
+from freshvec.source import layout
 from freshvec.source.bound import BoundSync
 from freshvec.storage import Index
 
@@ -62,7 +63,15 @@ class Step:
 
 
 def check(bound: BoundSync) -> None:
-    """Raises SchemaError where pgvector cannot index vectors of that many dimensions."""
+    """Raises SchemaError where pgvector cannot index vectors of that many dimensions, or Postgres cannot
+    build the index beside readers and writers."""
+    if bound.sync.index is not None and bound.sync.target.column is not None and len(bound.relations) > 1:
+        raise SchemaError(
+            f"index the vectors of sync {bound.name!r} in",
+            ".".join(bound.vectors_name),
+            "it has partitions or children, over which Postgres builds no index concurrently",
+            "Write no index, and make one on each of them yourself; or leave column out.",
+        )
     declared, kind, dimension = bound.sync.index, bound.sync.target.type, bound.model.dimension
     if declared is None or dimension <= (most := _MOST_BITS if declared.binary else _MOST[kind]):
         return
@@ -79,8 +88,12 @@ def check(bound: BoundSync) -> None:
 
 def look(connection: Connection, bound: BoundSync) -> Seen | None:
     """The indexes of the sync's target as they are; None where the sync or its target is not there."""
-    vectors = quoted(*bound.vectors_name).as_string(None)
-    given = {"name": bound.name, "vectors": vectors, "class": INDEX_LOCK_CLASS}
+    given = {
+        "name": bound.name,
+        "vectors": quoted(*bound.vectors_name).as_string(None),
+        "vector_column": layout.vector_column(bound.sync),
+        "class": INDEX_LOCK_CLASS,
+    }
     row = connection.execute(_SQL["look"], given).fetchone()
     if row is None:
         return None

@@ -10,7 +10,11 @@ SELECT s.backfill_done OR s.walk_proves,
                  'is_plain', i.indnkeyatts = 1 AND i.indpred IS NULL) ORDER BY x.relname)
           FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid JOIN pg_am AS a ON a.oid = x.relam
           JOIN pg_opclass AS o ON o.oid = i.indclass[0]
-         WHERE i.indrelid = c.oid AND a.amname <> 'btree')
+         WHERE i.indrelid = c.oid AND a.amname <> 'btree'
+           AND EXISTS (SELECT FROM pg_depend AS p JOIN pg_attribute AS v ON v.attrelid = p.refobjid
+                                                                      AND v.attnum = p.refobjsubid
+                        WHERE p.objid = x.oid AND p.classid = 'pg_class'::regclass
+                          AND p.refobjid = c.oid AND v.attname = %(vector_column)s))
   FROM freshvec.sync AS s JOIN pg_class AS c ON c.oid = to_regclass(%(vectors)s)
   LEFT JOIN LATERAL (
     SELECT pid FROM pg_locks
@@ -26,10 +30,10 @@ SELECT s.backfill_done OR s.walk_proves,
  WHERE s.name = %(name)s
 
 -- plain: the numbers of a vector
-embedding {operators}
+{vector_column} {operators}
 
 -- binary: a bit for each of them
-(({quantize}(embedding))::bit({dimension})) {operators}
+(({quantize}({vector_column}))::bit({dimension})) {operators}
 
 -- build: readers and writers go on meanwhile
 CREATE INDEX CONCURRENTLY {index} ON {vectors} USING {method} ({key}) WITH ({options})

@@ -4,9 +4,12 @@ it, and `table.py` makes it."""
 from freshvec.db import Session
 from freshvec.source.bound import BoundSync
 from freshvec.target.passages import PassageWriter
+from freshvec.target.source_column import ColumnWriter
 from freshvec.target.upsert import TargetWriter
 
 
 def writer(connection: Session, bound: BoundSync) -> TargetWriter:
     """What writes the sync's rows, as its vectors lie."""
-    return TargetWriter(connection, bound) if bound.sync.chunk is None else PassageWriter(connection, bound)
+    if bound.sync.chunk is not None:
+        return PassageWriter(connection, bound)
+    return (TargetWriter if bound.sync.target.column is None else ColumnWriter)(connection, bound)

@@ -30,8 +30,6 @@ def kept(connection: Session, bound: BoundSync, keys: Sequence[Key]) -> list[set
 class PassageWriter(TargetWriter):
     """Writes rows and their passages inside the caller's transaction."""
 
-    held = "passages"
-
     def __init__(self, connection: Session, bound: BoundSync) -> None:
         super().__init__(connection, bound)
         self._lacking = bound.compose(_SQL["lacking"])

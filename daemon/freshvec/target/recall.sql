@@ -1,5 +1,5 @@
 -- exact: keys of the vectors that are nearest, by looking at all of them
-SELECT {t_key_texts} FROM {target} AS t
+SELECT {t_key_texts} FROM {searched}
  WHERE {t_is_embedded} AND t.fingerprint = {fingerprint}
  ORDER BY t.embedding OPERATOR({schema}.{operator}) %(query)s::{vector_type} LIMIT %(limit)s
 
@@ -12,7 +12,7 @@ SELECT {c_key_texts}
  ORDER BY c.distance LIMIT %(limit)s
 
 -- exact_plain: the same without pgvector
-SELECT {t_key_texts} FROM {target} AS t CROSS JOIN LATERAL (
+SELECT {t_key_texts} FROM {searched} CROSS JOIN LATERAL (
    SELECT sum(a * b) / nullif(sqrt(sum(a * a)) * sqrt(sum(b * b)), 0) AS similarity
      FROM unnest(t.embedding::float8[], %(query)s::float8[]) AS pair (a, b)
  ) AS s

@@ -1,13 +1,13 @@
 -- nearest: rows whose embeddings are nearest, by the distance of the index
 SELECT {d_key_texts}, 1 - (t.embedding OPERATOR({schema}.<=>) %(query)s::{vector_type}),
        left(d.freshvec_text, %(width)s)
-  FROM {target} AS t JOIN (SELECT {keys}, {text} AS freshvec_text FROM {source}) AS d ON {d_is_t}
+  FROM {searched} JOIN (SELECT {keys}, {text} AS freshvec_text FROM {source}) AS d ON {d_is_t}
  WHERE {t_is_embedded} AND t.fingerprint = {fingerprint}
  ORDER BY t.embedding OPERATOR({schema}.{operator}) %(query)s::{vector_type} LIMIT %(limit)s
 
 -- nearest_binary: the same of the rows that are nearest by the bits of their numbers, many times as many
 WITH near AS MATERIALIZED (
-  SELECT {t_keys}, t.embedding FROM {target} AS t
+  SELECT {t_keys}, t.embedding FROM {searched}
    WHERE {t_is_embedded} AND t.fingerprint = {fingerprint}
    ORDER BY ({quantize}(t.embedding))::bit({dimension}) OPERATOR({schema}.<~>)
             ({quantize}(%(query)s::{vector_type}))::bit({dimension}) LIMIT %(candidates)s
@@ -19,7 +19,7 @@ SELECT {d_key_texts}, 1 - (t.embedding OPERATOR({schema}.<=>) %(query)s::{vector
 
 -- nearest_plain: the same without pgvector
 SELECT {d_key_texts}, s.similarity, left(d.freshvec_text, %(width)s)
-  FROM {target} AS t JOIN (SELECT {keys}, {text} AS freshvec_text FROM {source}) AS d ON {d_is_t}
+  FROM {searched} JOIN (SELECT {keys}, {text} AS freshvec_text FROM {source}) AS d ON {d_is_t}
  CROSS JOIN LATERAL (
    SELECT sum(a * b) / nullif(sqrt(sum(a * a)) * sqrt(sum(b * b)), 0) AS similarity
      FROM unnest(t.embedding::float8[], %(query)s::float8[]) AS pair (a, b)

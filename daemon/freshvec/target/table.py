@@ -9,11 +9,17 @@ from psycopg import sql
 
 from freshvec.db import Connection, queries, quoted
 from freshvec.errors import SchemaError
+from freshvec.source import layout
 from freshvec.source.bound import BoundSync
 
 _SQL = queries("target/table")
 _CHUNKS = queries("target/chunks")  # in the place of those of the same name, where texts are cut
 _FUNCTIONS = ("create_visible", "create_answered", "create_guard", "guard")
+_LAYOUTS = {
+    "embedding": "in the target",
+    "vector_hash": "in a column of the source",
+    "passages": "of passages",
+}
 _RENAME = 'Name another one: target = { table = "…" }.'
 
 
@@ -22,7 +28,8 @@ class Existing:
     """A relation that has the target's name."""
 
     oid: int
-    vector_type: str | None
+    kept_as: str | None
+    kept_type: str | None
     is_ours: bool
     has_row_security: bool
 
@@ -34,7 +41,7 @@ def statements(bound: BoundSync) -> list[sql.Composed]:
         "source_text": sql.Literal(_text(*bound.source_name)),
         "vectors_text": sql.Literal(_text(*bound.vectors_name)),
     }
-    made = bound.compose(_template(bound, "create"))
+    made = bound.compose(_template(bound, "create"), kept_type=_kept_type(bound))
     others = [bound.compose(_template(bound, name), **texts) for name in _FUNCTIONS]
     return [made, *(showing(bound) if bound.is_shown else []), *others]
 
@@ -56,6 +63,11 @@ def showing_instead(bound: BoundSync, *, is_anew: bool) -> list[sql.Composed]:
     if is_anew:
         return [bound.compose(_SQL["drop_view"]), *showing(bound)]
     return [bound.compose(_template(bound, "create_function"))]
+
+
+def _kept_type(bound: BoundSync) -> sql.Composable:
+    """The type of what the target keeps of a vector."""
+    return bound.vector_type if bound.sync.target.column is None else sql.SQL("bytea")
 
 
 def mending(connection: Connection, bound: BoundSync) -> list[sql.Composed]:
@@ -146,6 +158,8 @@ def access(
     ]
     if worker_role and (is_renewed or not _has_rights(connection, bound, worker_role)):
         ddl.append(bound.compose(_SQL["grant_worker"], role=quoted(worker_role)))
+        if bound.sync.target.column is not None:
+            ddl.append(bound.compose(_SQL["grant_column"], role=quoted(worker_role)))
     return Access(list(readers), ddl)
 
 
@@ -155,6 +169,11 @@ def _has_rights(connection: Connection, bound: BoundSync, role: str) -> bool:
         return False
     tables = {"source": _text(*bound.source_name), "queue": _text(*queue), "tables": _texts(bound.tables)}
     row = connection.execute(_SQL["worker_rights"], {"role": role, **tables}).fetchone()
+    column = bound.sync.target.column
+    if not (row and row[0]) or bound.lacks_column or column is None:
+        return bool(row and row[0]) and not bound.lacks_column
+    given = {"role": role, "source": tables["source"], "column": column}
+    row = connection.execute(_SQL["may_write_column"], given).fetchone()
     return bool(row and row[0])
 
 
@@ -201,12 +220,13 @@ def check_existing(connection: Connection, bound: BoundSync) -> Existing | None:
                 f"use the view of sync {bound.name!r},", ".".join(bound.view_name), problem, _RENAME
             )
         return None
-    subject, vectors = f"{schema}.{table}", _vectors(connection, bound, existing)
-    if not existing.is_ours or vectors is None:
+    subject = f"{schema}.{table}"
+    if not existing.is_ours or existing.kept_as is None:
         problem = "a table of that name exists and was not made by freshvec"
         raise SchemaError(f"use the target of sync {bound.name!r},", subject, problem, _RENAME)
-    wanted = bound.vector_type.as_string(None).replace('"', "").split(".")[-1]
-    has = vectors.split(".")[-1]
+    if existing.kept_as != layout.kept_as(bound.sync):
+        raise _other_layout(bound, existing.kept_as)
+    wanted, has = _type_wanted(bound), _type_there(connection, bound, existing)
     if has != wanted:
         raise SchemaError(
             f"use the target of sync {bound.name!r},",
@@ -218,20 +238,29 @@ def check_existing(connection: Connection, bound: BoundSync) -> Existing | None:
     return existing
 
 
-def _vectors(connection: Connection, bound: BoundSync, existing: Existing) -> str | None:
-    """The type of the vectors that an existing target has. Raises SchemaError where they lie otherwise."""
-    if existing.is_ours and (existing.vector_type is None) != (len(bound.tables) > 1):
-        has = "passages" if existing.vector_type is None else "whole texts"
-        raise SchemaError(
-            f"use the target of sync {bound.name!r},",
-            ".".join(bound.target_name),
-            f"its embeddings are of {has}, and `chunk` is declared otherwise",
-            f"`freshvec swap {bound.name} --from-file` keeps them while others are made; or name another "
-            "target.",
-        )
-    if len(bound.tables) == 1:
-        return existing.vector_type
-    chunks = describe(connection, bound.vectors_name)
-    if chunks is None:
-        return bound.vector_type.as_string(None).replace('"', "")  # it is made
-    return chunks.vector_type if chunks.is_ours else None
+def _other_layout(bound: BoundSync, kept_as: str) -> SchemaError:
+    remedy = f"Name another target, or `freshvec remove {bound.name}` first."
+    if "vector_hash" not in (kept_as, layout.kept_as(bound.sync)):
+        swap = f"`freshvec swap {bound.name} --from-file`"
+        remedy = f"{swap} keeps them while others are made; or name another target."
+    return SchemaError(
+        f"use the target of sync {bound.name!r},",
+        ".".join(bound.target_name),
+        f"its vectors are {_LAYOUTS[kept_as]}, and are declared to be {_LAYOUTS[layout.kept_as(bound.sync)]}",
+        remedy,
+    )
+
+
+def _type_wanted(bound: BoundSync) -> str:
+    kept = _kept_type(bound) if bound.sync.chunk is None else bound.vector_type
+    return kept.as_string(None).replace('"', "").split(".")[-1]
+
+
+def _type_there(connection: Connection, bound: BoundSync, existing: Existing) -> str | None:
+    """The type of what an existing target keeps; of passages, that of their vectors."""
+    if bound.sync.chunk is not None:
+        chunks = describe(connection, bound.vectors_name)
+        if chunks is None:
+            return _type_wanted(bound)  # it is made
+        existing = chunks
+    return existing.kept_type.split(".")[-1] if existing.kept_type else None

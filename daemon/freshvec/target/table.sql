@@ -1,7 +1,8 @@
--- create: one row per source row that has a text: its embedding, and what it was made from
+-- create: one row per source row that has a text: its embedding, or where that is in the source's own column
+-- a digest of it, and what it was made from
 CREATE TABLE IF NOT EXISTS {target} (
   {key_columns_typed},
-  embedding {vector_type},            -- NULL: the text could not be encoded, or the row is about to leave
+  {kept_as} {kept_type},  -- NULL: the text could not be encoded, or the row is about to leave
   content_hash bytea,                 -- first 16 bytes of sha256 of the text
   fingerprint bytea NOT NULL,         -- of the model
   fence bigint NOT NULL,              -- only a later read may overwrite
@@ -16,7 +17,7 @@ CREATE TABLE IF NOT EXISTS {target} (
 CREATE OR REPLACE FUNCTION {embedded}()
   RETURNS TABLE ({view_columns}, embedding {vector_type}, embedded_at timestamptz)
 LANGUAGE sql STABLE AS $freshvec$
-SELECT {t_keys}, t.embedding, t.embedded_at FROM {target} AS t JOIN {source} AS d ON {d_is_t}
+SELECT {t_keys}, t.embedding, t.embedded_at FROM {shown_rows}
  WHERE {t_is_embedded} AND t.fingerprint = {fingerprint}
 $freshvec$
 
@@ -48,10 +49,10 @@ REVOKE ALL ON FUNCTION {guard}() FROM PUBLIC
 
 -- guard: in every session but ours, which say who they are (db.py)
 CREATE OR REPLACE TRIGGER freshvec_changed
-AFTER INSERT OR DELETE OR TRUNCATE OR UPDATE OF {keys}, embedding, content_hash, fingerprint, encode_error
+AFTER INSERT OR DELETE OR TRUNCATE OR UPDATE OF {keys}, {kept_as}, content_hash, fingerprint, encode_error
 ON {target} FOR EACH STATEMENT WHEN (current_setting('freshvec.is_ours', true) IS DISTINCT FROM 'on')
 EXECUTE FUNCTION {guard}();
-CREATE OR REPLACE TRIGGER freshvec_vector AFTER UPDATE OF embedding ON {target} FOR EACH ROW
+CREATE OR REPLACE TRIGGER freshvec_vector AFTER UPDATE OF {kept_as} ON {target} FOR EACH ROW
 WHEN (current_setting('freshvec.is_ours', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION {guard}();
 ALTER TABLE {target} ENABLE ALWAYS TRIGGER freshvec_changed, ENABLE ALWAYS TRIGGER freshvec_vector
 
@@ -93,24 +94,25 @@ CREATE POLICY freshvec_visible ON {table} FOR SELECT USING ({visible}({keys}))
 ALTER TABLE {table} DISABLE ROW LEVEL SECURITY;
 DROP POLICY IF EXISTS freshvec_visible ON {table}
 
--- describe: an existing relation of the target's name: oid, embedding's type, whether it is ours, row
--- security
-SELECT c.oid::bigint, format_type(a.atttypid, a.atttypmod),
+-- describe: an existing relation of the target's name: oid, name and type of what is kept, whether it is ours,
+-- row security
+SELECT c.oid::bigint, a.attname::text, format_type(a.atttypid, a.atttypmod),
        EXISTS (SELECT FROM pg_attribute o WHERE o.attrelid = c.oid AND o.attname IN ('fence', 'chunk_start'))
        OR c.relkind = 'v' AND pg_get_viewdef(c.oid) LIKE '%% freshvec.embedded\_%%',
        c.relrowsecurity
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-  LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'embedding' AND NOT a.attisdropped
+  LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname IN ('embedding', 'vector_hash', 'passages')
+                           AND NOT a.attisdropped
  WHERE n.nspname = %(schema)s AND c.relname = %(table)s
 
--- columns: the columns before `embedding` of a target or `changed_at` of a queue: name, type, collation
+-- columns: the columns before what is kept in a target or `changed_at` of a queue: name, type, collation
 SELECT a.attname::text, format_type(a.atttypid, a.atttypmod),
        CASE WHEN a.attcollation <> 0 THEN ARRAY[cn.nspname::text, co.collname::text] END
   FROM pg_attribute a
   LEFT JOIN pg_collation co ON co.oid = a.attcollation LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
  WHERE a.attrelid = %(oid)s::oid AND a.attnum > 0 AND NOT a.attisdropped
-   AND a.attname NOT IN ('embedding', 'passages', 'content_hash', 'fingerprint', 'fence', 'encode_error',
-                         'embedded_at')
+   AND a.attname NOT IN ('embedding', 'vector_hash', 'passages', 'content_hash', 'fingerprint', 'fence',
+                         'encode_error', 'embedded_at')
  ORDER BY a.attnum
 
 -- retype: follow a key column of the source
@@ -149,6 +151,12 @@ GRANT INSERT, UPDATE, DELETE ON {tables} TO {role};
 GRANT SELECT ON {readable} TO {role};
 GRANT EXECUTE ON FUNCTION {answered} TO {role};
 GRANT SELECT, INSERT, DELETE ON {queue} TO {role}
+
+-- grant_column: and where vectors are written to the source
+GRANT UPDATE ({vector_column}) ON {source} TO {role}
+
+-- may_write_column: whether it has that
+SELECT has_column_privilege(%(role)s, %(source)s, %(column)s, 'UPDATE')
 
 -- worker_rights: whether the worker's role has all of that
 SELECT has_table_privilege(%(role)s, %(source)s, 'SELECT')

@@ -31,16 +31,16 @@ class TargetWriter:
     """Writes rows inside the caller's transaction."""
 
     statements = queries("target/upsert")
-    held = "embedding"  # the column that says what a row holds
 
     def __init__(self, connection: Session, bound: BoundSync) -> None:
         self.connection = connection
         self._bound = bound
         self._model = {"fingerprint": bound.model.fingerprint}
         self._is_plain = bound.sync.target.type == "real[]"
-        parts = {"held": quoted(self.held), **self._held_parts()}
+        parts = self._held_parts()
         self.queries = {name: bound.compose(self.statements[name], **parts) for name in _STATEMENTS}
         self._highest = 0  # of the fences that refused a write
+        self.held_back: set[Key] = set()  # of the last write, since somebody else has the source's row
 
     def write(self, outcomes: Sequence[Outcome]) -> list[Key]:
         """Store, touch, clear and remove rows. Of several outcomes of one key the one with the highest fence
@@ -93,16 +93,20 @@ class TargetWriter:
         again."""
         if not outcomes:
             return {"embedded": 0, "failed": 0, "refused": 0}, []
-        outcomes, given = self._held(outcomes)
-        errors = [outcome.error for outcome in outcomes]
-        given["errors"] = errors if any(errors) else []
-        params = self._params(outcomes) | self._hashes(outcomes) | given | self._model
+        outcomes, params = self._given(outcomes)
         row = self.connection.execute(self.queries["upsert"], params).fetchone()
         assert row is not None
         embedded, failed, places, highest, unknown = row
         self._highest = max(self._highest, highest or 0)
         counts = {"embedded": embedded, "failed": failed, "refused": unknown}
         return counts, [outcomes[place - 1].key for place in places or ()]
+
+    def _given(self, outcomes: list[Outcome]) -> tuple[list[Outcome], dict[str, object]]:
+        """The rows in the order in which they are given, and the parameters of the upsert."""
+        outcomes, given = self._held(outcomes)
+        errors = [outcome.error for outcome in outcomes]
+        given["errors"] = errors if any(errors) else []
+        return outcomes, self._params(outcomes) | self._hashes(outcomes) | given | self._model
 
     def _held(self, outcomes: list[Outcome]) -> tuple[list[Outcome], dict[str, object]]:
         """The rows in the order of what they hold, and that: where an array ends, unnest gives NULL."""

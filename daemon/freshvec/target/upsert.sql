@@ -9,7 +9,7 @@ SELECT o.place::int
 -- fewer; the places of rows whose write was refused though the target holds another text, the highest fence
 -- among those, and how many of these fences the sequence has never given.
 WITH given AS MATERIALIZED (
-  SELECT {d_keys_as_k}, {embedding} AS {held}, k.fence, k.encode_error, k.place,
+  SELECT {d_keys_as_k}, {embedding} AS {kept_as}, k.fence, k.encode_error, k.place,
          CASE WHEN k.hash_slot > 0
               THEN substring(%(hashes)s::bytea FROM (k.hash_slot - 1) * 16 + 1 FOR 16) END
            AS content_hash
@@ -23,10 +23,10 @@ WITH given AS MATERIALIZED (
          t.content_hash IS DISTINCT FROM g.content_hash OR t.fingerprint <> %(fingerprint)s AS differs
     FROM given AS g JOIN {target} AS t ON {t_is_g}
 ), written AS (
-  INSERT INTO {target} AS t ({keys}, {held}, content_hash, fingerprint, fence, encode_error)
-  SELECT {g_keys}, g.{held}, g.content_hash, %(fingerprint)s, g.fence, g.encode_error FROM given AS g
+  INSERT INTO {target} AS t ({keys}, {kept_as}, content_hash, fingerprint, fence, encode_error)
+  SELECT {g_keys}, g.{kept_as}, g.content_hash, %(fingerprint)s, g.fence, g.encode_error FROM given AS g
       ON CONFLICT ({keys}) DO UPDATE
-     SET {held} = excluded.{held}, content_hash = excluded.content_hash,
+     SET {kept_as} = excluded.{kept_as}, content_hash = excluded.content_hash,
          fingerprint = excluded.fingerprint,
          fence = excluded.fence, encode_error = excluded.encode_error, embedded_at = excluded.embedded_at
    WHERE t.fence < excluded.fence

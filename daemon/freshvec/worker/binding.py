@@ -8,7 +8,7 @@ from loguru import logger
 from freshvec.config import Sync
 from freshvec.db import Connection
 from freshvec.errors import DatabaseError, SchemaError
-from freshvec.schema.apply import carry_out
+from freshvec.schema.apply import carry_out, make_column
 from freshvec.schema.plan import Plan
 from freshvec.source.bound import BoundSync
 from freshvec.worker import ownership
@@ -39,6 +39,9 @@ def bind(connection: Connection, sync: Sync, planned: Plan, plan_again: Callable
         return Binding(planned.bound)
     before = undone(connection, planned)  # rights that are given amid this are seen at the next look
     try:
+        if planned.column:
+            make_column(connection, planned)
+            planned = plan_again()
         bound = carry_out(connection, planned)
     except DatabaseError as error:
         if getattr(error.__cause__, "sqlstate", None) != _DENIED:
