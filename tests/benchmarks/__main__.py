@@ -19,6 +19,7 @@ from tests.benchmarks import (
     openvino_rate,
     queue_rate,
     queue_size,
+    recall,
     short_backfill,
     start_up,
     statements,
@@ -50,6 +51,7 @@ BENCHMARKS = {
     "verify": looks.verify,
     "status": looks.status,
     "where": looks.where,
+    "recall": recall.recall,
 }
 
 

@@ -93,6 +93,18 @@ def test_vectors_that_are_not_of_length_1_become_so(adoption: Adoption, docs: Co
     assert lengths.fetchone() == pytest.approx((1.0, 1.0), abs=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["halfvec", "real[]"])
+def test_the_target_may_be_of_another_type(adoption: Adoption, docs: Connection, kind: str) -> None:
+    adoption.settings = settings_for(
+        adoption.settings.database.url.get_secret_value(), sync_of("docs", target={"type": kind})
+    )
+    assert adoption.run().vectors == 2000
+    before = adoption.encoder.encoded
+    backfill(adoption.settings, adoption.encoder)
+    assert adoption.encoder.encoded == before
+    assert stale(docs, adoption.encoder) == []
+
+
 def test_another_models_vectors_are_refused(adoption: Adoption, docs: Connection) -> None:
     docs.execute("UPDATE docs SET embedding = ARRAY[1, id % 7, id % 5, 0, id % 3, 0, 0, 1]::real[]")
     _, proof = adoption.prove()

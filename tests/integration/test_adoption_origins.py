@@ -140,6 +140,28 @@ def test_pg_vectorizes_table_and_what_was_changed_since(adoption: Adoption, docs
     assert rest(adoption, docs) == 30
 
 
+def test_pgais_catalogue_is_not_asked_where_it_may_not_be_read(
+    url: str, adoption: Adoption, docs: Connection
+) -> None:
+    docs.execute(PGAI)
+    docs.execute("""
+        CREATE ROLE adopter LOGIN; GRANT CREATE ON SCHEMA public TO adopter;
+        ALTER TABLE docs OWNER TO adopter; ALTER TABLE docs_embedding_store OWNER TO adopter""")
+    try:
+        settings = settings_for(
+            url.replace("postgres:@", "adopter:@"), sync_of("docs", target={"table": "d"})
+        )
+        adoption.settings = settings
+        origin, proof = adoption.prove("docs_embedding_store")
+        with connect(settings.database.url, "test") as connection:
+            bound = bound_sync(connection, settings, adoption.encoder)
+            (trigger,) = triggers(connection, bound, origin)
+        assert proof.is_proven
+        assert trigger.command == "DROP TRIGGER _vectorizer_src_trg_7 ON public.docs;"
+    finally:
+        docs.execute("REASSIGN OWNED BY adopter TO postgres; DROP OWNED BY adopter; DROP ROLE adopter")
+
+
 def test_a_column_with_the_time_of_its_vector(adoption: Adoption, docs: Connection) -> None:
     docs.execute("ALTER TABLE docs ADD own_updated_at timestamp DEFAULT '2026-01-02'")
     docs.execute("ALTER TABLE docs ADD updated_at timestamp DEFAULT '2026-01-01'")

@@ -56,8 +56,10 @@ SELECT DISTINCT n.nspname::text, t.relname::text
  WHERE v.relkind IN ('v', 'm') AND v.relname = %(view)s
    AND (%(schema)s::text IS NULL OR vn.nspname = %(schema)s)
 
--- vectorizers: whether the database has pgai's catalogue
-SELECT to_regclass('ai.vectorizer') IS NOT NULL
+-- vectorizers: whether the database has pgai's catalogue, and this role may read it
+SELECT CASE WHEN has_schema_privilege(to_regnamespace('ai')::oid, 'USAGE')
+            THEN coalesce(has_table_privilege(to_regclass('ai.vectorizer')::oid, 'SELECT'), false)
+            ELSE false END
 
 -- vectorizer_of: pgai's number of whatever made a trigger
 SELECT id::int FROM ai.vectorizer WHERE trigger_name = %(trigger)s

@@ -284,10 +284,8 @@ def _schema_rights(worker_role: str | None) -> list[sql.Composed]:
 
 
 def _has_schema_rights(connection: Connection, worker_role: str | None) -> bool:
-    if worker_role is None:
-        return True
     row = connection.execute(_SQL["worker_rights"], {"role": worker_role}).fetchone()
-    return bool(row and row[0])
+    return worker_role is None or bool(row and row[0])
 
 
 def _check_target_free(connection: Connection, bound: BoundSync) -> None:
