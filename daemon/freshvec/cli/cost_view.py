@@ -25,6 +25,8 @@ def lines(cost: Cost) -> Iterator[str]:
         note = f"  cut: the model reads {cost.max_tokens:,}" if is_cut else ""
         yield f"           {label:>8} {share:>4.0%} {'█' * round(share * _BAR)}{note}".rstrip()
     yield f"disk       vectors {size(cost.vector_bytes)}"
+    if cost.rewritten_bytes:
+        yield f"           {size(cost.rewritten_bytes)} of rows written anew, until vacuum takes the old ones"
     if cost.index_bytes is None:
         yield "           no index is possible on real[]"
     else:

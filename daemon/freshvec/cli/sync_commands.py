@@ -123,7 +123,9 @@ def apply(sync: SyncArgument = None, wait: WaitOption = 60.0, config_path: Confi
             role = settings.database.worker_role
             bound, changed = apply_sync(connection, declared, model, role, wait)
             state = "applied" if changed else "nothing to do"
-            typer.echo(f"{declared.name}: {state} (target {'.'.join(bound.target_name)})")
+            column = declared.target.column
+            where = f"column {column} of {declared.table}" if column else ".".join(bound.target_name)
+            typer.echo(f"{declared.name}: {state} (target {where})")
             _bring_index_about(settings, connection, bound)
 
 
@@ -153,16 +155,23 @@ def remove(
     wait: WaitOption = 60.0,
     config_path: ConfigOption = None,
 ) -> None:
-    """Remove everything of a sync, its embeddings included; the source table stays as it was."""
+    """Remove everything of a sync, its embeddings included; the source table stays as it was.
+
+    Vectors in a column of the source stay there.
+    """
     from freshvec.db import connect
     from freshvec.errors import meant
     from freshvec.health.declared import applied_names
+    from freshvec.schema.apply import kept_column
     from freshvec.schema.apply import remove as remove_sync
 
     settings = load_settings(config_path)
     if not yes and not typer.confirm(f"Drop the triggers, the queue and all embeddings of sync {sync!r}?"):
         raise typer.Exit(1)
     with connect(settings.database.url, "remove") as connection:
+        column = kept_column(connection, sync)
         removed = remove_sync(connection, sync, wait)
         other = "" if removed else meant(sync, applied_names(connection))
     typer.echo(f"{sync}: removed" if removed else f"{sync}: the database knows no such sync{other}")
+    if removed and column:
+        typer.echo(f"{sync}: the table has kept its column of vectors; {column}; takes it away")

@@ -52,6 +52,11 @@ SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n
 -- find_target: where an applied sync writes to
 SELECT target_schema, target_table FROM freshvec.sync WHERE name = %(name)s
 
+-- kept_column: the statement that drops the column of a sync's source that vectors are in
+SELECT format('ALTER TABLE %%I.%%I DROP COLUMN %%I', source_schema, source_table, vectors_column)
+  FROM freshvec.sync
+ WHERE name = %(name)s AND (vectors_schema, vectors_table) = (source_schema, source_table)
+
 -- names: every applied sync
 SELECT name FROM freshvec.sync ORDER BY name
 

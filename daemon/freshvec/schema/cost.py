@@ -15,7 +15,7 @@ from freshvec.source.bound import BoundSync
 from freshvec.source.extent import MOST_TIMES, Extent, measure
 from freshvec.storage import Index
 from freshvec.target import table
-from freshvec.target.size import index_seconds, of_row
+from freshvec.target.size import index_seconds, of_row, of_row_in_column
 
 _SQL = queries("schema/cost")
 Lengths = Callable[[Sequence[str]], list[int]]  # tokens of texts
@@ -33,7 +33,8 @@ class Cost:
     `rows` are the table's, `texts` those of them with a text, `again` those to be encoded. `lengths` are the
     sampled texts' tokens, sorted; the model reads `max_tokens` of a text. `rate` is in tokens per second, and
     None where it was not measured. Bytes are of vectors, of the declared index on them (else HNSW), and of
-    write-ahead log. `index_seconds` is how long building it takes on two cores.
+    write-ahead log. `index_seconds` is how long building it takes on two cores. `rewritten_bytes` are of the
+    source's rows that are written anew, where vectors lie in a column of it.
     """
 
     rows: int
@@ -48,6 +49,7 @@ class Cost:
     wal_bytes: int
     index_seconds: float | None = None
     index: str = "HNSW"
+    rewritten_bytes: int = 0
 
     @property
     def cut(self) -> float:
@@ -100,6 +102,7 @@ class Cost:
             "index_bytes": self.index_bytes,
             "index_seconds": self.index_seconds,
             "wal_bytes": self.wal_bytes,
+            "rewritten_bytes": self.rewritten_bytes,
         }
 
 
@@ -120,6 +123,7 @@ class Layout:
     kind: str
     key_columns: int
     index: Index | None = None
+    in_column: bool = False
 
 
 def of_sample(
@@ -130,7 +134,9 @@ def of_sample(
     lengths = sorted(lengths_of(texts)) if texts else []
     stale = sum(row.text is not None and not row.is_fresh for row in rows) / max(len(rows), 1)
     with_text, again = round(extent.rows * len(texts) / max(len(rows), 1)), round(extent.rows * stale)
-    size = of_row(layout.dimension, layout.kind, _KEY_BYTES * layout.key_columns, layout.index)
+    sized = of_row_in_column if layout.in_column else of_row
+    size = sized(layout.dimension, layout.kind, _KEY_BYTES * layout.key_columns, layout.index)
+    rewritten = round(again * extent.pages * 8192 / max(extent.rows, 1)) if layout.in_column else 0
     index = layout.index or Index()
     seconds = index_seconds(with_text, layout.dimension, index)
     return Cost(
@@ -143,7 +149,8 @@ def of_sample(
         rate=rate(texts) if again else None,
         vector_bytes=round(with_text * size.target),
         index_bytes=None if size.index is None else round(with_text * size.index),
-        wal_bytes=round(again * size.wal),
+        wal_bytes=round(again * size.wal) + rewritten,
+        rewritten_bytes=rewritten,
         index_seconds=None if size.index is None else seconds,
         index=("binary " if index.binary else "") + ("HNSW" if index.type == "hnsw" else "IVFFlat"),
     )
@@ -159,7 +166,14 @@ def of_plan(connection: Connection, planned: Plan, rates: Rates) -> Cost | str:
     except DatabaseError as error:
         return str(error)
     model, declared = bound.model, bound.sync
-    layout = Layout(model.dimension, model.max_tokens, declared.target.type, len(bound.key), declared.index)
+    layout = Layout(
+        model.dimension,
+        model.max_tokens,
+        declared.target.type,
+        len(bound.key),
+        declared.index,
+        in_column=declared.target.column is not None,
+    )
     return of_sample(
         rows, extent, layout, partial(rates.lengths, model.name), partial(rates.rate, model.name)
     )
