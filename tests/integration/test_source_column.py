@@ -83,6 +83,20 @@ def test_a_text_that_a_trigger_changes_amid_our_write_is_noted(column: Kept) -> 
         until("with its vector", column.is_right)
 
 
+def test_triggers_of_the_application_find_what_they_name(column: Kept) -> None:
+    """By the path that the database gives; our own statements keep theirs."""
+    database = column.app.info.dbname
+    column.app.execute(f"""CREATE SCHEMA shop; CREATE TABLE shop.audit (id int);
+        ALTER DATABASE {database} SET search_path = shop, public;
+        CREATE FUNCTION shop.audit() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN INSERT INTO audit VALUES (NEW.id); RETURN NULL; END $$;
+        CREATE TRIGGER audit AFTER UPDATE ON docs FOR EACH ROW EXECUTE FUNCTION shop.audit()""")
+    with column.running() as worker:
+        assert count(column.app, "shop.audit") == 50
+        column.app.execute("SET search_path = shop, public")
+        column.comes_to_rest(worker)
+
+
 def test_a_text_that_cannot_be_encoded_takes_its_vector_out(column: Kept) -> None:
     column.encoder = NullEncoder(refuse="awful")
     with column.running() as worker:

@@ -202,3 +202,12 @@ def test_who_may_not_see_a_row_does_not_see_its_vector(column: Kept) -> None:
     assert count(column.app, "docs_embedded") == 9
     assert count(column.app, "docs_embedding") == 9
     column.app.execute("RESET ROLE; DROP OWNED BY column_reader; DROP ROLE column_reader")
+
+
+def test_a_superuser_writes_no_table_of_others(column: Kept) -> None:
+    """Their triggers would run with its rights."""
+    column.app.execute("DROP ROLE IF EXISTS column_owner; CREATE ROLE column_owner")
+    column.app.execute("ALTER TABLE docs OWNER TO column_owner")
+    with pytest.raises(SchemaError, match="whose triggers would run with a superuser's rights"):
+        apply_to(column)
+    column.app.execute("DROP OWNED BY column_owner; DROP ROLE column_owner")

@@ -16,6 +16,7 @@ from freshvec.target.layout import writer as writer_of
 from freshvec.target.upsert import TargetWriter
 from tests.integration.at_rest import Kept
 from tests.integration.locking import apply_to
+from tests.integration.stepwise import HeldEncoder
 from tests.support import (
     Connection,
     NullEncoder,
@@ -163,27 +164,23 @@ def test_a_locked_table_is_not_waited_for(
 
 
 def test_a_row_that_is_locked_for_long_is_written_once_it_is_free(column: Kept, other: Connection) -> None:
+    encoder = column.encoder = HeldEncoder()
     with column.running() as worker:
-        column.app.execute("UPDATE docs SET body = 'read before' WHERE id = 3")
-        until("it is followed", column.is_right)
-        with column.app.transaction():
-            other.execute("SELECT FROM docs WHERE id = 3 FOR UPDATE")
-            column.app.execute("UPDATE docs_embedding SET content_hash = NULL WHERE id IN (3, 4)")
-        queue = "INSERT INTO freshvec.queue_docs (bulk, k1) SELECT false, g FROM generate_series(3, 4) g"
-        column.app.execute(queue.encode())
-        worker.sweep()
-        unknown = "docs_embedding WHERE content_hash IS NULL"
-        until("its neighbour is written", lambda: count(column.app, unknown) == 1)
-        rests = worker.keepers[0].pipeline
-        assert rests is not None
-        until("it rests", lambda: len(rests.ledger.rests) == 1)
-        assert not rests.reader.is_fresh()
-        assert count(column.app, "freshvec.queue_docs WHERE k1 = 3") > 0, "its entry is still there"
-        other.execute("UPDATE docs SET views = 5 WHERE id = 3")
+        pipeline = worker.keepers[0].pipeline
+        assert pipeline is not None
+        with encoder.holding():
+            column.app.execute("UPDATE docs SET body = 'edited' WHERE id IN (3, 4)")
+            until("the text is being encoded", encoder.is_held.is_set)
+            other.execute("UPDATE docs SET views = 5 WHERE id = 3")
+        until("it rests", lambda: len(pipeline.ledger.rests) == 1)
+        until("its neighbour is written", lambda: len(column.wrong()) == 1)
+        assert not pipeline.reader.is_fresh()
+        assert count(column.app, "freshvec.queue_docs") == 1, "its entry is still there"
+        assert column.status()["backlog"] == 1
         other.commit()
-        until("it is written", lambda: count(column.app, unknown) == 0)
-        until("and answered", column.is_right)
-        assert count(column.app, "docs WHERE views = 5") == 1
+        until("it is written, and answered", column.is_right)
+    assert count(column.app, "docs WHERE views = 5") == 1
+    assert encoder.encoded == 51, "its vector was not made again and again"
 
 
 def test_a_backfill_leaves_locked_rows_to_the_queue(column: Kept, other: Connection) -> None:

@@ -29,6 +29,8 @@ def lines(cost: Cost) -> Iterator[str]:
     elif cost.cut:
         yield f'           chunk = "auto" would give the {cost.cut:.0%} that are cut a vector per passage'
     yield f"disk       vectors {size(cost.vector_bytes)}"
+    if cost.rewritten_bytes:
+        yield f"           {size(cost.rewritten_bytes)} of rows written anew, until vacuum takes the old ones"
     if cost.index_bytes is None:
         yield "           no index is possible on real[]"
     else:

@@ -30,6 +30,9 @@ def lines(
     if planned.lacking or planned.access:
         yield from wrapped(f"makes      {_made(planned)}")
         yield from wrapped(f"locks      {locks(planned)}")
+    column = planned.bound.sync.target.column
+    if column is not None and planned.applied is None and not planned.column:
+        yield from wrapped(f"overwrites the vectors that are in column {column}")
     for holder in holders:
         yield from wrapped(f"in the way {_held(holder)}")
     for line in index_view.lines(planned.bound, seen):

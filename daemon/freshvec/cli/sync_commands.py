@@ -198,7 +198,9 @@ def apply(
         for each in editions.to_apply(connection, syncs, is_replaced=replace):
             bound, changed = apply_sync(connection, each, models.describe(each), role, wait)
             state = "applied" if changed else "nothing to do"
-            typer.echo(f"{each.name}: {state} (target {'.'.join(bound.target_name)})")
+            column = each.target.column
+            where = f"column {column} of {each.table}" if column else ".".join(bound.target_name)
+            typer.echo(f"{each.name}: {state} (target {where})")
             _bring_index_about(settings, connection, bound)
 
 
@@ -228,10 +230,14 @@ def remove(
     wait: WaitOption = 60.0,
     config_path: ConfigOption = None,
 ) -> None:
-    """Remove everything of a sync, its embeddings included; the source table stays as it was."""
+    """Remove everything of a sync, its embeddings included; the source table stays as it was.
+
+    Vectors in a column of the source stay there.
+    """
     from freshvec.db import connect
     from freshvec.errors import meant
     from freshvec.health.declared import applied_names
+    from freshvec.schema.apply import kept_column
     from freshvec.schema.apply import remove as remove_sync
     from freshvec.schema.editions import names_of
 
@@ -239,6 +245,9 @@ def remove(
     if not yes and not typer.confirm(f"Drop the triggers, the queue and all embeddings of sync {sync!r}?"):
         raise typer.Exit(1)
     with connect(settings.database.url, "remove") as connection:
+        column = kept_column(connection, sync)
         removed = [remove_sync(connection, each, wait) for each in names_of(connection, sync)]
         other = "" if any(removed) else meant(sync, applied_names(connection))
     typer.echo(f"{sync}: removed" if any(removed) else f"{sync}: the database knows no such sync{other}")
+    if any(removed) and column:
+        typer.echo(f"{sync}: the table has kept its column of vectors; {column}; takes it away")

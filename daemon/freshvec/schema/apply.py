@@ -244,6 +244,15 @@ def remove(connection: Connection, name: str, patience: float = PATIENCE_SECONDS
             return patiently(connection, act, patience)
 
 
+def kept_column(connection: Connection, name: str) -> str | None:
+    """The statement that drops the column of the source that an applied sync writes to, which `remove`
+    leaves."""
+    if not migrations.is_bootstrapped(connection):
+        return None
+    row = connection.execute(_SQL["kept_column"], {"name": name}).fetchone()
+    return None if row is None else row[0]
+
+
 def _forget(connection: Connection, name: str, tables: Sequence[tuple[str, str]]) -> None:
     """Take away what the triggers needed, and the sync; the view, where it shows this edition of it."""
     edition = edition_of(connection, name) or Edition(name, view_of(tables[0]), is_shown=True)

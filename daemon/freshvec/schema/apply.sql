@@ -58,6 +58,11 @@ SELECT made.schema, made.name
                                                            (s.source_schema, s.source_table)))
  ORDER BY made.place
 
+-- kept_column: the statement that drops the column of a sync's source that vectors are in
+SELECT format('ALTER TABLE %%I.%%I DROP COLUMN %%I', source_schema, source_table, vectors_column)
+  FROM freshvec.sync
+ WHERE name = %(name)s AND (vectors_schema, vectors_table) = (source_schema, source_table)
+
 -- names: every applied sync
 SELECT name FROM freshvec.sync ORDER BY name
 

@@ -15,7 +15,7 @@ from freshvec.source.bound import BoundSync
 from freshvec.source.extent import MOST_TIMES, Extent, measure
 from freshvec.storage import Chunk, Index
 from freshvec.target import table
-from freshvec.target.size import index_seconds, of_row
+from freshvec.target.size import index_seconds, of_row, of_row_in_column
 
 _SQL = queries("schema/cost")
 Lengths = Callable[[Sequence[str]], list[int]]  # tokens of texts
@@ -35,7 +35,8 @@ class Cost:
     sampled texts' tokens, sorted; the model reads `max_tokens` of a text. `rate` is in tokens per second, and
     None where it was not measured. Bytes are of vectors, of the declared index on them (else HNSW), and of
     write-ahead log. `index_seconds` is how long building it takes on two cores. `passages` are those of a
-    text, on average; None where texts are embedded whole.
+    text, on average; None where texts are embedded whole. `rewritten_bytes` are of the source's rows that are
+    written anew, where vectors lie in a column of it.
     """
 
     rows: int
@@ -51,6 +52,7 @@ class Cost:
     index_seconds: float | None = None
     index: str = "HNSW"
     passages: float | None = None
+    rewritten_bytes: int = 0
 
     @property
     def cut(self) -> float:
@@ -108,6 +110,7 @@ class Cost:
             "index_bytes": self.index_bytes,
             "index_seconds": self.index_seconds,
             "wal_bytes": self.wal_bytes,
+            "rewritten_bytes": self.rewritten_bytes,
         }
 
 
@@ -129,6 +132,7 @@ class Layout:
     key_columns: int
     index: Index | None = None
     chunk: Chunk | None = None
+    in_column: bool = False
 
     def passages(self, lengths: Sequence[int]) -> float | None:
         """Passages of a text, on average; None where texts are embedded whole."""
@@ -148,7 +152,9 @@ def of_sample(
     lengths = sorted(lengths_of(texts)) if texts else []
     stale = sum(row.text is not None and not row.is_fresh for row in rows) / max(len(rows), 1)
     with_text, again = round(extent.rows * len(texts) / max(len(rows), 1)), round(extent.rows * stale)
-    size = of_row(layout.dimension, layout.kind, _KEY_BYTES * layout.key_columns, layout.index)
+    sized = of_row_in_column if layout.in_column else of_row
+    size = sized(layout.dimension, layout.kind, _KEY_BYTES * layout.key_columns, layout.index)
+    rewritten = round(again * extent.pages * 8192 / max(extent.rows, 1)) if layout.in_column else 0
     index, passages = layout.index or Index(), layout.passages(lengths)
     vectors, made = (with_text, again) if passages is None else (with_text * passages, again * passages)
     seconds = index_seconds(round(vectors), layout.dimension, index)
@@ -162,7 +168,8 @@ def of_sample(
         rate=rate(texts) if again else None,
         vector_bytes=round(vectors * size.target),
         index_bytes=None if size.index is None else round(vectors * size.index),
-        wal_bytes=round(made * size.wal),
+        wal_bytes=round(made * size.wal) + rewritten,
+        rewritten_bytes=rewritten,
         index_seconds=None if size.index is None else seconds,
         index=("binary " if index.binary else "") + ("HNSW" if index.type == "hnsw" else "IVFFlat"),
         passages=passages,
@@ -180,7 +187,10 @@ def of_plan(connection: Connection, planned: Plan, rates: Rates) -> Cost | str:
         return str(error)
     model, declared = bound.model, bound.sync
     kind, keys = declared.target.type, len(bound.key)
-    layout = Layout(model.dimension, model.max_tokens, kind, keys, declared.index, declared.chunk)
+    in_column = declared.target.column is not None
+    layout = Layout(
+        model.dimension, model.max_tokens, kind, keys, declared.index, declared.chunk, in_column=in_column
+    )
     return of_sample(
         rows, extent, layout, partial(rates.lengths, model.name), partial(rates.rate, model.name)
     )

@@ -20,6 +20,11 @@ def is_there(connection: Connection, bound: BoundSync) -> bool:
     if column in bound.watched:
         problem = "the text depends on it, so each vector would be another text"
         raise _refused(bound, problem, "Name another column, or take it out of the expression and where.")
+    owner = connection.execute(_SQL["owner"], {"oid": bound.source_oid}).fetchone()
+    if owner is not None:
+        problem = f"the table is {owner[0]}'s, whose triggers would run with a superuser's rights"
+        remedy = "Run freshvec as a role of its own (docs/operations.md, Roles)."
+        raise _refused(bound, problem, remedy)
     row = connection.execute(_SQL["column"], {"oid": bound.source_oid, "column": column}).fetchone()
     if row is None:
         return False

@@ -9,6 +9,7 @@ _USABLE = _PAGE - 24  # of a page: the rest is its header
 _TUPLE = 24 + 4  # bytes of a row's header, and of its pointer on the page
 _OURS = 20 + 20 + 8 + 8  # content_hash, fingerprint, fence, embedded_at
 _INLINE = 2032  # a longer row has its vector out of line
+_DIGEST = 17  # of a vector in the source, in place of the vector
 _CHUNK = 1996  # bytes of a vector in one row of the TOAST table
 _CHUNK_ROW = _CHUNK + 12 + _TUPLE + 8
 _INDEX_ENTRY = 8 + 4 + 4  # bytes around a key in a btree, whose leaves are 90% full
@@ -46,6 +47,15 @@ def of_row(dimension: int, kind: str, key_bytes: int, index: Index | None = None
         logged = small + vector + (2 + 2 * chunks) * _RECORD
     element = None if kind == "real[]" else index_bytes(dimension, kind, index or Index())
     return Size(heap + key_index, element, logged + key_index)
+
+
+def of_row_in_column(dimension: int, kind: str, key_bytes: int, index: Index | None = None) -> Size:
+    """The same of a vector in a column of the source, without the rest of the row that is written with it."""
+    vector = _HEADER[kind] + _DIMENSION[kind] * dimension
+    row = _aligned(_TUPLE + key_bytes + _OURS + _DIGEST + 8)
+    key_index = (_aligned(key_bytes) + _INDEX_ENTRY) / 0.9
+    element = None if kind == "real[]" else index_bytes(dimension, kind, index or Index())
+    return Size(_share_of_pages(row) + key_index + vector, element, row + vector + key_index + 4 * _RECORD)
 
 
 def index_bytes(dimension: int, kind: str, index: Index) -> float:

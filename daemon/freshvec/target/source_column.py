@@ -6,7 +6,8 @@ own queue entry brings it again. The target, a companion here, tells of a vector
 wrote it, so the two agree whatever happens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -41,6 +42,7 @@ class ColumnWriter(TargetWriter):
         self._column = {
             name: bound.compose(_SQL[name], **parts) for name in ("claim", "upsert", "fail", "empty", "there")
         }
+        (self._path,) = connection.execute(_SQL["path"]).fetchone() or ("",)
 
     def write(self, outcomes: Sequence[Outcome]) -> list[Key]:
         """As of a target. `held_back` are then the keys of rows that somebody else has."""
@@ -83,15 +85,22 @@ class ColumnWriter(TargetWriter):
 
     def _upsert(self, outcomes: list[Outcome]) -> Written:
         outcomes, params = self._given(outcomes)
-        # Its plan takes longer than its execution, for few rows: each session makes it once.
-        row = self.connection.execute(self._column["upsert"], params, prepare=True).fetchone()
-        assert row is not None
+        row = self._write("upsert", params)
         embedded, failed, places, highest, unknown, claimed, due, held = row
         self._highest = max(self._highest, highest or 0)
         self._hold_back(outcomes, claimed)
         written = {"embedded": embedded, "failed": failed, "refused": unknown}, _keys(outcomes, places)
         refused = [outcomes[place - 1] for place in sorted(set(due or ()) - set(held or ()))]
         return _sum(written, self._fail(refused, _NOT_HELD)) if refused else written
+
+    def _write(self, name: str, params: Mapping[str, object]) -> tuple[Any, ...]:
+        """The answer of a statement that writes to the source."""
+        # A plan takes longer than its execution, for few rows: each session makes it once.
+        query, given = self._column[name], {**params, "path": self._path}
+        row = self.connection.execute(query, given, prepare=True).fetchone()
+        self.connection.execute(_SQL["own_path"])
+        assert row is not None
+        return row
 
     def _fail(self, outcomes: list[Outcome], problem: str) -> Written:
         """The rows keep the reason, like a text that cannot be encoded."""
@@ -101,8 +110,7 @@ class ColumnWriter(TargetWriter):
         return {"embedded": embedded, "failed": failed, "refused": 0}, []
 
     def _clear(self, outcomes: list[Outcome]) -> Written:
-        keys = self._bound.key_arrays([outcome.key for outcome in outcomes])
-        claimed, emptied = self.connection.execute(self._column["empty"], keys).fetchone() or (None, None)
+        claimed, emptied = self._write("empty", self._bound.key_arrays([outcome.key for outcome in outcomes]))
         held_back = self._hold_back(outcomes, claimed)
         has_text = set(claimed or ()) - set(emptied or ())  # again: its own entry tells
         cleared = [

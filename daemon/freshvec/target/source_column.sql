@@ -6,11 +6,18 @@ ALTER TABLE {source} ADD COLUMN {vector_column} {vector_type}
 -- sync do not note the vectors that we write
 SELECT set_config('lock_timeout', %(milliseconds)s, true), set_config('freshvec.writes', {sync_name}, true)
 
+-- path: what the database gives this role: triggers of the application's are to find what they name
+SELECT reset_val FROM pg_settings WHERE name = 'search_path'
+
+-- own_path: for our own statements again
+SET LOCAL search_path = pg_catalog, pg_temp
+
 -- upsert: write vectors into rows of the source that nobody else has, and whose text is still theirs, unless
 -- a later read has been written; then what we know of them. A row is locked in its newest version, and its
 -- text is that version's. What is held already is not written again. Gives, as target/upsert.sql does: rows
 -- embedded and failed, more or fewer; places whose write was refused, the highest fence among those, and how
--- many of these were never given. Then the places of rows that we have got; of those that were due; and that
+-- many of these were never given. The path is set amid it, once no name and no text is looked up any more, for
+-- triggers alone. Then the places of rows that we have got; of those that were due; and that
 -- hold what they should.
 WITH given AS MATERIALIZED (
   SELECT {k_typed_as_k}, {embedding} AS embedding, {digest} AS vector_hash, k.fence, k.encode_error, k.place,
@@ -34,8 +41,10 @@ WITH given AS MATERIALIZED (
                     CASE WHEN NOT g.is_unread THEN {text} END AS freshvec_text
                FROM {source} AS d WHERE {d_is_g} FOR NO KEY UPDATE SKIP LOCKED) AS d) AS d
     LEFT JOIN {target} AS t ON {t_is_d}
+), path AS MATERIALIZED (
+  SELECT set_config('search_path', %(path)s, true) FROM (SELECT count(*) FROM claimed) AS all_claimed
 ), due AS MATERIALIZED (
-  SELECT * FROM claimed WHERE fits AND admits
+  SELECT claimed.* FROM claimed CROSS JOIN path WHERE fits AND admits
 ), updated AS (
   UPDATE {source} AS d SET {vector_column} = g.embedding FROM due AS g
    WHERE {d_is_g} AND g.vector_hash IS DISTINCT FROM g.held
@@ -103,8 +112,11 @@ WITH given AS MATERIALIZED (
    CROSS JOIN LATERAL (
      SELECT {d_keys_as_k}, {column_of_d} IS NOT NULL AS holds, {text} AS freshvec_text
        FROM {source} AS d WHERE {d_is_g} FOR NO KEY UPDATE SKIP LOCKED) AS d
+), path AS MATERIALIZED (
+  SELECT set_config('search_path', %(path)s, true) FROM (SELECT count(*) FROM claimed) AS all_claimed
 ), emptied AS (
-  UPDATE {source} AS d SET {vector_column} = NULL FROM claimed AS g WHERE {d_is_g} AND g.holds AND g.is_empty
+  UPDATE {source} AS d SET {vector_column} = NULL FROM claimed AS g CROSS JOIN path
+   WHERE {d_is_g} AND g.holds AND g.is_empty
 )
 SELECT (SELECT array_agg(place::int) FROM claimed), (SELECT array_agg(place::int) FROM claimed WHERE is_empty)
 
