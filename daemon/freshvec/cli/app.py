@@ -42,7 +42,7 @@ ConfigOption = Annotated[
 ]
 
 
-def _sync_names(context: typer.Context, incomplete: str) -> list[str]:
+def sync_names(context: typer.Context, incomplete: str) -> list[str]:
     """What a shell may complete the name of a sync to."""
     try:
         settings = config.load(context.params.get("config_path"))
@@ -53,12 +53,12 @@ def _sync_names(context: typer.Context, incomplete: str) -> list[str]:
 
 SyncArgument = Annotated[
     str | None,
-    typer.Argument(help="The sync's name; without it, every declared sync.", autocompletion=_sync_names),
+    typer.Argument(help="The sync's name; without it, every declared sync.", autocompletion=sync_names),
 ]
 SyncOption = Annotated[
     str | None,
     typer.Option(
-        "--sync", "-s", help="Which sync; needed where several are declared.", autocompletion=_sync_names
+        "--sync", "-s", help="Which sync; needed where several are declared.", autocompletion=sync_names
     ),
 ]
 ModelsDirOption = Annotated[

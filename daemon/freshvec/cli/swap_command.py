@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from freshvec.cli.app import ConfigOption, SyncArgument, app, load_settings
+from freshvec.cli.app import ConfigOption, app, load_settings, sync_names
 from freshvec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _DAY = 86_400.0
     "freshvec swap articles --commit; freshvec swap articles --rollback"
 )
 def swap(
-    sync: SyncArgument = None,
+    sync: Annotated[str, typer.Argument(help="The sync's name.", autocompletion=sync_names)],
     model: Annotated[str | None, typer.Option(help="Begin: with this model.")] = None,
     columns: Annotated[str | None, typer.Option(help="Begin: with these columns, as in title,body.")] = None,
     expression: Annotated[str | None, typer.Option(help="Begin: with this text, in SQL.")] = None,
@@ -54,10 +54,9 @@ def swap(
     ] = 60.0,
     config_path: ConfigOption = None,
 ) -> None:
-    """Fill another set of vectors beside the old one, by another model or text; then let the view show it.
+    """Fill vectors of another model beside the old ones, then let the view show them.
 
-    Both are kept fresh. Without an option it shows how the swap stands, and what searches find in old and
-    new.
+    Without an option: how the swap stands, and what searches find in old and new.
     """
     from freshvec.cli.swapping import Swap
 
@@ -69,8 +68,6 @@ def swap(
         raise UsageError("only one of --commit, --rollback, --finish, --abandon and what begins a swap")
     if from_file and changes:
         raise UsageError("--from-file goes without what is to be otherwise than in the file")
-    if sync is None:
-        raise UsageError("name the sync: freshvec swap articles")
     with Swap.opened(load_settings(config_path), sync, wait) as swapping:
         if changes or table or from_file:
             swapping.begin(changes, table, lambda: yes or typer.confirm("Begin?"))

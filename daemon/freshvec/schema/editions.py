@@ -3,7 +3,7 @@ the file should say where it differs."""
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -161,13 +161,6 @@ def names_of(connection: Connection, name: str) -> list[str]:
         rows = connection.execute(_SQL["known"], {"names": [name]}).fetchall() if is_made else []
     found = sorted((_Row(*row) for row in rows), key=lambda row: row.is_shown)
     return [row.name for row in found] or [name]
-
-
-def leaving(connection: Connection, declared: Iterable[Sync]) -> list[str]:
-    """Editions of these syncs that are kept no more."""
-    names = {"names": [sync.name for sync in declared]}
-    with translated("look at", "the editions of the syncs"):
-        return [name for (name,) in connection.execute(_SQL["leaving"], names)]
 
 
 def _never_swapped(sync: Sync, definition: dict[str, Any]) -> Editions:

@@ -9,10 +9,6 @@ SELECT sync, name, number, declared, target, file, is_shown, is_leaving OR coale
 SELECT name, definition FROM freshvec.sync
  WHERE name = ANY (%(names)s::text[]) AND rows_embedded > 0
 
--- leaving: editions that are kept no more
-SELECT name FROM freshvec.edition
- WHERE sync = ANY (%(names)s::text[]) AND (is_leaving OR kept_until < now()) AND NOT is_shown
-
 -- replace: an edition is made anew in its place
 UPDATE freshvec.edition SET declared = %(declared)s WHERE name = %(name)s
 

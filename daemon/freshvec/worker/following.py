@@ -9,6 +9,7 @@ from freshvec.config import Sync
 from freshvec.db import Connection, connect
 from freshvec.errors import DatabaseError, FreshvecError
 from freshvec.schema import editions, swap
+from freshvec.schema.editions import Editions
 
 
 class Following:
@@ -18,6 +19,7 @@ class Following:
         self.declared = tuple(declared)
         self.models = {sync.name: sync.model for sync in declared}
         self._url = url
+        self._found: list[Editions] = []  # at the last look
         self._told: dict[str, str] = {}  # what the file should say, by sync: once each
         self._refused: dict[str, str] = {}  # why it could not be taken away, by edition: likewise
 
@@ -30,8 +32,19 @@ class Following:
             return self.declared
 
     def look(self, connection: Connection) -> tuple[Sync, ...]:
-        """What is to be run now. What the file should say is logged. Raises DatabaseError."""
-        found = editions.find_all(connection, self.declared)
+        """What is to be run now. What the file should say is logged.
+
+        Raises DatabaseError where the connection is lost. Where the database cannot say it, as while its
+        schema is dropped and made again, it is what was to be run before.
+        """
+        try:
+            found = editions.find_all(connection, self.declared)
+        except DatabaseError as error:
+            if connection.broken or not self._found:
+                raise
+            logger.info("{}", error)
+            return tuple(sync for each in self._found for sync in each.run)
+        self._found = found
         self.models = {each.name: each.shown.model for each in found}
         for each in found:
             if each.note != self._told.get(each.name, ""):
@@ -41,7 +54,7 @@ class Following:
 
     def take_away(self, connection: Connection) -> None:
         """What is kept no more, as far as this worker may; another attempt comes with the next sweep."""
-        for name in editions.leaving(connection, self.declared):
+        for name in [name for each in self._found for name in each.leaving]:
             try:
                 swap.take_away(connection, name, patience=0.0)
                 logger.info("{} is taken away", name)
