@@ -14,6 +14,7 @@ from freshvec.scans.verify import verify
 from freshvec.schema.apply import remove
 from tests.integration.adopting import Adoption, embed
 from tests.support import (
+    EVERY_ROW_IN_COLUMN,
     Connection,
     NullEncoder,
     backfill,
@@ -103,6 +104,18 @@ def test_the_target_may_be_of_another_type(adoption: Adoption, docs: Connection,
     backfill(adoption.settings, adoption.encoder)
     assert adoption.encoder.encoded == before
     assert stale(docs, adoption.encoder) == []
+
+
+def test_what_lies_in_its_own_column_stays_untouched(adoption: Adoption, docs: Connection) -> None:
+    declared = sync_of("docs", target={"column": "embedding"})
+    adoption.settings = settings_for(adoption.settings.database.url.get_secret_value(), declared)
+    before = docs.execute("SELECT sum(hashtext(ctid::text)), count(*) FROM docs").fetchone()
+    assert adoption.run("docs.embedding").vectors == 2000
+    assert docs.execute("SELECT sum(hashtext(ctid::text)), count(*) FROM docs").fetchone() == before
+    encoded = adoption.encoder.encoded
+    backfill(adoption.settings, adoption.encoder)
+    assert adoption.encoder.encoded == encoded
+    assert stale(docs, adoption.encoder, EVERY_ROW_IN_COLUMN) == []
 
 
 def test_another_models_vectors_are_refused(adoption: Adoption, docs: Connection) -> None:

@@ -1,5 +1,6 @@
 """Vectors that something else made are taken over: copied to the target, page by page, as if they had been
-encoded here. Their own table stays as it is."""
+encoded here. Their own table stays as it is. Where they are to lie in the very column that has them, nothing
+is written but what is known of them."""
 
 import time
 from collections import Counter
@@ -18,10 +19,11 @@ from freshvec.pipeline.pace import Pace
 from freshvec.records import Fate, Key, Outcome, Vector
 from freshvec.scans.keyset import KeysetPages
 from freshvec.source.bound import BoundSync
-from freshvec.target.upsert import TargetWriter
+from freshvec.target import layout
 
 _SQL = queries("adoption/takeover")
 _EXAMPLES = 3
+_ROUNDED = 1e-4  # a length that is this near to 1 is 1
 _BEFORE_ALL = 0  # a fence that every reading of ours is later than
 
 
@@ -65,8 +67,8 @@ def take_over(
             with now.transaction(connection):  # before all else: a row with an entry is not taken over
                 queue.append(connection, bound, list(proof.disagreeing))
         pages = KeysetPages(connection, bound, _SQL["keys"])
-        reader, writer = Rows(connection, bound, origin, untouched=True), TargetWriter(connection, bound)
-        pace = Pace()
+        reader, writer = Rows(connection, bound, origin, untouched=True), layout.writer(connection, bound)
+        pace = Pace(is_guest=bound.sync.target.column is not None)
         while not pages.is_exhausted:
             began = time.monotonic()
             (fence,) = connection.execute(_SQL["fence"]).fetchone() or (0,)
@@ -88,8 +90,9 @@ def take_over(
 
 
 def _outcome(row: Row, vector: Vector, fence: int, *, with_hash: bool, is_normal: bool) -> Outcome:
-    if is_normal:
-        vector = np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
+    length = np.linalg.norm(vector)
+    if is_normal and abs(length - 1) > _ROUNDED:  # else what lies in the source's own column is not written
+        vector = np.asarray(vector / length, dtype=np.float32)
     return Outcome(row.key, fence, Fate.STORE, vector, row.content_hash if with_hash else None)
 
 

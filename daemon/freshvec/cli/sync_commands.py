@@ -95,6 +95,8 @@ def _adopting(
     syncs = settings.find(name)
     if adopt is not None and len(syncs) > 1:
         raise UsageError("--adopt goes with one sync: name it")
+    if adopt is not None and syncs[0].chunk is not None:
+        raise UsageError("--adopt takes over vectors of whole texts; adopt them without chunk, then swap")
     if trust and adopt is None:
         raise UsageError("--trust goes with --adopt: say where the vectors are")
     return syncs
