@@ -19,7 +19,9 @@ from freshvec.source.bound import BoundSync
 from freshvec.source.rows import RowReader
 from freshvec.target import passages
 
-_PASSAGES_A_ROW = 8
+# A live change waits for so many of a portion's texts, and a row is written once all of its passages are
+# encoded, which are batched among those of so many.
+_CHARACTERS = 100_000
 
 
 @dataclass(eq=False)
@@ -57,14 +59,13 @@ class PassageTexts(Texts):
         rows: RowReader,
         slice_size: int,
     ) -> None:
-        # A live change waits for a slice, and a long text is many.
-        super().__init__(bound, dispatcher, progress, ledger, rows, max(1, slice_size // _PASSAGES_A_ROW))
+        super().__init__(bound, dispatcher, progress, ledger, rows, slice_size)
         self._connection = connection
 
     def handle(self, portion: Portion, rows: list[SourceRow], between: Callable[[], object]) -> None:
         changed = [row for group in self._pass_on_known(portion, rows) for row in group]
-        for start in range(0, len(changed), self._slice):
-            self._encode(portion, changed[start : start + self._slice])
+        while changed:
+            self._encode(portion, _first(changed))
             between()
 
     def _remembered(self, content_hash: bytes) -> Vector | None:
@@ -137,6 +138,15 @@ class PassageTexts(Texts):
                 if not row.missing:
                     ready.append(row)
         self._ledger.put(portion, [_outcome(portion, row) for row in ready])
+
+
+def _first(rows: list[SourceRow]) -> list[SourceRow]:
+    """Some rows, taken away from the others."""
+    characters, taken = 0, []
+    while rows and characters < _CHARACTERS:
+        taken.append(rows.pop(0))
+        characters += len(taken[-1].text or "")
+    return taken
 
 
 def _outcome(portion: Portion, row: _Row) -> Outcome:

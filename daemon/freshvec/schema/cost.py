@@ -21,7 +21,7 @@ _SQL = queries("schema/cost")
 Lengths = Callable[[Sequence[str]], list[int]]  # tokens of texts
 Rate = Callable[[Sequence[str]], float | None]  # tokens per second of such texts
 SAMPLED = 500  # rows
-CHARACTERS = 10_000  # of a text; what is longer is counted as if it ended there
+CHARACTERS = 10_000  # of a text; what is longer is reckoned by its length
 _FIRST_BUCKET = 16  # tokens
 _FILLED = 0.65  # of a passage's limit, on average
 _KEY_BYTES = 12  # of a key column, as a guess
@@ -116,10 +116,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Sampled:
-    """A text of a row, None where it has none, and whether the target has a vector of it already."""
+    """A text of a row, None where it has none, and whether the target has a vector of it already.
+    `characters` are those of all of it, where this is its beginning."""
 
     text: str | None
     is_fresh: bool = False
+    characters: int | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def of_sample(
 ) -> Cost:
     """The cost of a table of that extent."""
     texts = [row.text for row in rows if row.text is not None]
-    lengths = sorted(lengths_of(texts)) if texts else []
+    lengths = _whole_lengths(rows, lengths_of(texts)) if texts else []
     stale = sum(row.text is not None and not row.is_fresh for row in rows) / max(len(rows), 1)
     with_text, again = round(extent.rows * len(texts) / max(len(rows), 1)), round(extent.rows * stale)
     sized = of_row_in_column if layout.in_column else of_row
@@ -173,6 +175,16 @@ def of_sample(
         index_seconds=None if size.index is None else seconds,
         index=("binary " if index.binary else "") + ("HNSW" if index.type == "hnsw" else "IVFFlat"),
         passages=passages,
+    )
+
+
+def _whole_lengths(rows: Sequence[Sampled], counted: list[int]) -> list[int]:
+    """Tokens of whole texts, sorted: of a long one only the beginning was counted."""
+    cut = iter(counted)
+    return sorted(
+        round(next(cut) * max(1.0, (row.characters or 0) / max(len(row.text), 1)))
+        for row in rows
+        if row.text is not None
     )
 
 
@@ -231,7 +243,8 @@ def _sample(
             "characters": sql.Literal(CHARACTERS),
         }
         query = bound.compose(_SQL[name], **parts)
-        rows = [Sampled(text, is_fresh) for text, is_fresh in connection.execute(query, given)]
+        found = connection.execute(query, given)
+        rows = [Sampled(text, is_fresh, characters) for text, characters, is_fresh in found]
         if len(rows) >= SAMPLED // 4:
             break
     return rows, percent
