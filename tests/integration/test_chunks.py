@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import psycopg
 import pytest
 
 from freshvec.config import Settings
@@ -10,6 +11,8 @@ from freshvec.encoding.loading import Models
 from freshvec.errors import SchemaError
 from freshvec.records import Model
 from freshvec.scans.verify import WRONG_VECTOR, verify, verify_vectors
+from freshvec.schema import migrations
+from freshvec.schema.apply import apply
 from freshvec.schema.plan import plan
 from freshvec.target.search import search
 from tests.passages import OVERLAP, SPECIAL, TOKENS, WordEncoder, prose, stale_passages
@@ -185,3 +188,45 @@ def test_what_cannot_be_is_refused(url: str, docs: Connection, then: dict[str, A
             match=r"vectors are of passages, and|reads 256 at most",
         ):
             plan(connection, settings.sync[0], NULL)
+
+
+def test_partitions_row_security_and_a_worker_with_few_rights(either_url: str, app: Connection) -> None:
+    app.execute(
+        "CREATE TABLE docs (region text, id numeric, body text, PRIMARY KEY (region, id))"
+        " PARTITION BY HASH (region, id)"
+    )
+    part = "CREATE TABLE docs_{0} PARTITION OF docs FOR VALUES WITH (MODULUS 2, REMAINDER {0})"
+    for number in (0, 1):
+        app.execute(part.format(number).encode())
+    for key in range(10):
+        app.execute("INSERT INTO docs VALUES ('eu', %s, %s)", (key, prose(10, key)))
+    app.execute("ALTER TABLE docs ENABLE ROW LEVEL SECURITY; CREATE POLICY few ON docs USING (id <= 2)")
+    roles = ("chunk_reader", "chunk_worker LOGIN BYPASSRLS")
+    for role in roles:
+        app.execute(f"DROP ROLE IF EXISTS {role.split()[0]}; CREATE ROLE {role}".encode())
+    app.execute("GRANT SELECT ON docs TO chunk_reader")
+    declared = settings_of(either_url)
+    with connect(declared.database.url, "apply") as connection:
+        migrations.migrate(connection)
+        apply(connection, declared.sync[0], NULL, "chunk_worker")
+    url = either_url.replace("postgres:@", "chunk_worker@")
+    try:
+        with running(settings_of(url), WordEncoder()) as worker:
+            wait_fresh(worker)
+            edit = "UPDATE docs SET id = id * 1.00, body = %s || body WHERE id = %s"
+            app.execute(edit.encode(), ("At the beginning. ", 1))
+            app.execute("UPDATE docs SET region = 'us' WHERE id = 2")
+            wait_fresh(worker)
+            fits = (
+                "SELECT bool_and(passage = substr(body, chunk_start + 1, chunk_end - chunk_start)),"
+                " count(DISTINCT id), max(region) FROM docs_embedded JOIN docs USING (region, id)"
+            )
+            assert app.execute(fits.encode()).fetchone() == (True, 10, "us")
+            with psycopg.connect(either_url, autocommit=True) as reader:
+                reader.execute("SET ROLE chunk_reader")
+                for relation in ("docs_embedded", "docs_chunk"):
+                    seen = reader.execute(f"SELECT count(DISTINCT id) FROM {relation}".encode()).fetchone()
+                    assert seen == (3,)
+    finally:
+        for role in roles:
+            app.execute(f"DROP OWNED BY {role.split()[0]}; DROP ROLE {role.split()[0]}".encode())
