@@ -183,6 +183,11 @@ SELECT d.id, t.id, CASE WHEN btrim(d.body, E' \\t\\r\\n\\f') <> '' THEN d.body E
 """
 EVERY_ROW_SHOWN = EVERY_ROW.replace("docs_embedding", "docs_embedded")
 
+# The same of texts that are cut, each short enough for one passage.
+EVERY_ROW_CUT = EVERY_ROW.replace("t.embedding", "c.embedding").replace(
+    "USING (id)", "USING (id) LEFT JOIN docs_chunk c ON c.id = t.id"
+)
+
 # The same of vectors in the table itself; one that its companion does not tell of counts as none.
 EVERY_ROW_IN_COLUMN = """
 SELECT d.id, t.id, CASE WHEN btrim(d.body, E' \\t\\r\\n\\f') <> '' THEN d.body END,

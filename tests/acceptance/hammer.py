@@ -26,6 +26,7 @@ from tests.exports import exported
 from tests.support import (
     DOCS_SYNC,
     EVERY_ROW,
+    EVERY_ROW_CUT,
     EVERY_ROW_IN_COLUMN,
     MODEL,
     Connection,
@@ -235,6 +236,12 @@ class Stage:
 
 
 COLUMN_SYNC = DOCS_SYNC + 'target = { column = "embedding" }\n'
+CUT_SYNC = DOCS_SYNC + 'chunk = "auto"\n'
+_LAYOUTS = {
+    "table": (DOCS_SYNC, EVERY_ROW),
+    "column": (COLUMN_SYNC, EVERY_ROW_IN_COLUMN),
+    "chunks": (CUT_SYNC, EVERY_ROW_CUT),
+}
 
 
 def lost(connection: Connection, used: list[Hammer]) -> list[str]:
@@ -248,7 +255,7 @@ def run(
     server: EmbeddedPostgres, encoder: OnnxEncoder, seed: int, seconds: float, layout: str
 ) -> tuple[int, list[str]]:
     """Hammer a fresh database; edits, and what is stale at rest."""
-    in_column = layout == "column"
+    in_column, (sync, every_row) = layout == "column", _LAYOUTS[layout]
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE hammer_{seed}")
     url = server.url(f"hammer_{seed}")
@@ -258,7 +265,7 @@ def run(
         if in_column:
             Counter.prepare(connection, 200)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stage = Stage(url, folder, seed, sync=COLUMN_SYNC if in_column else DOCS_SYNC)
+        stage = Stage(url, folder, seed, sync=sync)
         stack.callback(stage.close)
         until("the worker has begun", lambda: exists(connection, "docs_embedding"))
         used: list[Hammer] = []
@@ -270,7 +277,6 @@ def run(
                 stage.befall()
         until("everything is fresh", lambda: connection.execute(AT_REST).fetchone() == (True,), 180)
         print(f"  {sum(struck):,} strikes, {', '.join(stage.befell)}", flush=True)
-        every_row = EVERY_ROW_IN_COLUMN if in_column else EVERY_ROW
         wrong = lost(connection, used) if in_column else []
         return sum(struck), wrong + stale(connection, encoder, every_row)
 
@@ -280,7 +286,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--version", type=int, default=18, choices=[16, 18])
-    parser.add_argument("--layout", default="table", choices=["table", "column"])
+    parser.add_argument("--layout", default="table", choices=list(_LAYOUTS))
     arguments = parser.parse_args()
     encoder = models_in(exported(), device="cpu").encoder(MODEL)
     wrong = 0
