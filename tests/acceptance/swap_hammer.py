@@ -20,6 +20,7 @@ import psycopg
 
 from freshvec.embedded import EmbeddedPostgres
 from tests.acceptance.hammer import Stage, hammers, has_written, last_fence
+from tests.conftest import QUICK
 from tests.second_model import SECOND, encoder_of, two_models
 from tests.support import EVERY_ROW_SHOWN, MODEL, Connection, WorkerProcess, count, exists, stale, until
 
@@ -171,7 +172,7 @@ def main() -> int:
     parser.add_argument("--version", type=int, default=18, choices=[16, 18])
     arguments = parser.parse_args()
     bad = 0
-    with EmbeddedPostgres(arguments.version, fsync="off") as server:
+    with EmbeddedPostgres(arguments.version, **QUICK) as server:
         for seed in range(arguments.runs):
             with psycopg.connect(server.url(), autocommit=True) as connection:
                 connection.execute(f"CREATE DATABASE swap_{seed}".encode())

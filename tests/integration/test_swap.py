@@ -1,7 +1,7 @@
 """Swaps: another set of vectors is filled beside the old one, shown, taken back, and taken away."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -338,6 +338,36 @@ def test_another_type_in_the_file_asks_for_a_swap_too(swapped: Swapped) -> None:
     assert found.shown.target.type == "vector"
     swapped.sync["target"] = {"type": "halfvec", "table": "docs_half"}
     assert not swapped.find().is_refused, "another table takes nothing from anybody"
+
+
+class Beside:
+    """A connection; before each of its statements somebody else searches, and waits for no lock."""
+
+    def __init__(self, connection: Connection, searcher: Connection) -> None:
+        self._connection = connection
+        self._searcher = searcher
+        self.found: list[int] = []
+
+    def execute(self, *given: Any, **more: Any) -> Any:
+        self.found.append(count(self._searcher, "docs_embedded"))
+        return self._connection.execute(*given, **more)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+def test_no_search_waits_for_a_commit_at_any_of_its_statements(swapped: Swapped) -> None:
+    with swapped.running() as worker:
+        swapped.begin()
+        swapped.filled(worker)
+    with swapped.connection() as connection, psycopg.connect(swapped.url, autocommit=True) as searcher:
+        searcher.execute("SET lock_timeout = '20ms'")
+        beside, found = Beside(connection, searcher), swapped.find()
+        pairs = [(each, model(each.model)) for each in reversed(found.run)]
+        swap.show(cast(Connection, beside), *pairs, keep_seconds=None)
+        assert len(beside.found) > 30
+        assert set(beside.found) == {60}
+        assert swapped.wrong(Wide) == []
 
 
 def test_a_commit_waits_for_no_search_and_prepared_ones_follow_it(swapped: Swapped) -> None:
