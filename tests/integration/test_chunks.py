@@ -130,6 +130,20 @@ def test_the_view_is_searched_by_the_index(url: str, docs: Connection) -> None:
     assert "Index Scan using freshvec_docs_" in plan, plan
 
 
+def test_rows_are_found_by_their_best_passages_in_sql(url: str, docs: Connection) -> None:
+    fill(docs)
+    backfill(settings_of(url), WordEncoder())
+    docs.execute("SET search_path = public")
+    for key in (3, 11):
+        last = "SELECT embedding::text, passage FROM docs_embedded WHERE id = %s ORDER BY chunk_start DESC"
+        vector, passage = docs.execute(last, (key,)).fetchall()[0]
+        nearest = "SELECT id, passage, distance FROM freshvec.nearest_docs(%s::text::vector, 5)"
+        found = docs.execute(nearest, (vector,)).fetchall()
+        assert found[0][:2] == (key, passage)
+        assert len({row[0] for row in found}) == 5
+        assert [row[2] for row in found] == sorted(row[2] for row in found)
+
+
 def test_cut_otherwise_every_row_is_cut_again(url: str, docs: Connection) -> None:
     fill(docs)
     encoder = WordEncoder()

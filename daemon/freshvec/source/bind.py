@@ -16,11 +16,6 @@ from freshvec.storage import split_name
 _SQL = queries("source/bind")
 _TARGET_COLUMNS = {
     "embedding",
-    "passages",
-    "passage",
-    "chunk",
-    "chunk_start",
-    "chunk_end",
     "vector_hash",
     "content_hash",
     "fingerprint",
@@ -28,6 +23,7 @@ _TARGET_COLUMNS = {
     "encode_error",
     "embedded_at",
 }
+_CHUNK_COLUMNS = {"passages", "passage", "chunk", "chunk_start", "chunk_end", "distance"}
 
 
 def bind(connection: Connection, sync: Sync, model: Model, wait: float = 10.0) -> BoundSync:
@@ -151,7 +147,8 @@ def _check_columns(sync: Sync, columns: list[str], key: set[str]) -> None:
     for column in sync.columns or ():
         if column not in columns:
             raise _refused(sync, f"it has no column {column!r}", f"Its columns are: {', '.join(columns)}.")
-    taken = {name for name in key if name in _TARGET_COLUMNS or name.startswith("freshvec_")}
+    ours = _TARGET_COLUMNS if sync.chunk is None else _TARGET_COLUMNS | _CHUNK_COLUMNS
+    taken = {name for name in key if name in ours or name.startswith("freshvec_")}
     if taken:
         problem = f"its key column {min(taken)!r} has a name that freshvec needs itself"
         raise _refused(sync, problem, "Rename the key column.")

@@ -108,7 +108,7 @@ class BoundSync:
 
     @property
     def vector_type(self) -> sql.Composable:
-        """The embedding column's type, qualified, since our sessions search pg_catalog alone."""
+        """The vectors' type, qualified, since our sessions search pg_catalog alone."""
         if self.sync.target.type == "real[]":
             return sql.SQL("real[]")
         name = quoted(self.vector_schema, self.sync.target.type)
@@ -123,9 +123,7 @@ class BoundSync:
     def max_characters(self) -> int:
         """Characters of a text that are read at first; only where they do not fill the model is it read
         whole. What is cut into passages is read whole at once."""
-        if self.sync.chunk is not None:
-            return _WHOLE
-        return self.model.max_tokens * CHARACTERS_PER_TOKEN
+        return self.model.max_tokens * CHARACTERS_PER_TOKEN if self.sync.chunk is None else _WHOLE
 
     def keys(self, alias: str | None = None) -> list[sql.Composable]:
         """The key columns, quoted, behind `alias` if one is given."""
@@ -153,6 +151,7 @@ class BoundSync:
 
     def _names(self) -> dict[str, sql.Composable]:
         """What the sync's objects are called."""
+        whose = self.edition.sync if self.edition else self.name
         return {
             "sync_name": sql.Literal(self.name),
             "source": quoted(*self.source_name),
@@ -166,7 +165,8 @@ class BoundSync:
             "capture_row": quoted("freshvec", f"capture_row_{self.name}"),
             "is_intact": quoted("freshvec", f"is_intact_{self.name}"),
             "was_intact": quoted("freshvec", f"was_intact_{self.name}"),
-            "embedded": quoted("freshvec", f"embedded_{self.edition.sync if self.edition else self.name}"),
+            "embedded": quoted("freshvec", f"embedded_{whose}"),
+            "nearest": quoted("freshvec", f"nearest_{whose}"),
             "readable": _list([quoted(*name) for name in self.readable]),
             "visible": quoted("freshvec", f"visible_{self.name}"),
             "answered": quoted("freshvec", f"answered_{self.name}"),

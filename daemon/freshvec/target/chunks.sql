@@ -35,6 +35,23 @@ SELECT {c_keys}, c.chunk, c.chunk_start, c.chunk_end,
  WHERE {t_is_embedded} AND t.fingerprint = {fingerprint}
 $freshvec$
 
+-- create_view: what applications search, and the rows with the best passages by it; rights and policies are
+-- those of who asks
+CREATE OR REPLACE VIEW {view} WITH (security_invoker = true) AS SELECT * FROM {embedded}();
+CREATE OR REPLACE FUNCTION {nearest}(
+    searched {plain_type}, wanted int DEFAULT 10, candidates int DEFAULT NULL)
+  RETURNS TABLE ({view_columns}, distance float8, passage text, chunk_start int, chunk_end int)
+LANGUAGE sql STABLE AS $freshvec$
+SELECT {c_keys}, c.distance, c.passage, c.chunk_start, c.chunk_end
+  FROM (SELECT DISTINCT ON ({c_keys}) c.*
+          FROM (SELECT c.*, c.embedding OPERATOR({schema}.{operator}) $1 AS distance
+                  FROM {embedded}() AS c
+                 ORDER BY c.embedding OPERATOR({schema}.{operator}) $1
+                 LIMIT coalesce($3, 20 * $2)) AS c
+         ORDER BY {c_keys}, c.distance) AS c
+ ORDER BY c.distance LIMIT $2
+$freshvec$
+
 -- create_guard: what others change is walked; a vector they wrote is not known to be its text's
 CREATE OR REPLACE FUNCTION {guard}() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $freshvec$

@@ -7,10 +7,11 @@ from typing import LiteralString
 
 from psycopg import sql
 
-from freshvec.db import Connection, queries, quoted
+from freshvec.db import Connection, queries, quoted, verbatim
 from freshvec.errors import SchemaError
 from freshvec.source import layout
 from freshvec.source.bound import BoundSync
+from freshvec.target import index
 
 _SQL = queries("target/table")
 _CHUNKS = queries("target/chunks")  # in the place of those of the same name, where texts are cut
@@ -53,7 +54,13 @@ def _template(bound: BoundSync, name: str) -> LiteralString:
 
 def showing(bound: BoundSync) -> list[sql.Composed]:
     """The DDL of the view that shows this target, and of its function."""
-    return [bound.compose(_template(bound, name)) for name in ("create_function", "create_view")]
+    schema = bound.vector_schema or "public"
+    parts = {
+        "plain_type": quoted(schema, bound.sync.target.type),
+        "schema": quoted(schema),
+        "operator": verbatim(index.search_operator(bound)),
+    }
+    return [bound.compose(_template(bound, name), **parts) for name in ("create_function", "create_view")]
 
 
 def showing_instead(bound: BoundSync, *, is_anew: bool) -> list[sql.Composed]:
@@ -187,8 +194,8 @@ def _text(*names: str) -> str:
 
 def view_removal(sync_name: str, view: tuple[str, str]) -> sql.Composed:
     """The DDL that takes a sync's view away."""
-    names = {"view": quoted(*view), "embedded": quoted("freshvec", f"embedded_{sync_name}")}
-    return sql.SQL(_SQL["drop_view"]).format(**names)
+    functions = {name: quoted("freshvec", f"{name}_{sync_name}") for name in ("embedded", "nearest")}
+    return sql.SQL(_SQL["drop_view"]).format(view=quoted(*view), **functions)
 
 
 def _texts(tables: Iterable[tuple[str, str]]) -> list[str]:

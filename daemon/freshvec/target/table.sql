@@ -25,6 +25,7 @@ $freshvec$
 CREATE OR REPLACE VIEW {view} WITH (security_invoker = true) AS SELECT * FROM {embedded}()
 
 -- drop_view: for a view of other columns, where the view shows this target
+DROP FUNCTION IF EXISTS {nearest};
 DROP VIEW IF EXISTS {view};
 DROP FUNCTION IF EXISTS {embedded}()
 
