@@ -53,7 +53,8 @@ def test_fifty_syncs_share_few_connections_and_threads(url: str, application: Co
 def test_a_sweep_asks_little_where_nothing_has_happened(
     url: str, application: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One statement of each reader; table and index of each sync; and one about what is the same for all."""
+    """One statement of each reader; table and index of each sync; one about what is the same for all; and three
+    about editions."""
     make_tables(application, 5)
     asked: list[str] = []
     execute = psycopg.Connection.execute
@@ -71,11 +72,11 @@ def test_a_sweep_asks_little_where_nothing_has_happened(
         monkeypatch.setattr(psycopg.Connection, "execute", noted)
         worker.sweep()
         until("all readers have looked", lambda: all(keeper.is_fresh for keeper in worker.keepers))
-        until("and so has the main loop", lambda: asked.count("worker") > 2 * len(syncs))
+        until("and so has the main loop", lambda: asked.count("worker") > 2 * len(syncs) + 3)
         assert asked.count("reader") == len(syncs)
         application.execute("INSERT INTO t4 VALUES (0, 'the last')")
         until("that is found", lambda: count(application, "t4_embedding WHERE id = 0") == 1)
-        assert asked.count("worker") == 2 * len(syncs) + 1
+        assert asked.count("worker") == 2 * len(syncs) + 4
 
 
 def test_a_pool_lends_each_connection_to_one_thread(url: str) -> None:
