@@ -53,8 +53,8 @@ def test_fifty_syncs_share_few_connections_and_threads(url: str, application: Co
 def test_a_sweep_asks_little_where_nothing_has_happened(
     url: str, application: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One statement of each reader; table and index of each sync; one about what is the same for all; and three
-    about editions."""
+    """One statement of each reader; table and index of each sync; one about what is the same for all, and
+    three about editions."""
     make_tables(application, 5)
     asked: list[str] = []
     execute = psycopg.Connection.execute
