@@ -109,7 +109,9 @@ def test_it_shows_the_whole_job_and_cleans_up(models_dir: Path, tmp_path: Path, 
     assert demo.leftovers() == []
 
 
-@pytest.mark.parametrize(("number", "times"), [(signal.SIGINT, 1), (signal.SIGINT, 3), (signal.SIGTERM, 1)])
+@pytest.mark.parametrize(
+    ("number", "times"), [(signal.SIGINT, 1), (signal.SIGINT, 3), (signal.SIGTERM, 1), (signal.SIGHUP, 1)]
+)
 @pytest.mark.parametrize("moment", ["initdb", "the server starts", "the backfill", "live"])
 def test_interrupted_it_cleans_up_too(
     models_dir: Path, tmp_path: Path, demos: list[Demo], number: signal.Signals, times: int, moment: str

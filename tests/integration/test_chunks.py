@@ -244,3 +244,33 @@ def test_partitions_row_security_and_a_worker_with_few_rights(either_url: str, a
     finally:
         for role in roles:
             app.execute(f"DROP OWNED BY {role.split()[0]}; DROP ROLE {role.split()[0]}".encode())
+
+
+@pytest.mark.parametrize("key", ["chunk", "passage", "distance", "wanted", "vector_hash", "query"])
+def test_a_key_may_have_any_name_that_its_layout_does_not_need(url: str, docs: Connection, key: str) -> None:
+    docs.execute(f"ALTER TABLE docs RENAME COLUMN id TO {key}".encode())
+    backfill(settings_for(url, sync_of("docs")), WordEncoder())
+    with connect(settings_of(url).database.url, "test") as connection:
+        cut = settings_for(url, sync_of("docs", target={"table": "cut_embedding"}, chunk="auto"))
+        if key in ("vector_hash", "query"):
+            plan(connection, cut.sync[0].model_copy(update={"name": "other"}), NULL)
+        else:
+            with pytest.raises(SchemaError, match="has a name that freshvec needs itself"):
+                plan(connection, cut.sync[0], NULL)
+
+
+def test_the_walk_that_proves_mends_a_passage(url: str, docs: Connection) -> None:
+    fill(docs, rows=5)
+    encoder = WordEncoder()
+    backfill(settings_of(url), encoder)
+    docs.execute("SET freshvec.is_ours = on")
+    docs.execute("UPDATE docs_chunk SET embedding = '[0,1,0,0,0,0,0,0]' WHERE id = 4")
+    docs.execute("UPDATE freshvec.sync SET proven_at = now() - interval '2 days'")
+    docs.execute("RESET freshvec.is_ours")
+    seen = "SELECT proven_found FROM freshvec.sync WHERE proven_at > now() - interval '1 day'"
+    with running(settings_of(url), encoder):
+        until("the walk ends", lambda: docs.execute(seen).fetchone() is not None)
+    ((found,),) = docs.execute(seen).fetchall()
+    assert found == 1, "one passage of each row is drawn"
+    spoilt = "SELECT count(*) FROM docs_chunk WHERE id = 4 AND embedding <> '[0,1,0,0,0,0,0,0]'"
+    assert docs.execute(spoilt).fetchone() == (1,), "and mended alone"

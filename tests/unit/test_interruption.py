@@ -7,7 +7,8 @@ import pytest
 from freshvec.cli.interruption import Interruption
 from freshvec.errors import FreshvecError
 
-SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = pytest.mark.parametrize("number", NUMBERS)
 
 
 def work(number: signal.Signals, reached: list[str], *, notes: bool, fault: bool = False) -> None:
@@ -42,7 +43,7 @@ def test_it_is_said_whatever_else_came_of_it() -> None:
 
 
 def test_afterwards_signals_do_what_they_did() -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in NUMBERS]
     with Interruption("finish", "the work"):
         pass
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in NUMBERS] == before

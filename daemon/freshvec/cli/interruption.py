@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during work that must be undone."""
+"""Ctrl-C, SIGTERM and a terminal that is closed during work that must be undone."""
 
 import signal
 from types import FrameType, TracebackType
@@ -8,7 +8,7 @@ from freshvec.errors import FreshvecError
 
 
 class Interruption:
-    """As a context manager it takes both signals, and ends what they interrupted with an error that says so.
+    """As a context manager it takes these signals, and ends what they interrupted with an error that says so.
 
     At first they raise KeyboardInterrupt at once. An exception may fall between the start of a process and
     the line that remembers it, so once `only_note` is called they are noted, and `check` raises.
@@ -23,7 +23,7 @@ class Interruption:
         self.is_noted = False
 
     def __enter__(self) -> Self:
-        numbers = (signal.SIGTERM, signal.SIGINT)
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         self._before = {number: signal.signal(number, self._on_signal) for number in numbers}
         return self
 

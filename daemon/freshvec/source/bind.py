@@ -16,14 +16,15 @@ from freshvec.storage import split_name
 _SQL = queries("source/bind")
 _TARGET_COLUMNS = {
     "embedding",
-    "vector_hash",
     "content_hash",
     "fingerprint",
     "fence",
     "encode_error",
     "embedded_at",
 }
+# Where texts are cut, also the arguments of the function that finds rows by their passages.
 _CHUNK_COLUMNS = {"passages", "passage", "chunk", "chunk_start", "chunk_end", "distance"}
+_CHUNK_COLUMNS |= {"searched", "wanted", "candidates"}
 
 
 def bind(connection: Connection, sync: Sync, model: Model, wait: float = 10.0) -> BoundSync:
@@ -148,6 +149,7 @@ def _check_columns(sync: Sync, columns: list[str], key: set[str]) -> None:
         if column not in columns:
             raise _refused(sync, f"it has no column {column!r}", f"Its columns are: {', '.join(columns)}.")
     ours = _TARGET_COLUMNS if sync.chunk is None else _TARGET_COLUMNS | _CHUNK_COLUMNS
+    ours = ours if sync.target.column is None else ours | {"vector_hash"}
     taken = {name for name in key if name in ours or name.startswith("freshvec_")}
     if taken:
         problem = f"its key column {min(taken)!r} has a name that freshvec needs itself"
