@@ -62,6 +62,7 @@ def test_a_table_is_cut_and_encoded(url: str, docs: Connection) -> None:
 def test_live_changes_encode_what_they_change(url: str, docs: Connection) -> None:
     fill(docs, rows=3, paragraphs=120)
     encoder = WordEncoder()
+    backfill(settings_of(url), encoder)  # by another worker: this one remembers no vectors of it
     with running(settings_of(url), encoder) as worker:
         wait_fresh(worker)
         assert wrong(docs, encoder) == []
