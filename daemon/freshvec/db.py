@@ -40,6 +40,8 @@ LOCK_CLASS = 0x66766563
 MIGRATE_LOCK = 0
 WRITE_LOCK_CLASS = LOCK_CLASS + 1  # shared by whoever writes a sync's target, exclusive for who must be alone
 BELL_LOCK_CLASS = LOCK_CLASS + 2  # exclusive while a sync's keeper wants to be rung (capture/bell.py)
+LEAD_LOCK_CLASS = LOCK_CLASS + 4  # held by the one that leads those who share a sync (worker/shares.py)
+SHARD_LOCK_CLASS = LOCK_CLASS + 5  # held by the owner of a shard; the object is 64 * id + shard
 INDEX_LOCK_CLASS = LOCK_CLASS + 3  # held by who builds or drops the indexes of a sync (target/building.py)
 
 # Whatever shapes a row's text, or may end a session of ours early, is pinned: rendering must not depend on

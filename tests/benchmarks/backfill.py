@@ -79,7 +79,7 @@ def pages(report: Report, quick: bool) -> None:
             while True:
                 began = time.perf_counter()
                 page = walk.read_page(PAGE)
-                if len(page) < PAGE:
+                if len(page.rows) < PAGE:
                     break
                 seconds.append(time.perf_counter() - began)
         tenth = len(seconds) // 10

@@ -11,8 +11,8 @@ import pytest
 
 from freshvec.errors import SupersededError
 from freshvec.pipeline.ledger import Ledger, Portion, Ready
-from freshvec.records import Entry, Fate, SourceRow, Tokens, Urgency
-from freshvec.scans.backfill import Backfill
+from freshvec.records import Entry, Fate, Tokens, Urgency
+from freshvec.scans.backfill import Backfill, Page
 from tests.integration.stepwise import KEY, Bench, HeldEncoder, drain, flush, outcome
 from tests.support import (
     Connection,
@@ -146,10 +146,10 @@ def test_a_page_read_ahead_does_not_overtake_what_was_emptied_since(
 ) -> None:
     """The second page of the first walk is read, and one of its rows is emptied before it is written."""
     docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 40) g")
-    pages: list[list[SourceRow]] = []
+    pages: list[Page] = []
     read = Backfill.read_page
 
-    def reading(walk: Backfill, limit: int) -> list[SourceRow]:
+    def reading(walk: Backfill, limit: int) -> Page:
         page = read(walk, limit)
         pages.append(page)
         return page
@@ -163,7 +163,7 @@ def test_a_page_read_ahead_does_not_overtake_what_was_emptied_since(
     encoder = AtFirstPage(meanwhile)
     with running(settings_for(docs.info.dsn, sync_of("docs"), page_rows=20), encoder) as worker:
         wait_fresh(worker)
-        assert ("25",) in [row.key for row in pages[1]]
+        assert ("25",) in [row.key for row in pages[1].rows]
         assert stale(docs, encoder) == []
 
 

@@ -15,8 +15,8 @@ from tokenizers import Tokenizer
 from freshvec.capture.queue import QueueReader
 from freshvec.encoding.batching import plan_batches
 from freshvec.encoding.encoder import OnnxEncoder
-from freshvec.records import Change, Entry, SourceRow, Tokens
-from freshvec.scans.backfill import Backfill
+from freshvec.records import Change, Entry, Tokens
+from freshvec.scans.backfill import Backfill, Page
 from tests.support import (
     DOCS_SYNC,
     MODEL,
@@ -150,7 +150,7 @@ def test_a_page_that_is_read_ahead_brings_no_text_back(
                 last_text.set()
             return super().tokenize(texts)
 
-    def page(backfill: Backfill, limit: int) -> list[SourceRow]:
+    def page(backfill: Backfill, limit: int) -> Page:
         found = read_page(backfill, limit)
         if next(pages) == 2:
             ahead.set()

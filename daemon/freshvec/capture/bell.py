@@ -5,7 +5,9 @@ import select
 import socket
 import time
 from collections import Counter, deque
+from contextlib import suppress
 
+import psycopg
 from pydantic import SecretStr
 
 from freshvec.db import BELL_LOCK_CLASS, Connection, connect, queries, translated
@@ -14,7 +16,9 @@ _SQL = queries("capture/bell")
 _LOUD_SECONDS = 0.1
 _SUSPECT, _LOUD = 4, 50  # notifications in that time: they may cost, they do cost
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.025, 0.1  # seconds between looks whether they do
+_SILENCE_SECONDS = 1.2  # of the three after which the server ends a session that is leased
 _USAGE_SECONDS = 1.0  # that an answer about the notification queue holds: one for all syncs at a sweep
+LET_GO = "-"  # before a sync's name: who had its bell has it no more, so the others are to poll
 DDL = ""  # rings in place of a sync's name after DDL on a table that is kept
 
 
@@ -73,12 +77,20 @@ class Bell:
         self.is_taken = bool(row and row[0])
         return self.is_taken
 
-    def release(self, connection: Connection) -> None:
-        """Be rung no more."""
+    def is_anothers(self, connection: Connection) -> bool:
+        """Whether another worker that shares the sync has it, so that all of them are rung."""
+        with translated("look at the bell of", f"sync {self._lock['name']!r}"):
+            row = connection.execute(_SQL["is_taken"], self._lock).fetchone()
+        return bool(row and row[0])
+
+    def release(self, connection: Connection, *, is_shared: bool = False) -> None:
+        """Be rung no more. Those who share the sync are told."""
         if self.is_taken:
             self.is_taken = False
             with translated("release the bell of", f"sync {self._lock['name']!r}"):
                 connection.execute(_SQL["release"], self._lock)
+                if is_shared:
+                    connection.execute(_SQL["tell"], {"note": f"{LET_GO}{self._lock['name']}"})
 
     def lose(self) -> None:
         """The connection is gone, and the lock with it."""
@@ -110,16 +122,29 @@ class Listener:
     """Listens on one connection of its own. When that connection is lost, so are its locks: the owner steps
     back."""
 
-    def __init__(self, url: SecretStr, waker: Waker) -> None:
+    def __init__(self, url: SecretStr, waker: Waker, *, is_leased: bool = False) -> None:
         self.connection: Connection = connect(url, "listener")
         self._waker = waker
+        self._spoke_at = time.monotonic()
         with translated("listen on", "the database"):
-            self.connection.execute(_SQL["stay"])
+            for setting in ("stay", "hurry") if is_leased else ("stay",):
+                self.connection.execute(_SQL[setting])
             self.connection.execute(_SQL["listen"])
             row = self.connection.execute(_SQL["may_ring"]).fetchone()
         self.may_ring = bool(row and row[0])
         self._is_filling = False  # the notification queue, at the last look
         self._looked_at = -math.inf
+
+    def spoke(self) -> None:
+        """The server has heard of this worker."""
+        self._spoke_at = time.monotonic()
+
+    def beat(self) -> None:
+        """Give the server a sign of life where the main thread is at something else, on another thread."""
+        if time.monotonic() - self._spoke_at > _SILENCE_SECONDS and not self.connection.closed:
+            with suppress(psycopg.Error):  # the main thread will find that the session is gone
+                self.connection.execute(_SQL["beat"])
+            self.spoke()
 
     def wait(self, timeout: float) -> Counter[str]:
         """How many times each sync rang; empty after `timeout` seconds or when woken."""

@@ -4,6 +4,23 @@ LISTEN freshvec
 -- stay: the listener must not be cut off for being quiet
 SET idle_session_timeout = 0
 
+-- hurry: a worker that shares must be known to be gone soon, also where its machine gives no sign of it
+SELECT set_config('idle_session_timeout', '3s', false),
+       set_config('idle_in_transaction_session_timeout', '3s', false)
+
+-- beat: a sign of life
+SELECT
+
+-- is_taken: whether somebody wants to be rung
+SELECT EXISTS (SELECT FROM pg_locks AS l
+                WHERE l.locktype = 'advisory' AND l.classid = %(class)s::bigint::oid AND l.objsubid = 2
+                  AND l.granted AND l.mode = 'ExclusiveLock'
+                  AND l.objid::bigint = hashtext(%(name)s)::bigint & 4294967295
+                  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+
+-- tell: those who share a sync
+SELECT pg_notify('freshvec', %(note)s)
+
 -- may_ring: a transaction that has notified cannot be prepared, so where one may be, nobody may ring
 SELECT current_setting('max_prepared_transactions') = '0'
 

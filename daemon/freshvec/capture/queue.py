@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import sql
 
-from freshvec.db import Session, queries, quoted
+from freshvec.db import Session, queries, quoted, verbatim
 from freshvec.records import Change, Entry, Key
 from freshvec.source.bound import BoundSync
 
@@ -46,13 +47,19 @@ class QueueReader:
     A read that finds nothing proves that all its snapshot saw is handed out or answered: the next one looks
     only at what that snapshot did not see. So reads stay quick where an old snapshot or a long transaction
     keeps answered entries from being vacuumed.
+
+    With `shards`, of 64 a bit for each, it reads changes of keys that are in these, as if there were no
+    others. Which one a key is in is asked when it is read, so that the application's writes do not pay for
+    it.
     """
 
-    def __init__(self, connection: Session, bound: BoundSync) -> None:
+    def __init__(self, connection: Session, bound: BoundSync, shards: int | None = None) -> None:
         self._connection = connection
-        self._read = bound.compose(_SQL["read"])
+        self._shards = shards
+        own = _is_own(connection, bound, shards)
+        self._read = bound.compose(_SQL["read"], and_is_own=own)
         self._rescans = bound.compose(_SQL["rescans"])
-        self._empty = bound.compose(_SQL["is_empty"])
+        self._empty = bound.compose(_SQL["is_empty"], and_is_own=own)
         self.has_more = False  # whether the last read left entries for another
         self.start_over()
 
@@ -72,7 +79,7 @@ class QueueReader:
         is_first = not (bulk and self._page)
         entries = limit if bulk else max(limit, _LIVE_ENTRIES)
         params = self._beginning(bulk) | {"handed_out": ";".join(handed_out)}
-        params |= {"bulk": bulk, "entries": entries, "limit": limit}
+        params |= {"bulk": bulk, "entries": entries, "limit": limit, "shards": self._shards}
         rows = self._connection.execute(self._read, params, binary=True).fetchall()
         snapshot, fence, count, xid, changed_at = rows[0][:5]
         found = [Change(row[6:], tuple(row[5].split(";"))) for row in rows if row[5]]
@@ -107,6 +114,7 @@ class QueueReader:
         params = {
             "xid": min(small.xid, large.xid, key=int),
             "running": [*small.running, *large.running],
+            "shards": self._shards,
         }
         row = self._connection.execute(self._empty, params).fetchone()
         assert row is not None
@@ -115,6 +123,25 @@ class QueueReader:
             self._unseen = dict.fromkeys(self._unseen, unseen_by(snapshot))
             self._page = None
         return bool(is_empty)
+
+
+def _is_own(connection: Session, bound: BoundSync, shards: int | None) -> sql.Composable:
+    """The condition for entries of these shards. Keys of types that have no hash are all in the first one."""
+    if shards and not _has_hashes(connection, bound):
+        shards = None if shards & 1 else 0
+    if shards is None:
+        return sql.SQL("")
+    return bound.compose(_SQL["and_is_own"]) if shards else sql.SQL("AND false")
+
+
+def _has_hashes(connection: Session, bound: BoundSync) -> bool:
+    """Whether Postgres has a hash for the key's types; for a few, as money, it has none."""
+    nulls = sql.SQL(", ").join(sql.SQL("NULL::{}").format(verbatim(column.type)) for column in bound.key)
+    try:
+        connection.execute(bound.compose(_SQL["has_hashes"], nulls=nulls))
+    except psycopg.errors.UndefinedFunction:
+        return False
+    return True
 
 
 def append(connection: Session, bound: BoundSync, keys: list[Key], *, bulk: bool = True) -> list[Entry]:

@@ -29,7 +29,7 @@ WITH file (number) AS MATERIALIZED (
 ), late AS MATERIALIZED (
   SELECT ran.xid FROM unnest(%(running)s::text[]::xid8[]) AS ran (xid)
    WHERE EXISTS (SELECT FROM {queue} AS q
-                  WHERE q.bulk = %(bulk)s AND q.xid = ran.xid
+                  WHERE q.bulk = %(bulk)s AND q.xid = ran.xid {and_is_own}
                     AND (q.xid, q.ctid) NOT IN (SELECT xid, place FROM handed_out))
    ORDER BY ran.xid LIMIT 1
 ), entries AS MATERIALIZED (
@@ -37,7 +37,7 @@ WITH file (number) AS MATERIALIZED (
    WHERE q.bulk = %(bulk)s
      AND (q.xid, q.changed_at) >= (coalesce((SELECT xid FROM late), %(xid)s::text::xid8),
                                  %(changed_at)s::text::timestamptz)
-     AND (q.xid, q.ctid) NOT IN (SELECT xid, place FROM handed_out)
+     AND (q.xid, q.ctid) NOT IN (SELECT xid, place FROM handed_out) {and_is_own}
    ORDER BY q.xid, q.changed_at LIMIT %(entries)s
 ), last AS (
   SELECT xid, changed_at FROM entries ORDER BY xid DESC, changed_at DESC LIMIT 1
@@ -49,6 +49,12 @@ SELECT (SELECT pg_current_snapshot()::text), (SELECT nextval('freshvec.fence') F
        (SELECT count(*) FROM entries), (SELECT xid::text FROM last), (SELECT changed_at::text FROM last),
        found.entries, {k_texts}
   FROM (VALUES (0)) AS one LEFT JOIN found ON true
+
+-- and_is_own: keys of the shards that are read; equal keys are in one, however they are spelt
+ AND %(shards)s::bigint >> (hash_record_extended(ROW ({q_keys}), 0) & 63)::int & 1 = 1
+
+-- has_hashes: whether the key's types have any
+SELECT hash_record_extended(ROW ({nulls}), 0)
 
 -- delete: exactly the entries whose rows were written; gives each one's lag in seconds
 DELETE FROM {queue} AS q USING string_to_table(%(entries)s, ';') AS entry
@@ -66,9 +72,10 @@ SELECT id::text, reason FROM freshvec.rescan WHERE sync = {sync_name}
 -- is_empty: whether nothing waits, and the snapshot that saw it
 SELECT NOT EXISTS (SELECT FROM (VALUES (false), (true)) AS kind (bulk)
                     WHERE EXISTS (SELECT FROM {queue} AS q
-                                   WHERE q.bulk = kind.bulk AND q.xid >= %(xid)s::text::xid8)
+                                   WHERE q.bulk = kind.bulk AND q.xid >= %(xid)s::text::xid8 {and_is_own})
                        OR EXISTS (SELECT FROM {queue} AS q
-                                   WHERE q.bulk = kind.bulk AND q.xid = ANY (%(running)s::text[]::xid8[])))
+                                   WHERE q.bulk = kind.bulk
+                                     AND q.xid = ANY (%(running)s::text[]::xid8[]) {and_is_own}))
    AND NOT EXISTS (SELECT FROM freshvec.rescan WHERE sync = {sync_name}),
        pg_current_snapshot()::text
 

@@ -4,8 +4,7 @@ import math
 from concurrent.futures import Executor, Future
 
 from freshvec.pipeline.ledger import Ledger
-from freshvec.records import SourceRow
-from freshvec.scans.backfill import Backfill
+from freshvec.scans.backfill import Backfill, Page
 
 
 class PageAhead:
@@ -18,14 +17,14 @@ class PageAhead:
     def __init__(self, backfill: Backfill, ledger: Ledger, threads: Executor) -> None:
         self._backfill = backfill
         self._ledger = ledger
-        self._page: tuple[int, Future[list[SourceRow]]] | None = None
+        self._page: tuple[int, Future[Page]] | None = None
         self._threads = threads
 
     @property
     def is_under_way(self) -> bool:
         return self._page is not None
 
-    def take(self, limit: int) -> tuple[int, list[SourceRow]]:
+    def take(self, limit: int) -> tuple[int, Page]:
         """The next page and its fence: what was read ahead, or read now."""
         if self._page is None:
             return self._backfill.draw_fence(), self._backfill.read_page(limit)

@@ -20,7 +20,8 @@ class Portion:
     """Rows that were read together.
 
     `entries` are the queue entries that each row answers. `last_key` is set for a page of a backfill: its
-    checkpoint; `not_fresh` counts its rows that were not as they should be.
+    checkpoint; `not_fresh` counts its rows that were not as they should be. `number` is that of the range
+    that the page is of, where the walk has some, `ends` whether it is the last one of it.
     """
 
     urgency: Urgency
@@ -29,6 +30,8 @@ class Portion:
     entries: Mapping[Key, tuple[Entry, ...]] = field(default_factory=dict)
     last_key: Key | None = None
     not_fresh: int = 0
+    number: int | None = None
+    ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +53,14 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Up to this key every row is written; so many rows more have been passed, so many of them not fresh."""
+    """Up to this key every row is written; so many rows more have been passed, so many of them not fresh. Of
+    a range, where it has a number; `ends`: all of its rows are."""
 
-    key: Key
+    key: Key | None
     rows: int
     not_fresh: int
+    number: int | None = None
+    ends: bool = False
 
 
 class Ledger:
@@ -86,8 +92,11 @@ class Ledger:
             self._in_flight[portion.urgency] += portion.rows
             for entries in portion.entries.values():
                 self._entries[portion.urgency].update(entries)
-            if portion.last_key is not None:
+            if portion.last_key is not None or portion.ends:
                 self._pages.append(portion)
+        if not portion.rows:  # a range's last page that came empty: what is to be written is its end
+            self._ready.append(Ready(portion, []))
+            self._on_ready(portion.urgency)
 
     def put(self, portion: Portion, outcomes: list[Outcome]) -> None:
         """These rows are ready to be written. Never blocks: the reader's read-ahead bounds what is put."""
@@ -107,9 +116,9 @@ class Ledger:
             taken.append(self._ready.popleft())
         return taken
 
-    def reached(self, written: Iterable[Ready]) -> Checkpoint | None:
+    def reached(self, written: Iterable[Ready]) -> list[Checkpoint]:
         """How far the backfill is once these are written too: to the end of the unbroken run of whole
-        pages."""
+        pages. One for each range that is among them."""
         with self._lock:
             # A page may be written whole before the one ahead of it.
             left = {page: self._unwritten.get(page, 0) for page in self._pages}
@@ -117,10 +126,9 @@ class Ledger:
                 if ready.portion in left:
                     left[ready.portion] -= len(ready.outcomes)
             whole = list(itertools.takewhile(lambda page: not left[page], self._pages))
-            if not whole or whole[-1].last_key is None:
-                return None
-            rows, not_fresh = sum(page.rows for page in whole), sum(page.not_fresh for page in whole)
-            return Checkpoint(whole[-1].last_key, rows, not_fresh)
+        return [
+            _checkpoint(list(pages)) for _, pages in itertools.groupby(whole, key=lambda page: page.number)
+        ]
 
     def has_older(self, portion: Portion) -> bool:
         """Whether an older reading that may be of the same rows is still to be written.
@@ -169,3 +177,11 @@ class Ledger:
         """Queue entries handed out and not yet deleted, and those that are not to be read yet."""
         with self._lock:
             return [*self._entries[urgency], *self.rests.entries(urgency)]
+
+
+def _checkpoint(pages: list[Portion]) -> Checkpoint:
+    """That of pages of one range, the last of which may be empty."""
+    keys = [page.last_key for page in pages if page.last_key is not None]
+    rows, not_fresh = sum(page.rows for page in pages), sum(page.not_fresh for page in pages)
+    last = pages[-1]
+    return Checkpoint(keys[-1] if keys else None, rows, not_fresh, last.number, last.ends)

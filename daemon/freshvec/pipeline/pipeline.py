@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from freshvec.config import Daemon
 from freshvec.encoding.dispatch import Dispatcher
-from freshvec.pipeline.epoch import take
+from freshvec.pipeline.epoch import Epoch
 from freshvec.pipeline.ledger import Ledger
 from freshvec.pipeline.polling import Polling
 from freshvec.pipeline.progress import Progress
@@ -37,6 +37,7 @@ class Pipeline:
         progress: Progress,
         resources: Resources,
         on_event: Callable[[], None],
+        epoch: Epoch,
         *,
         walk_again: bool = False,
     ) -> None:
@@ -52,14 +53,14 @@ class Pipeline:
         self._reading = resources.readers.task(self._read)
         self._writing = resources.writers.task(self._write)
         self.ledger = Ledger(self._on_ready)
-        epoch = take(resources.pool, bound.name, bound.generation)
         shared = (settings, progress, self.ledger, epoch)
         self.writer = Writer(resources.pool, bound, *shared)
         self.reader = Reader(resources.pool, bound, dispatcher, *shared, resources.pages, resources.pressure)
-        if walk_again:
-            self.reader.restart_backfill()
-        else:
-            self.reader.prove_soon(settings.prove_every_hours * 3600)
+        self.walker = self.reader.walker
+        if walk_again and self.walker.is_over:
+            self.walker.restart()
+        elif epoch.share.leads and not walk_again:
+            self.walker.prove_soon(settings.prove_every_hours * 3600)
 
     def start(self) -> None:
         self._reading.wake()
@@ -78,12 +79,12 @@ class Pipeline:
     @property
     def is_walking(self) -> bool:
         """Whether the whole table is being compared."""
-        return self.reader.is_walking
+        return not self.walker.is_over
 
     @property
     def phase(self) -> str:
         """What is being done, in the words of `freshvec.progress`."""
-        return self.reader.phase
+        return self.walker.phase
 
     def beat(self) -> float:
         """Seconds that the slower of the two steps under way has taken."""

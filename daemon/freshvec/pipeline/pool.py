@@ -30,11 +30,18 @@ class Pool:
     """
 
     def __init__(
-        self, url: SecretStr, purpose: str, size: int, plans_seconds: float = _PLANS_SECONDS
+        self,
+        url: SecretStr,
+        purpose: str,
+        size: int,
+        plans_seconds: float = _PLANS_SECONDS,
+        *,
+        is_leased: bool = False,
     ) -> None:
         self._url = url
         self._purpose = purpose
         self._plans_seconds = plans_seconds
+        self._is_leased = is_leased
         self._changed = threading.Condition()
         self._left = size  # that may still be borrowed
         self._idle: list[Connection] = []  # the last one used goes first, so that few are used
@@ -103,6 +110,8 @@ class Pool:
     def _opened(self) -> Connection:
         connection = connect(self._url, self._purpose)
         connection.execute(_SQL["plan_for_any_values"])
+        if self._is_leased:
+            connection.execute(_SQL["hurry"])
         self._planned[connection] = time.monotonic()
         return connection
 

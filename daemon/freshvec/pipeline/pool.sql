@@ -3,3 +3,6 @@ SET plan_cache_mode = force_generic_plan
 
 -- forget_plans: make them anew, for tables as large as they are now
 DISCARD PLANS
+
+-- hurry: those who share a sync wait for the transactions of one that was stopped
+SELECT set_config('idle_in_transaction_session_timeout', '3s', false)

@@ -19,9 +19,9 @@ _PAGES = 2
 class Resources:
     """Connections and threads of one worker."""
 
-    def __init__(self, url: SecretStr, pressure: Pressure) -> None:
+    def __init__(self, url: SecretStr, pressure: Pressure, *, is_leased: bool = False) -> None:
         self.pressure = pressure
-        self.pool = Pool(url, "worker", _CONNECTIONS)
+        self.pool = Pool(url, "worker", _CONNECTIONS, is_leased=is_leased)
         self.readers = Crew("reader", _READERS)
         self.writers = Crew("writer", _WRITERS)
         self.builds = Builds(url)

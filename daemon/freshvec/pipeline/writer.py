@@ -6,21 +6,27 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from psycopg.errors import DeadlockDetected
+
 from freshvec.capture import queue
 from freshvec.config import Daemon
 from freshvec.db import Session, translated
-from freshvec.pipeline.epoch import Epoch
-from freshvec.pipeline.ledger import Ledger, Ready
+from freshvec.errors import DatabaseError
+from freshvec.pipeline.amid_walk import as_member, is_outdated
+from freshvec.pipeline.epoch import Epoch, Walk
+from freshvec.pipeline.ledger import Checkpoint, Ledger, Ready
 from freshvec.pipeline.pace import Pace
 from freshvec.pipeline.progress import Progress
 from freshvec.pipeline.rests import Rest
 from freshvec.records import Fate, Key, Outcome, Urgency
-from freshvec.scans import backfill
+from freshvec.scans import backfill, ranges
 from freshvec.source.bound import BoundSync
 from freshvec.target import layout
 from freshvec.target.upsert import removes
 
 _IDLE_SECONDS = 5.0
+_ATTEMPTS = 5  # at a transaction that another one stands in the way of
+_MOST_TOMBSTONES = 10_000  # that are remembered while a table is walked
 _FAIR_TURN = 8  # transactions of live rows after which others get one, however many more wait
 
 
@@ -48,7 +54,9 @@ class Writer:
         self._since = 0.0  # when the oldest of the others became ready
         self._turn = 0
         self.target = layout.writer(connection, bound)
+        self.target.member = epoch.pid
         self._tombstones: list[Outcome] = []  # written, and needed while an older reading is under way
+        self._walk: Walk | None = None  # as the last transaction found it
 
     def step(self, *, hurry: bool = False) -> float:
         """Write what is due, as much as fits one transaction; gives the seconds until more is due.
@@ -109,35 +117,64 @@ class Writer:
         return portioned
 
     def flush(self, batches: list[Ready]) -> None:
-        """One transaction: vectors, exactly the queue entries they answer, and the backfill's checkpoint."""
-        outcomes = [outcome for ready in batches for outcome in ready.outcomes]
-        lags: list[float] = []
+        """One transaction: vectors, exactly the queue entries they answer, and the backfill's checkpoint.
+
+        Two members of those who share a sync may write one row, each in its own order, so one of them may
+        have to begin again.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._flush(batches)
+                return
+            except DatabaseError as error:
+                if not isinstance(error.__cause__, DeadlockDetected) or attempt == _ATTEMPTS - 1:
+                    raise
+
+    def _flush(self, batches: list[Ready]) -> None:
+        written, lags = batches, list[float]()
         began = time.monotonic()
-        writes = [outcome for outcome in outcomes if outcome.fate is not Fate.KEEP]
-        with self.transaction(alone=removes(writes)):
+        is_member = self._epoch.pid is not None  # whose walk ends with a look for what this may leave
+        with self.transaction(alone=not is_member and removes(_outcomes(batches))) as walk:
+            if is_member:
+                written = [ready for ready in batches if not is_outdated(ready, walk)]
+                written, queued = as_member(written, walk)
+                if queued:
+                    queue.append(self._connection, self._bound, queued)
+            writes = [outcome for outcome in _outcomes(written) if outcome.fate is not Fate.KEEP]
             again = self.target.write(writes) if writes else []
             if again:
                 queue.append(self._connection, self._bound, again, bulk=False)
             held_back = self.target.held_back if writes else set()
-            rests = self._rests(batches, held_back) if held_back else []
-            entries = [entry for ready in batches for entry in ready.entries(held_back)]
+            rests = self._rests(written, held_back) if held_back else []
+            entries = [entry for ready in written for entry in ready.entries(held_back)]
             if entries:
                 lags = queue.delete(self._connection, self._bound, entries)
-            reached = self._ledger.reached(batches)
-            if reached:
-                backfill.checkpoint(
-                    self._connection, self._bound, reached.key, reached.rows, reached.not_fresh
-                )
-        self._pace.took(_vectors(outcomes), time.monotonic() - began)
+            for reached in self._ledger.reached(written):
+                self._note(reached)
+        self._pace.took(_vectors(writes), time.monotonic() - began)
+        self._walk = walk
         self._tombstones += [outcome for outcome in writes if outcome.is_tombstone]
-        written = [outcome for outcome in outcomes if outcome.key not in held_back]
-        self._progress.wrote(written, lags if _has_live(batches) else [])
-        self._ledger.rests.forgive({outcome.key for outcome in written})
+        done = [outcome for outcome in _outcomes(written) if outcome.key not in held_back]
+        self._progress.wrote(done, lags if _has_live(batches) else [])
+        self._ledger.rests.forgive({outcome.key for outcome in done})
         for rest in rests:
             self._ledger.rests.begin(rest)
         self._ledger.settle(batches)
-        self._ledger.has_missed |= len(lags) < len(entries)
+        self._ledger.has_missed |= len(lags) < len(entries) or len(written) < len(batches)
         self._clear_tombstones()
+
+    def _note(self, reached: Checkpoint) -> None:
+        """How far the walk is, in the owner's transaction."""
+        counts = (reached.rows, reached.not_fresh)
+        if reached.number is None:
+            assert reached.key is not None
+            backfill.checkpoint(self._connection, self._bound, reached.key, *counts)
+            return
+        if reached.ends:
+            ranges.passed(self._connection, self._bound, reached.number)
+        elif reached.key is not None:
+            ranges.reached(self._connection, self._bound, reached.number, reached.key)
+        ranges.count(self._connection, self._bound, self._epoch.pid, *counts)
 
     def _rests(self, batches: list[Ready], held_back: set[Key]) -> list[Rest]:
         """What the queue keeps for rows that somebody else has: their entries, of a page's rows new ones."""
@@ -153,19 +190,29 @@ class Writer:
         return rests + [Rest(Urgency.BULK, key, (entry,)) for key, entry in zip(lone, made, strict=True)]
 
     def _clear_tombstones(self) -> None:
-        """Take away those that no older reading can overtake any more."""
+        """Take away those that no older reading can overtake any more. Among members, a walk's pages may be
+        anybody's; what is more than can be remembered is found by the next walk."""
+        if self._epoch.pid is not None and (self._walk is None or self._walk.is_under_way):
+            self._tombstones = self._tombstones[-_MOST_TOMBSTONES:]
+            return
         oldest = self._ledger.oldest_fence()
         over = [outcome for outcome in self._tombstones if outcome.fence < oldest]
         if over:
-            with self.transaction():
+            with self.transaction() as self._walk:
+                if self._epoch.pid is not None and self._walk.is_under_way:
+                    return
                 self.target.clear_tombstones(over)
             self._tombstones = [outcome for outcome in self._tombstones if outcome.fence >= oldest]
 
     @contextmanager
-    def transaction(self, *, alone: bool = False) -> Iterator[None]:
+    def transaction(self, *, alone: bool = False) -> Iterator[Walk]:
         operation = translated("write", f"sync {self._bound.name!r}")
-        with operation, self._epoch.transaction(self._connection, alone=alone):
-            yield
+        with operation, self._epoch.transaction(self._connection, alone=alone) as walk:
+            yield walk
+
+
+def _outcomes(batches: list[Ready]) -> list[Outcome]:
+    return [outcome for ready in batches for outcome in ready.outcomes]
 
 
 def _has_live(batches: list[Ready]) -> bool:

@@ -5,6 +5,9 @@ it compares every row's hash, so it finds whatever no trigger saw.
 """
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
 
 import psycopg
 
@@ -12,32 +15,76 @@ from freshvec.capture import queue
 from freshvec.db import Session, queries
 from freshvec.records import Key, SourceRow
 from freshvec.scans.keyset import KeysetPages
+from freshvec.scans.ranges import Left, Range, Ranges
 from freshvec.source.bound import BoundSync
 from freshvec.source.rows import MOST_CHARACTERS, RowReader, fits, is_of_the_row, source_row
 
 _SQL = queries("scans/backfill")
 _FEWEST_ROWS = 16
+_NOT_APPLIED = (None, True, False, None, False, False)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Rows of one page. `number` is that of their range, `ends` whether it has no row beyond them."""
+
+    rows: list[SourceRow]
+    number: int | None = None
+    ends: bool = False
+
+
+class Writing(Protocol):
+    """A transaction of the owner's, and the member that it is of: pipeline/epoch.py."""
+
+    @property
+    def pid(self) -> int | None: ...
+
+    def transaction(self, connection: Session, *, alone: bool = False) -> AbstractContextManager[object]: ...
 
 
 class Backfill:
     """The walk of one sync. Where it is lives in the database; this object reads ahead of that.
 
-    Writes of its own state belong into a transaction of the owner's (pipeline/epoch.py).
+    A worker alone walks to the end, members of those who share the sync range by range (ranges.py). Writes of
+    its own state belong into a transaction of the owner's.
     """
 
-    def __init__(self, connection: Session, bound: BoundSync) -> None:
+    def __init__(self, connection: Session, bound: BoundSync, owner: Writing | None = None) -> None:
         self._connection = connection
         self._bound = bound
+        self._owner = owner
         self._rows = RowReader(connection, bound)
-        state = connection.execute(bound.compose(_SQL["state"])).fetchone()
-        after, self.done, self.proves, self.proven_seconds_ago = state or (None, True, False, None)
-        self._pages = self._pages_after(tuple(after) if after else None)
+        pid = owner.pid if owner else None
+        self._is_shared = pid is not None
+        self._ranges = Ranges(connection, bound, pid)
         self._most_rows: int | None = None  # per page, where texts are long
+        self.done: bool
+        self.proves: bool
+        self.proven_seconds_ago: float | None
+        self.look()
+
+    def look(self) -> None:
+        """How far the walk is, as the database has it. What was read ahead is forgotten."""
+        state = self._connection.execute(self._bound.compose(_SQL["state"])).fetchone()
+        after, self.done, self.proves, self.proven_seconds_ago, *cut = state or _NOT_APPLIED
+        is_cut, has_ranges = cut
+        self._begin_at(tuple(after) if after else None, has_tail=not is_cut, has_ranges=has_ranges)
+
+    def _begin_at(self, after: Key | None, *, has_tail: bool, has_ranges: bool) -> None:
+        """A worker alone has all that is in no range; what members have left of some is claimed after
+        that."""
+        self._may_claim = self._is_shared or has_ranges
+        self._range = None if self._is_shared or not has_tail else Range(None, after, None)
+        self._pages = self._pages_of(self._range, after)
 
     @property
     def exhausted(self) -> bool:
         """Whether every page has been read, though maybe not yet written."""
-        return self.done or self._pages.is_exhausted
+        return self.done or not (self._may_claim or self._has_page)
+
+    @property
+    def _has_page(self) -> bool:
+        return self._range is not None and not self._pages.is_exhausted
 
     @property
     def was_proven(self) -> bool:
@@ -50,11 +97,40 @@ class Backfill:
         assert row is not None
         return int(row[0])
 
-    def read_page(self, limit: int) -> list[SourceRow]:
-        """The next page in key order. An empty page ends the walk.
+    def left(self) -> Left:
+        """What is left of the walk, once nothing of it is to be had here. What came free meanwhile is claimed
+        next."""
+        found = self._ranges.left()
+        self._may_claim = found.is_free and not found.is_over
+        return found
+
+    def read_page(self, limit: int) -> Page:
+        """The next page in key order. An empty page ends the walk, or its range.
 
         Pages of long texts have fewer rows. A row whose text raises an error has that error.
         """
+        if not self._has_page:
+            self._claim()
+        if self._range is None:
+            return Page([])
+        rows = self._read_rows(limit)
+        upto = self._range.upto
+        self._pages.is_exhausted |= bool(rows) and upto is not None and rows[-1].key == upto
+        is_range = self._range.number is not None
+        return Page(rows, self._range.number, is_range and self._pages.is_exhausted)
+
+    def _claim(self) -> None:
+        """Go on with another range, where there is one."""
+        self._range = None
+        if self._owner is not None and self._may_claim:
+            with self._owner.transaction(self._connection):
+                self._range = self._ranges.claim_free() or (self._ranges.cut() if self._is_shared else None)
+        if self._range is None:
+            self._may_claim = False
+        else:
+            self._pages = self._pages_of(self._range, self._range.after)
+
+    def _read_rows(self, limit: int) -> list[SourceRow]:
         limit = min(limit, self._most_rows or limit)
         before = self._pages.after
         try:
@@ -72,10 +148,11 @@ class Backfill:
 
     def _page_by_key(self, limit: int, after: Key | None) -> list[SourceRow]:
         """The same page, its keys first, so that the rows that cannot be read are found among the others."""
-        pages = KeysetPages(self._connection, self._bound, _SQL["keys"], after=after)
+        upto = self._range.upto if self._range else None
+        pages = KeysetPages(self._connection, self._bound, _SQL["keys"], after=after, upto=upto)
         keys = [tuple(row) for row in pages.read(limit)]
         rows = self._rows.read(keys) if keys else []
-        self._pages = self._pages_after(keys[len(rows) - 1] if rows else after)
+        self._pages = self._pages_of(self._range, keys[len(rows) - 1] if rows else after)
         self._pages.is_exhausted = pages.is_exhausted and len(rows) == len(keys)
         return [row for row in rows if row is not None]
 
@@ -95,11 +172,12 @@ class Backfill:
         The caller holds the owner's transaction.
         """
         self._connection.execute(self._bound.compose(_SQL["restart"]), {"proves": proves})
+        self._connection.execute(self._bound.compose(_SQL["discard_ranges"]))
         self.answer(rescans)
         if discards_queue:
             queue.discard(self._connection, self._bound)
         self.done, self.proves = False, proves
-        self._pages = self._pages_after(None)
+        self._begin_at(None, has_tail=True, has_ranges=False)
 
     def answer(self, rescans: Iterable[str]) -> None:
         """These requests are answered. The caller holds the owner's transaction."""
@@ -115,8 +193,10 @@ class Backfill:
         self.done, self.proves = True, False
         self.proven_seconds_ago = 0.0
 
-    def _pages_after(self, key: Key | None) -> KeysetPages:
-        return KeysetPages(self._connection, self._bound, _SQL["page"], after=key)
+    def _pages_of(self, its: Range | None, after: Key | None) -> KeysetPages:
+        """The pages of a range that come after a key."""
+        upto = its.upto if its else None
+        return KeysetPages(self._connection, self._bound, _SQL["page"], after=after, upto=upto)
 
 
 def checkpoint(connection: Session, bound: BoundSync, key: Key, rows: int, found: int) -> None:

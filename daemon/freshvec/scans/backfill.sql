@@ -24,16 +24,20 @@ SELECT {d_key_texts} FROM {source} AS d {beyond} ORDER BY {d_keys} LIMIT %(limit
 -- fence: the order of rows about to be read
 SELECT nextval('freshvec.fence')
 
--- state: how far the walk is, whether it is done, whether it only proves, and seconds since all was proven
--- fresh
-SELECT backfill_after, backfill_done, walk_proves, extract(epoch FROM now() - proven_at)::float8
-  FROM freshvec.sync WHERE name = {sync_name}
+-- state: how far the walk is, whether it is done, whether it only proves, seconds since all was proven fresh,
+-- whether what comes after is in ranges already, and whether there are any
+SELECT backfill_after, backfill_done, walk_proves, extract(epoch FROM now() - proven_at)::float8, walk_is_cut,
+       EXISTS (SELECT FROM freshvec.range AS r WHERE r.sync = s.name)
+  FROM freshvec.sync AS s WHERE name = {sync_name}
 
 -- restart: walk the whole table again
 UPDATE freshvec.sync
    SET backfill_after = NULL, backfill_done = false, walk_proves = %(proves)s, walk_rows = 0, walk_found = 0,
-       walk_started_at = now(), walk_fence = (SELECT last_value FROM freshvec.fence)
+       walk_is_cut = false, walk_started_at = now(), walk_fence = (SELECT last_value FROM freshvec.fence)
  WHERE name = {sync_name}
+
+-- discard_ranges: of a walk that was given up
+DELETE FROM freshvec.range WHERE sync = {sync_name}
 
 -- answer_rescans: these requests are answered by the walk that now begins; one that an open transaction
 -- relies on stays, since this walk may pass the rows of that transaction before it commits
@@ -47,7 +51,8 @@ UPDATE freshvec.sync
 
 -- finish: every row is written; while the walk ran, triggers noted what changed behind it
 UPDATE freshvec.sync
-   SET backfill_done = true, walk_proves = false, backfill_after = NULL, rows_walked = walk_rows,
+   SET backfill_done = true, walk_proves = false, backfill_after = NULL, walk_is_cut = false,
+       rows_walked = walk_rows,
        proven_at = walk_started_at,
        proven_found = CASE WHEN proven_at IS NULL THEN 0 ELSE walk_found + %(found)s END,
        proven_vectors = %(vectors)s

@@ -12,7 +12,8 @@ from freshvec.source.bound import BoundSync
 class KeysetPages:
     """Pages by a query template that gives the key's texts first and has `{beyond}` and `%(limit)s` in it.
 
-    `after` is the last key read, `is_exhausted` whether there is no page beyond it.
+    `after` is the last key read, `upto` one that the pages do not go beyond, `is_exhausted` whether there is
+    no page beyond `after`.
     """
 
     def __init__(
@@ -22,21 +23,31 @@ class KeysetPages:
         template: LiteralString,
         alias: Literal["", "t_"] = "",
         after: Key | None = None,
+        upto: Key | None = None,
     ) -> None:
         self._connection = connection
         self._bound = bound
-        self._first = bound.compose(template, beyond=sql.SQL(""))
-        beyond = bound.compose(f"WHERE {{{alias}beyond_after}}")
-        self._next = bound.compose(template, beyond=beyond)
+        self._upto = bound.last_values(upto) if upto else {}
+        bounded = ["{up_to_last}"] if upto else []
+        first, following = bounded, [f"{{{alias}beyond_after}}", *bounded]
+        self._first = bound.compose(template, beyond=_where(bound, first))
+        self._next = bound.compose(template, beyond=_where(bound, following))
         self.after = after
         self.is_exhausted = False
 
     def read(self, limit: int, **params: object) -> list[tuple[Any, ...]]:
         """The next page's rows, at most `limit`."""
-        given = {"limit": limit, **params, **(self._bound.key_values(self.after) if self.after else {})}
+        beyond = self._bound.key_values(self.after) if self.after else {}
+        given = {"limit": limit, **params, **beyond, **self._upto}
         query = self._next if self.after else self._first
         rows = self._connection.execute(query, given, binary=True).fetchall()
         if rows:
             self.after = rows[-1][: len(self._bound.key)]
         self.is_exhausted = len(rows) < limit
         return rows
+
+
+def _where(bound: BoundSync, conditions: list[LiteralString]) -> sql.Composable:
+    if not conditions:
+        return sql.SQL("")
+    return bound.compose("WHERE " + " AND ".join(f"({condition})" for condition in conditions))

@@ -218,6 +218,7 @@ class BoundSync:
             "k": _list(numbered),
             "d_keys_as_k": _list(_each("{} AS {}", d, numbered)),
             "g_keys": _list(self._given("g")),
+            "q_keys": _list(self._given("q")),
             "k_typed": _list(self._typed()),
             # the same as texts: how keys travel between Postgres and the daemon
             "d_key_texts": _list(_each("{}::text", d)),

@@ -24,6 +24,7 @@ _STATEMENTS = (
     "clear_tombstones",
     "raise_fence",
     "count",
+    "count_of_member",
 )
 
 
@@ -39,6 +40,7 @@ class TargetWriter:
         self._is_plain = bound.sync.target.type == "real[]"
         parts = self._held_parts()
         self.queries = {name: bound.compose(self.statements[name], **parts) for name in _STATEMENTS}
+        self.member: int | None = None  # that counts for itself, since all would wait for the sync's row
         self._highest = 0  # of the fences that refused a write
         self.held_back: set[Key] = set()  # of the last write, since somebody else has the source's row
 
@@ -66,7 +68,8 @@ class TargetWriter:
                 again += refused
         self._raise_fence(counts["refused"])
         if any(counts.values()):
-            self.connection.execute(self.queries["count"], counts)
+            whose = "count" if self.member is None else "count_of_member"
+            self.connection.execute(self.queries[whose], counts | {"pid": self.member})
         return again
 
     def _latest(self, outcomes: Sequence[Outcome]) -> list[Outcome]:

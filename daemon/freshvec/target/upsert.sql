@@ -98,3 +98,9 @@ UPDATE freshvec.sync
        rows_failed = greatest(0, rows_failed + %(failed)s),
        refused = refused + %(refused)s
  WHERE name = {sync_name}
+
+-- count_of_member: the same, by a member of those who share the sync
+UPDATE freshvec.member
+   SET rows_embedded = rows_embedded + %(embedded)s, rows_failed = rows_failed + %(failed)s,
+       refused = refused + %(refused)s
+ WHERE sync = {sync_name} AND pid = %(pid)s

@@ -1,7 +1,5 @@
 """Activity: what a worker is at and what it measured, kept in the database for others to see."""
 
-import os
-import socket
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,6 +10,7 @@ from loguru import logger
 from freshvec.config import Settings
 from freshvec.db import Connection, connect, queries, translated
 from freshvec.errors import DatabaseError
+from freshvec.pipeline.epoch import worker_name
 from freshvec.pipeline.pressure import Pressure
 from freshvec.worker.keeper import Keeper
 
@@ -32,7 +31,7 @@ class Activity:
         """Write what is new of each sync since the last time."""
         for keeper in keepers:
             self._keep_lags(keeper)
-            if not keeper.is_owner:
+            if not keeper.leads:
                 continue  # another worker measures
             snapshot = (keeper.progress.snapshot(), keeper.phase, self._pressure.reason, keeper.last_error)
             if snapshot == self._kept.get(keeper.sync.name):
@@ -79,7 +78,7 @@ class Activity:
         memory, measured = keeper.dispatcher.memory, keeper.progress.snapshot()
         return {
             "sync": keeper.sync.name,
-            "worker": f"{socket.gethostname()}:{os.getpid()}",
+            "worker": worker_name(),
             "device": keeper.dispatcher.encoder.device,
             "phase": keeper.phase,
             "paused": self._pressure.reason,

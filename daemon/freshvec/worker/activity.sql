@@ -2,10 +2,13 @@
 INSERT INTO freshvec.activity (
   sync, worker, device, phase, paused, rows_per_second, rows_written, texts_truncated, last_error,
   batch_tokens, device_memory_used_bytes, device_memory_total_bytes)
-SELECT name, %(worker)s, %(device)s, %(phase)s, %(paused)s, %(rows_per_second)s, %(rows_written)s,
+SELECT name, %(worker)s, %(device)s, %(phase)s, %(paused)s,
+       %(rows_per_second)s + coalesce((SELECT sum(m.rows_per_second) FROM freshvec.member AS m
+                                        WHERE m.sync = s.name AND NOT m.leads), 0),
+       %(rows_written)s,
        %(texts_truncated)s, %(last_error)s,
        %(batch_tokens)s, %(device_memory_used_bytes)s, %(device_memory_total_bytes)s
-  FROM freshvec.sync WHERE name = %(sync)s
+  FROM freshvec.sync AS s WHERE name = %(sync)s
     ON CONFLICT (sync) DO UPDATE
    SET worker = excluded.worker, device = excluded.device, measured_at = now(),
        phase_since = CASE WHEN (activity.worker, activity.phase) = (excluded.worker, excluded.phase)

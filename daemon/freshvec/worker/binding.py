@@ -1,13 +1,15 @@
 """Binding: a sync applied to its table as far as this worker's rights go."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from loguru import logger
 
 from freshvec.config import Sync
 from freshvec.db import Connection
-from freshvec.errors import DatabaseError, SchemaError
+from freshvec.errors import DatabaseError, LockedError, SchemaError
+from freshvec.schema import identity
 from freshvec.schema.apply import carry_out, make_column
 from freshvec.schema.plan import Plan
 from freshvec.source.bound import BoundSync
@@ -87,3 +89,17 @@ def redefined(sync: Sync) -> SchemaError:
         "another definition of it was applied since this worker read its file",
         "Make the file say the same, then reload the worker (systemctl reload freshvec, or SIGHUP).",
     )
+
+
+def has_changed(connection: Connection, bound: BoundSync, before: str) -> bool:
+    """Whether the table, or what was applied to it, is another than when its identity was noted."""
+    now, generation = identity.read(connection, bound)
+    return not identity.is_same(now, before) or generation != bound.generation
+
+
+def is_mended(connection: Connection, binding: Binding, plan_again: Callable[[], Plan]) -> bool:
+    """Whether somebody has done some of what this worker may not, or has given it the right."""
+    with suppress(LockedError):
+        if binding.trouble is not None:
+            return undone(connection, plan_again()) != binding.undone
+    return False

@@ -2,31 +2,33 @@
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import NoReturn
 
 from loguru import logger
 
-from freshvec.backoff import Backoff
-from freshvec.capture.bell import Bell, Listener
+from freshvec.capture.bell import Listener
 from freshvec.config import Settings, Sync
 from freshvec.db import Connection, translated
 from freshvec.encoding.dispatch import Dispatcher
-from freshvec.errors import FreshvecError, LockedError
+from freshvec.errors import DatabaseError, FreshvecError
+from freshvec.pipeline.epoch import take
 from freshvec.pipeline.pipeline import Pipeline
 from freshvec.pipeline.progress import Progress
 from freshvec.pipeline.resources import Resources
+from freshvec.pipeline.share import WHOLE
 from freshvec.records import Model
 from freshvec.schema import identity, migrations
 from freshvec.schema.plan import Plan, plan
-from freshvec.source.locks import FIRST_PAUSE
 from freshvec.worker import ownership
-from freshvec.worker.binding import Binding, bind, redefined, undone
+from freshvec.worker.binding import Binding, bind, has_changed, is_mended, redefined
+from freshvec.worker.failures import Failures
 from freshvec.worker.indexing import Indexing
+from freshvec.worker.ringing import Ringing
+from freshvec.worker.shares import Seen, Shares
 from freshvec.worker.walks import Walks
 
-RECOVERED_SECONDS = 5.0  # a pipeline that has run this long has recovered
-_REPEAT_SECONDS = 60.0  # the same error is logged again after this long
+_HANDOVER_SECONDS = 2.0  # to write live changes that were read, before shards change hands
+_TURN_SECONDS = 0.3  # between looks whether the one that leads has applied what is declared
 
 
 class Keeper:
@@ -46,7 +48,6 @@ class Keeper:
         self.sync = sync
         self.progress = Progress()
         self.pipeline: Pipeline | None = None
-        self.last_error: str | None = None
         self.was_fresh = False  # when the pipeline last ended
         self.dispatcher = dispatcher
         self._model = model
@@ -54,7 +55,6 @@ class Keeper:
         self._resources = resources
         self._on_event = on_event  # of the pipeline: let the main loop advance
         self._once = once
-        self._bell = Bell(sync.name)
         self._identity = ""  # of the binding that the pipeline works by
         # The generation when this declaration was first compared with what is applied.
         self._seen: int | None = None
@@ -64,10 +64,12 @@ class Keeper:
         self._check_due = False
         self._owned = False
         self.stands_by = False  # another worker owns the sync
-        self._backoff = Backoff()
-        self._lock_pauses = Backoff(first=FIRST_PAUSE, cap=2.0)
+        self._failures = Failures(sync.name)
+        is_shared, may_ring = settings.daemon.share, settings.daemon.wake == "bell"
+        self._shares = Shares(sync.name) if is_shared else None
+        self._ringing = Ringing(sync.name, may_ring=may_ring, is_shared=is_shared)
+        self._has_walked = False  # a walk was seen under way
         self._due = 0.0
-        self._logged, self._logged_at = "", 0.0
         self._running_since = 0.0
 
     @property
@@ -75,13 +77,28 @@ class Keeper:
         return self.pipeline is not None and self.pipeline.fresh.is_set()
 
     @property
+    def last_error(self) -> str | None:
+        return self._failures.last
+
+    @property
     def is_done(self) -> bool:
         """Whether every row is fresh, and the index as declared as far as this worker may make it so."""
-        return self.is_fresh and self._indexing.is_settled
+        is_built = self._indexing.is_settled or not self.leads
+        walked = self._has_walked or (self.pipeline is not None and self.pipeline.walker.has_walked)
+        return self.is_fresh and is_built and (walked or self._shares is None)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this worker does for the sync what only one may do."""
+        return self._owned and (self._shares is None or self._shares.leads)
+
+    @property
+    def is_sharing(self) -> bool:
+        """Whether other workers may keep the sync together with this one."""
+        return self._owned and self._shares is not None
 
     @property
     def is_owner(self) -> bool:
-        """Whether this worker is the one that keeps the sync."""
         return self._owned
 
     @property
@@ -113,9 +130,10 @@ class Keeper:
                     self._begin(listener)
                 else:
                     self._look(listener)
-                    self._tend_bell(listener)
-                    self._indexing.tend(listener.connection, self.pipeline)
-                    self._settle()
+                    self._ringing.tend(listener, self.pipeline)
+                    if self.leads:
+                        self._indexing.tend(listener.connection, self.pipeline)
+                    self._failures.settle(self._running_since)
         except Exception as error:  # of one sync: the others go on
             helpless = not (isinstance(error, FreshvecError) and error.retryable)
             if listener.connection.broken or (self._once and helpless):
@@ -125,14 +143,16 @@ class Keeper:
 
     def rang(self, times: int, listener: Listener) -> None:
         """Something has changed: let the pipeline look now."""
-        if self.pipeline is None:
-            return
-        self.pipeline.ring()
-        if self._bell.is_too_loud(times, listener.connection):
-            self._silence(listener.connection)
+        if self.pipeline is not None:
+            self._ringing.rang(times, listener, self.pipeline)
+
+    def poll(self) -> None:
+        """Nobody rings any more, as far as this worker knows."""
+        if self.pipeline is not None:
+            self._ringing.poll(self.pipeline)
 
     def sweep(self) -> None:
-        """Look at everything once, whatever was or was not heard: queue, table, triggers, grants."""
+        """Look at everything once, whatever was or was not heard."""
         self._check_due = True
         self._indexing.look_soon()
         if self.pipeline is not None:
@@ -141,7 +161,9 @@ class Keeper:
     def lose(self) -> None:
         """The listener's connection is gone and with it the ownership."""
         self._end_pipeline(0.5)
-        self._bell.lose()
+        self._ringing.lose()
+        if self._shares is not None:
+            self._shares.lose()
         self._owned = self.stands_by = False
         self._due = 0.0
 
@@ -151,23 +173,36 @@ class Keeper:
     def leave(self, listener: Listener, drain_seconds: float) -> None:
         """End, and let another worker have the sync: it is declared no more, or otherwise."""
         self._end_pipeline(drain_seconds)
-        self._bell.release(listener.connection)
-        if self._owned:
+        self._ringing.let_go(listener.connection)
+        if self._owned and self._shares is not None:
+            self._shares.leave(listener.connection)
+        elif self._owned:
             ownership.disown(listener.connection, self.sync.name)
-            self._owned = False
+        self._owned = False
 
     def _begin(self, listener: Listener) -> None:
         """Own first, apply second: whoever stands by must not put an older definition over a newer one."""
         connection = listener.connection
-        self._bell.release(connection)  # of a pipeline that has ended
+        self._ringing.let_go(connection)  # of a pipeline that has ended
         if migrations.pending(connection):
             migrations.migrate(connection)
         planned = self._plan(connection)
         if planned.is_redefined and planned.bound.generation != self._seen and planned.applied is not None:
             self._give_way(listener)
-        self._binding = bind(connection, self.sync, planned, lambda: self._plan(connection))
+        if self.leads:
+            self._binding = bind(connection, self.sync, planned, lambda: self._plan(connection))
+        elif planned.is_redefined or planned.needs_objects or planned.difference.is_binding:
+            self._due = time.monotonic() + _TURN_SECONDS  # the one that leads is at it
+            return
+        else:
+            self._binding = Binding(planned.bound)
         bound = self._binding.bound
         self._identity = identity.applied(connection, self.sync.name)  # it may fail: before the pipeline
+        share = WHOLE
+        if self._shares is not None:
+            self._shares.gain(connection, bound.id)
+            share = self._shares.share(connection)
+        epoch = take(connection, bound.name, bound.generation, share)
         self.pipeline = Pipeline(
             bound,
             self.dispatcher,
@@ -175,7 +210,8 @@ class Keeper:
             self.progress,
             self._resources,
             self._on_event,
-            walk_again=self._once,
+            epoch,
+            walk_again=self._once and share.leads and (share.is_whole or not self._has_walked),
         )
         self._seen = bound.generation
         self._running_since = time.monotonic()
@@ -189,7 +225,7 @@ class Keeper:
     def _give_way(self, listener: Listener) -> NoReturn:
         """Say why this worker keeps the sync no more, and let one have it whose file says what is applied."""
         error = redefined(self.sync)
-        self._show_trouble(listener.connection, str(error))
+        self._failures.show(str(error), listener.connection)
         self.leave(listener, 0.0)
         raise error
 
@@ -200,43 +236,35 @@ class Keeper:
             return
         self._check_due = False
         connection = listener.connection
-        if self._bell.is_taken and listener.is_queue_filling():
-            self._silence(connection)
-        now, generation = identity.read(connection, self.pipeline.bound)
-        is_same = identity.is_same(now, self._identity) and generation == self.pipeline.bound.generation
-        if not is_same or self._is_mended(connection):
-            logger.info(
-                "sync {}: {} or what was applied has changed; looking again", self.sync.name, self.sync.table
-            )
+        self._ringing.look(listener, self.pipeline)
+        bound, binding = self.pipeline.bound, self._binding
+        if has_changed(connection, bound, self._identity) or (
+            binding is not None and is_mended(connection, binding, lambda: self._plan(connection))
+        ):
+            logger.info("sync {}: its table or what was applied has changed; looking again", self.sync.name)
             self._end_pipeline(0.5)
             self._due = 0.0
-        elif self._binding is not None and self._binding.misses_changes:
+        elif self.leads and binding is not None and binding.misses_changes:
             self._walks.tend(connection, self.pipeline)
 
-    def _is_mended(self, connection: Connection) -> bool:
-        """Whether somebody has done some of what this worker may not, or has given it the right."""
-        with suppress(LockedError):
-            if self._binding is not None and self._binding.trouble is not None:
-                return undone(connection, self._plan(connection)) != self._binding.undone
-        return False
-
-    def _tend_bell(self, listener: Listener) -> None:
-        """Take the bell once it has become quiet, unless nobody may ring."""
-        pipeline = self.pipeline
-        is_wanted = pipeline is not None and pipeline.polling.wants_bell and not self._bell.is_taken
-        if pipeline is None or not is_wanted or self._settings.daemon.wake == "poll" or not listener.may_ring:
+    def balance(self, seen: Seen, listener: Listener) -> None:
+        """Have a fair share of a sync that others keep, too. A pipeline ends when its share changes."""
+        shares, connection = self._shares, listener.connection
+        if shares is None or not self._owned:
             return
-        pipeline.polling.wants_bell = False
-        if self._bell.take(listener.connection):
-            pipeline.polling.is_rung = True
-            pipeline.look()  # what was written before the bell was taken did not ring
-
-    def _silence(self, connection: Connection) -> None:
-        """Let the pipeline poll: ringing would cost the writers more."""
-        self._bell.release(connection)
-        if self.pipeline is not None:
-            self.pipeline.polling.begin()
-            self.pipeline.look()  # it may have gone to sleep until it is rung
+        try:
+            if shares.notice(seen):
+                self.poll()  # who has gone may have had the bell
+            shares.balance(connection, lambda: self._end_pipeline(_HANDOVER_SECONDS))
+            if self.pipeline is not None:
+                shares.tell(connection, self.progress)
+                if seen.is_walked and not self.pipeline.is_walking:
+                    self.pipeline.ring()  # the one that leads has begun a walk
+        except DatabaseError as error:
+            if connection.broken:
+                raise
+            self._end_pipeline(0.5)
+            self._failed(error, connection)
 
     @property
     def wants_ownership(self) -> bool:
@@ -247,7 +275,8 @@ class Keeper:
         if self._seen is None:
             self._seen = ownership.generation(connection, self.sync.name)
         self._owned, self.stands_by, self._due = True, False, 0.0
-        logger.info("sync {}: owned by this worker", self.sync.name)
+        how = "shared" if self._shares is not None else "owned"
+        logger.info("sync {}: {} by this worker", self.sync.name, how)
 
     def stand_by(self, connection: Connection) -> None:
         """Another worker owns the sync. Raises NotOwnedError where this one is to work once."""
@@ -262,39 +291,10 @@ class Keeper:
     def _end_pipeline(self, drain_seconds: float) -> None:
         if self.pipeline is not None:
             self.was_fresh = self.is_fresh
+            self._has_walked |= self.pipeline.walker.has_walked
             self.pipeline.stop(drain_seconds)
             self.pipeline = None
 
     def _failed(self, error: Exception, connection: Connection) -> None:
-        """Log it, though not the same error over and over, and set the time of the next attempt."""
-        message = str(error) if isinstance(error, FreshvecError) else f"{type(error).__name__}: {error}"
-        is_locked = isinstance(error, LockedError)
-        delay = (self._lock_pauses if is_locked else self._backoff).next_delay()
-        self._due = time.monotonic() + delay
-        kind = LockedError.__name__ if is_locked else message  # who is in the way may change each time
-        is_said = kind == self._logged and time.monotonic() - self._logged_at < _REPEAT_SECONDS
-        if not is_said:
-            logger.opt(exception=None if isinstance(error, FreshvecError) else error).error(
-                "sync {}: {} (next attempt in {:.1f} s)", self.sync.name, message, delay
-            )
-            self._logged, self._logged_at = kind, time.monotonic()
-        if not is_said or message != self.last_error:
-            self.last_error = message
-            self._show_trouble(connection, message)
-
-    def _show_trouble(self, connection: Connection, message: str) -> None:
-        """Let `status` say it, where there is a place to say it."""
-        try:
-            if self._owned and migrations.is_bootstrapped(connection):
-                ownership.keep_trouble(connection, self.sync.name, message)
-        except Exception as error:  # what is wrong may be this very table
-            logger.debug("sync {}: {}", self.sync.name, error)
-
-    def _settle(self) -> None:
-        """After a while without a failure the trouble counts as over; said once."""
-        if self.last_error and time.monotonic() - self._running_since > RECOVERED_SECONDS:
-            attempts = self._backoff.attempts + self._lock_pauses.attempts
-            logger.info("sync {}: recovered after {} attempts", self.sync.name, attempts)
-            self.last_error, self._logged = None, ""
-            self._backoff.reset()
-            self._lock_pauses.reset()
+        """Note it, and set the time of the next attempt."""
+        self._due = time.monotonic() + self._failures.note(error, connection if self._owned else None)

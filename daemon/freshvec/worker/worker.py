@@ -8,7 +8,7 @@ from collections.abc import Callable
 from loguru import logger
 
 from freshvec.backoff import Backoff
-from freshvec.capture.bell import DDL, Listener, Waker
+from freshvec.capture.bell import DDL, LET_GO, Listener, Waker
 from freshvec.config import Settings, Sync
 from freshvec.db import translated
 from freshvec.encoding.dispatch import Dispatcher
@@ -17,7 +17,7 @@ from freshvec.pipeline.pressure import SECONDS_BETWEEN_LOOKS, Pressure
 from freshvec.pipeline.resources import Resources
 from freshvec.records import Encoder
 from freshvec.schema import migrations
-from freshvec.worker import ownership, signals
+from freshvec.worker import signals
 from freshvec.worker.activity import Activity
 from freshvec.worker.endpoint import Endpoint
 from freshvec.worker.following import Following
@@ -25,11 +25,11 @@ from freshvec.worker.headline import Headline
 from freshvec.worker.housekeeping import Housekeeping
 from freshvec.worker.keeper import Keeper
 from freshvec.worker.keepers import Keepers
+from freshvec.worker.owning import BALANCE_SECONDS, Owning
 from freshvec.worker.pulse import Pulse
 from freshvec.worker.sdnotify import notify
 
 _ACTIVITY_SECONDS = 5.0
-_STANDBY_SECONDS = 1.0  # between looks whether a sync has lost its owner
 _MOST_ATTEMPTS = 10  # in a row: for a minute and a half or so
 
 
@@ -58,8 +58,9 @@ class Worker:
         self._tick_seconds = tick_seconds
         self._waker = Waker()
         self.pressure = Pressure(settings.daemon.pause_at_lag_seconds)
-        self._resources = Resources(settings.database.url, self.pressure)
-        self._own_due = 0.0
+        self._resources = Resources(settings.database.url, self.pressure, is_leased=settings.daemon.share)
+        self._listener: Listener | None = None
+        self._owning = Owning(is_shared=settings.daemon.share)
         self._stopping = threading.Event()
         self._reload = reload
         self._reloading = threading.Event()
@@ -170,8 +171,10 @@ class Worker:
 
     def _listen_once(self, backoff: Backoff) -> None:
         """One life of the listener's connection: LISTEN first, then look at everything."""
-        listener = Listener(self._settings.database.url, self._waker)
-        self._own_due, self._has_listened, self._is_look_due = 0.0, True, True
+        is_leased = self._settings.daemon.share
+        self._listener = listener = Listener(self._settings.database.url, self._waker, is_leased=is_leased)
+        self._owning.look_now()
+        self._has_listened = self._is_look_due = True
         try:
             applied = migrations.migrate(listener.connection)
             if applied:
@@ -185,7 +188,8 @@ class Worker:
             else:
                 deadline = time.monotonic() + self._settings.daemon.shutdown_seconds  # of all together
                 for keeper in self.keepers:
-                    keeper.stop(max(0.0, deadline - time.monotonic()))
+                    left = max(0.0, deadline - time.monotonic())
+                    keeper.leave(listener, left) if keeper.is_sharing else keeper.stop(left)
             listener.close()
 
     def _is_in_vain(self, backoff: Backoff) -> bool:
@@ -201,7 +205,7 @@ class Worker:
             elif self._is_look_due:
                 self._follow(listener)
             by_name = {keeper.sync.name: keeper for keeper in self.keepers}
-            self._own(listener)
+            self._owning.tend(listener, self.keepers)
             for keeper in self.keepers:
                 keeper.advance(listener)
             if not is_ready:
@@ -219,19 +223,8 @@ class Worker:
                     self.sweep()
                 elif name in by_name:
                     by_name[name].rang(times, listener)
-
-    def _own(self, listener: Listener) -> None:
-        """Become the owner of what nobody owns: one query, however many syncs stand by."""
-        wanting = [keeper for keeper in self.keepers if keeper.wants_ownership]
-        if not wanting or time.monotonic() < self._own_due:
-            return
-        owned = ownership.own(listener.connection, [keeper.sync.name for keeper in wanting])
-        for keeper in wanting:
-            if keeper.sync.name in owned:
-                keeper.own(listener.connection)
-            else:
-                keeper.stand_by(listener.connection)
-        self._own_due = time.monotonic() + _STANDBY_SECONDS
+                elif name.startswith(LET_GO) and name.removeprefix(LET_GO) in by_name:
+                    by_name[name.removeprefix(LET_GO)].poll()
 
     def _check_devices(self) -> None:
         """End for the supervisor to start another process, where this one cannot encode any more.
@@ -246,10 +239,8 @@ class Worker:
     def _patience(self) -> float:
         """Seconds until something is due without news."""
         due = [keeper.seconds_until_due() for keeper in self.keepers if keeper.seconds_until_due() > 0]
-        if any(keeper.wants_ownership for keeper in self.keepers):
-            due.append(self._own_due - time.monotonic())
         watchdog = [self.pulse.watchdog / 3] if self.pulse.watchdog else []
-        return max(0.01, min([self._tick_seconds, *due, *watchdog]))
+        return max(0.01, min([self._tick_seconds, self._owning.patience(self.keepers), *due, *watchdog]))
 
     def ping(self) -> None:
         """Show a sign of life, if every pipeline moves."""
@@ -260,10 +251,17 @@ class Worker:
         sweep = self._settings.daemon.sweep_seconds
         jobs.every(sweep, self.sweep, "sweep", jitter=sweep / 10)
         jobs.every(_ACTIVITY_SECONDS, self.housekeep, "activity")
+        if self._settings.daemon.share:
+            jobs.every(BALANCE_SECONDS, self._beat, "beat")
         if self.pressure.is_asked_for:
             jobs.every(SECONDS_BETWEEN_LOOKS, self._activity.feel_pressure, "pressure")
         jobs.start()
         return jobs
+
+    def _beat(self) -> None:
+        """The main thread may be at something that takes long, as loading a model."""
+        if self._listener is not None:
+            self._listener.beat()
 
     def sweep(self) -> None:
         """A notification is a hint, this is the guarantee."""
