@@ -11,8 +11,8 @@
    what has no text), -DBROKEN_PAGE_TOMBSTONE (or writes a tombstone, and takes it away when the walk is
    over), -DBROKEN_ORPHANS (a walk ends without a look for them), -DBROKEN_ENTRIES (deletes entries that
    came after its reading), -DBROKEN_CHECK (R does not look whether it may write), -DBROKEN_FINISH (the
-   walk ends before all of it is written), -DBROKEN_BEGIN (a walk that answers requests begins, and what S
-   has read is written). */
+   walk ends before all of it is written), -DBROKEN_BEGIN (S writes what it read before the walk began),
+   -DBROKEN_DISCARD (that is noted, and the queue is given up for the walk after that). */
 #include "row.pml"
 #ifndef CHANGES
 #define CHANGES 2
@@ -47,6 +47,11 @@ byte sharing = 0;                    /* transactions that hold the write lock */
 #define is_over true
 #else
 #define is_over (!walking)
+#endif
+#ifdef BROKEN_BEGIN
+#define is_outdated(i) false
+#else
+#define is_outdated(i) (fence[i] <= before)
 #endif
 #ifdef BROKEN_FINISH
 #define is_walked (range != FREE)
@@ -87,8 +92,10 @@ end:
   :: atomic { unread && !has[1] -> draw() }
   :: atomic { has[0] && !is_read[0] -> look(0) }
   :: atomic { has[0] && is_read[0] && has[1] && !is_read[1] -> look(1) }
-  :: atomic { has[0] && is_read[0] && !superseded -> write(0, needs_tombstone(0)) }
-  :: atomic { has[1] && is_read[1] && !superseded -> write(1, needs_tombstone(1)) }
+  :: atomic { has[0] && is_read[0] && !superseded && !is_outdated(0) -> write(0, needs_tombstone(0)) }
+  :: atomic { has[1] && is_read[1] && !superseded && !is_outdated(1) -> write(1, needs_tombstone(1)) }
+  :: atomic { has[0] && is_read[0] && is_outdated(0) -> settle(0) }           /* it is read again */
+  :: atomic { has[1] && is_read[1] && is_outdated(1) -> settle(1) }
   :: atomic { tombstone[me] != 0 && is_over && is_later(0) && is_later(1) && !superseded ->
        clear(tombstone[me]); tombstone[me] = 0 }
   :: atomic { superseded -> give_up(); superseded = false }       /* another pipeline begins */
@@ -142,12 +149,17 @@ active proctype leader() {
   byte proofs = 0;
 end:
   do
-  :: atomic { asked && !walking && sharing == 0 -> asked = false; walking = true; range = FREE;
-#ifndef BROKEN_BEGIN
-       superseded = true
-#endif
+  :: atomic { asked && !walking && sharing == 0 ->
+       asked = false; walking = true; before = fences;
+#ifdef BROKEN_DISCARD
      }
-  :: atomic { proofs < PROOFS && !asked && !walking -> proofs++; walking = true; range = FREE }
+     atomic {
+#endif
+       range = FREE;
+       if :: queue = 0 :: skip fi    /* it was full: the walk answers it */
+     }
+  :: atomic { proofs < PROOFS && !asked && !walking -> proofs++; walking = true; range = FREE;
+       before = fences }
   :: atomic { deaths < DEATHS && range == 1 && !dead && sharing == 0 -> deaths++; dead = true; range = FREE }
   :: atomic { deaths < DEATHS && !superseded && sharing == 0 -> deaths++; superseded = true }
   :: atomic { walking && is_walked -> walking = false; range = DONE;

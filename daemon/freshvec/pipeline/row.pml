@@ -14,6 +14,7 @@ byte queue = 0;                      /* its entries, a bit each */
 byte entry = 0;                      /* the next one's number */
 byte readings = 0;                   /* under way, of all */
 byte tombstone[2];                   /* the fence of the last one of each pipeline */
+byte before = 0;                     /* readings up to this fence are from before the walk */
 byte changes = 0;                    /* of the application */
 
 #define fits (target == source || (source <= NONE && target <= NONE))
@@ -67,7 +68,7 @@ inline leave() {                     /* one reading less; after the last only ma
   :: readings == 0 ->
      if :: tombstone[0] == target_fence && target == NONE -> tombstone[0] = 1 :: else -> tombstone[0] = 0 fi;
      if :: tombstone[1] == target_fence && target == NONE -> tombstone[1] = 1 :: else -> tombstone[1] = 0 fi;
-     target_fence = (target == GONE -> 0 : 1); fences = 1;
+     target_fence = (target == GONE -> 0 : 1); fences = 1; before = 0;
      entry = (queue == 0 -> 0 : entry)
   :: else
   fi
@@ -113,6 +114,10 @@ inline write(i, needs_tombstone) {
 #else
   queue = queue & ~entries[i];
 #endif
+  settle(i)
+}
+
+inline settle(i) {
   if
   :: i == 0 && has[1] ->
      fence[0] = fence[1]; text[0] = text[1]; is_read[0] = is_read[1]; same[0] = same[1]; older[0] = older[1];
