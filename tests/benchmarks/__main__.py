@@ -20,6 +20,7 @@ from tests.benchmarks import (
     queue_rate,
     queue_size,
     recall,
+    sharing,
     short_backfill,
     start_up,
     statements,
@@ -52,6 +53,8 @@ BENCHMARKS = {
     "status": looks.status,
     "where": looks.where,
     "recall": recall.recall,
+    "shares": sharing.shares,
+    "takeovers": sharing.takeovers,
 }
 
 

@@ -3,6 +3,7 @@
 import math
 import select
 import socket
+import threading
 import time
 from collections import Counter, deque
 from contextlib import suppress
@@ -16,7 +17,7 @@ _SQL = queries("capture/bell")
 _LOUD_SECONDS = 0.1
 _SUSPECT, _LOUD = 4, 50  # notifications in that time: they may cost, they do cost
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.025, 0.1  # seconds between looks whether they do
-_SILENCE_SECONDS = 1.2  # of the three after which the server ends a session that is leased
+_SILENCE_SECONDS = 1.6  # of the three after which the server ends a session that is leased
 _USAGE_SECONDS = 1.0  # that an answer about the notification queue holds: one for all syncs at a sweep
 LET_GO = "-"  # before a sync's name: who had its bell has it no more, so the others are to poll
 DDL = ""  # rings in place of a sync's name after DDL on a table that is kept
@@ -132,6 +133,9 @@ class Listener:
             self.connection.execute(_SQL["listen"])
             row = self.connection.execute(_SQL["may_ring"]).fetchone()
         self.may_ring = bool(row and row[0])
+        self._is_closed = threading.Event()
+        if is_leased:
+            threading.Thread(target=self._beat, name="beat", daemon=True).start()
         self._is_filling = False  # the notification queue, at the last look
         self._looked_at = -math.inf
 
@@ -139,12 +143,14 @@ class Listener:
         """The server has heard of this worker."""
         self._spoke_at = time.monotonic()
 
-    def beat(self) -> None:
-        """Give the server a sign of life where the main thread is at something else, on another thread."""
-        if time.monotonic() - self._spoke_at > _SILENCE_SECONDS and not self.connection.closed:
-            with suppress(psycopg.Error):  # the main thread will find that the session is gone
-                self.connection.execute(_SQL["beat"])
-            self.spoke()
+    def _beat(self) -> None:
+        """Give the server a sign of life where the main thread is at something that takes long, as loading a
+        model is. On a thread of its own; the main one finds out where the session is gone."""
+        while not self._is_closed.wait(_SILENCE_SECONDS / 2):
+            if time.monotonic() - self._spoke_at > _SILENCE_SECONDS:
+                with suppress(psycopg.Error):
+                    self.connection.execute(_SQL["beat"])
+                self.spoke()
 
     def wait(self, timeout: float) -> Counter[str]:
         """How many times each sync rang; empty after `timeout` seconds or when woken."""
@@ -171,4 +177,5 @@ class Listener:
         return self._is_filling
 
     def close(self) -> None:
+        self._is_closed.set()
         self.connection.close()

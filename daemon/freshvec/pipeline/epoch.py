@@ -96,7 +96,7 @@ def leave(connection: Session, name: str, pid: int) -> None:
 
 def bury(connection: Session, name: str) -> None:
     """Take away the rows of members whose sessions have ended, so that their ranges are free."""
-    given = {"name": name, "class": LOCK_CLASS, "pid": _NOBODY, "shards": 0}
+    given = {"name": name, "class": LOCK_CLASS, "pid": _NOBODY, "shards": 0, "leads": False}
     with translated("share", f"sync {name!r}"), connection.transaction():
         connection.execute(_SQL["lock_alone"], {"class": WRITE_LOCK_CLASS, "name": name})
         connection.execute(_SQL["retire"], given)

@@ -71,6 +71,9 @@ class Writer:
             return 0.0
         if self._others:
             return max(0.001, self._since + self._settings.commit_every_seconds - time.monotonic())
+        if self._tombstones and self._is_walked:  # others may have ended that by now
+            with self.transaction() as self._walk:
+                pass
         self._clear_tombstones()  # the page that was read ahead may have been empty
         return _IDLE_SECONDS if self._tombstones else math.inf
 
@@ -189,17 +192,22 @@ class Writer:
         made = queue.append(self._connection, self._bound, lone) if lone else []
         return rests + [Rest(Urgency.BULK, key, (entry,)) for key, entry in zip(lone, made, strict=True)]
 
+    @property
+    def _is_walked(self) -> bool:
+        """Whether pages of others may be under way, as far as the last transaction knows."""
+        return self._epoch.pid is not None and (self._walk is None or self._walk.is_under_way)
+
     def _clear_tombstones(self) -> None:
         """Take away those that no older reading can overtake any more. Among members, a walk's pages may be
         anybody's; what is more than can be remembered is found by the next walk."""
-        if self._epoch.pid is not None and (self._walk is None or self._walk.is_under_way):
+        if self._is_walked:
             self._tombstones = self._tombstones[-_MOST_TOMBSTONES:]
             return
         oldest = self._ledger.oldest_fence()
         over = [outcome for outcome in self._tombstones if outcome.fence < oldest]
         if over:
             with self.transaction() as self._walk:
-                if self._epoch.pid is not None and self._walk.is_under_way:
+                if self._is_walked:
                     return
                 self.target.clear_tombstones(over)
             self._tombstones = [outcome for outcome in self._tombstones if outcome.fence >= oldest]

@@ -171,11 +171,11 @@ class Backfill:
 
         The caller holds the owner's transaction.
         """
+        if discards_queue:  # first: of what it has seen, no reading is later than the walk's beginning
+            queue.discard(self._connection, self._bound)
         self._connection.execute(self._bound.compose(_SQL["restart"]), {"proves": proves})
         self._connection.execute(self._bound.compose(_SQL["discard_ranges"]))
         self.answer(rescans)
-        if discards_queue:
-            queue.discard(self._connection, self._bound)
         self.done, self.proves = False, proves
         self._begin_at(None, has_tail=True, has_ranges=False)
 

@@ -49,11 +49,11 @@ UPDATE freshvec.sync
    SET backfill_after = %(after)s, walk_rows = walk_rows + %(rows)s, walk_found = walk_found + %(found)s
  WHERE name = {sync_name}
 
--- finish: every row is written; while the walk ran, triggers noted what changed behind it
+-- finish: every row is written, of every range; while the walk ran, triggers noted what changed behind it
 UPDATE freshvec.sync
    SET backfill_done = true, walk_proves = false, backfill_after = NULL, walk_is_cut = false,
        rows_walked = walk_rows,
        proven_at = walk_started_at,
        proven_found = CASE WHEN proven_at IS NULL THEN 0 ELSE walk_found + %(found)s END,
        proven_vectors = %(vectors)s
- WHERE name = {sync_name}
+ WHERE name = {sync_name} AND NOT EXISTS (SELECT FROM freshvec.range AS r WHERE r.sync = {sync_name})

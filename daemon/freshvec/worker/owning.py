@@ -9,7 +9,7 @@ from freshvec.capture.bell import Listener
 from freshvec.worker import ownership, shares
 from freshvec.worker.keeper import Keeper
 
-BALANCE_SECONDS = 1.0  # between looks at who shares the syncs
+_BALANCE_SECONDS = 1.4  # between looks at who shares the syncs
 _STANDBY_SECONDS = 1.0  # between looks whether a sync has lost its owner
 
 
@@ -52,7 +52,7 @@ class Owning:
         self._own_due, self._balance_due = time.monotonic() + _STANDBY_SECONDS, 0.0
 
     def _balance(self, listener: Listener, sharing: dict[str, Keeper]) -> None:
-        self._balance_due = time.monotonic() + BALANCE_SECONDS
+        self._balance_due = time.monotonic() + _BALANCE_SECONDS
         for name, seen in shares.look(listener.connection, list(sharing)).items():
             sharing[name].balance(seen, listener)
         listener.spoke()

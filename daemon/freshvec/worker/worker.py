@@ -25,7 +25,7 @@ from freshvec.worker.headline import Headline
 from freshvec.worker.housekeeping import Housekeeping
 from freshvec.worker.keeper import Keeper
 from freshvec.worker.keepers import Keepers
-from freshvec.worker.owning import BALANCE_SECONDS, Owning
+from freshvec.worker.owning import Owning
 from freshvec.worker.pulse import Pulse
 from freshvec.worker.sdnotify import notify
 
@@ -59,7 +59,6 @@ class Worker:
         self._waker = Waker()
         self.pressure = Pressure(settings.daemon.pause_at_lag_seconds)
         self._resources = Resources(settings.database.url, self.pressure, is_leased=settings.daemon.share)
-        self._listener: Listener | None = None
         self._owning = Owning(is_shared=settings.daemon.share)
         self._stopping = threading.Event()
         self._reload = reload
@@ -172,7 +171,7 @@ class Worker:
     def _listen_once(self, backoff: Backoff) -> None:
         """One life of the listener's connection: LISTEN first, then look at everything."""
         is_leased = self._settings.daemon.share
-        self._listener = listener = Listener(self._settings.database.url, self._waker, is_leased=is_leased)
+        listener = Listener(self._settings.database.url, self._waker, is_leased=is_leased)
         self._owning.look_now()
         self._has_listened = self._is_look_due = True
         try:
@@ -251,17 +250,10 @@ class Worker:
         sweep = self._settings.daemon.sweep_seconds
         jobs.every(sweep, self.sweep, "sweep", jitter=sweep / 10)
         jobs.every(_ACTIVITY_SECONDS, self.housekeep, "activity")
-        if self._settings.daemon.share:
-            jobs.every(BALANCE_SECONDS, self._beat, "beat")
         if self.pressure.is_asked_for:
             jobs.every(SECONDS_BETWEEN_LOOKS, self._activity.feel_pressure, "pressure")
         jobs.start()
         return jobs
-
-    def _beat(self) -> None:
-        """The main thread may be at something that takes long, as loading a model."""
-        if self._listener is not None:
-            self._listener.beat()
 
     def sweep(self) -> None:
         """A notification is a hint, this is the guarantee."""

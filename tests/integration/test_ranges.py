@@ -1,0 +1,153 @@
+"""Ranges of a walk: handed out one after the other, each to one member, with a checkpoint of its own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from freshvec.db import connect
+from freshvec.errors import SupersededError
+from freshvec.pipeline.epoch import Epoch, bury, leave, resize, take
+from freshvec.pipeline.share import WHOLE, Share
+from freshvec.scans import ranges
+from freshvec.scans.backfill import Backfill
+from freshvec.scans.ranges import Ranges
+from freshvec.source.bound import BoundSync
+from tests.support import Connection, NullEncoder, backfill, bound_sync, settings_for, sync_of
+
+ROWS = 2500  # three ranges
+
+
+class Walked:
+    """A table that is to be walked, and members of those who share it, each with a connection of its own."""
+
+    def __init__(self, docs: Connection) -> None:
+        self.docs = docs
+        self.settings = settings_for(docs.info.dsn, sync_of("docs"), sweep_seconds=600)
+        backfill(self.settings, NullEncoder())
+        docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, %s) g", (ROWS,))
+        docs.execute("ANALYZE docs")
+        docs.execute("UPDATE freshvec.sync SET backfill_done = false, backfill_after = NULL")
+
+    @contextmanager
+    def member(self, shards: int = 0) -> Iterator["Member"]:
+        with connect(self.settings.database.url, "test") as connection:
+            bound = bound_sync(connection, self.settings, NullEncoder())
+            # As those who share hold it.
+            connection.execute("SELECT pg_advisory_lock_shared(1719035235, hashtext('docs'))")
+            share = Share(shards, leads=False, pid=connection.info.backend_pid)
+            yield Member(connection, bound, take(connection, "docs", bound.generation, share))
+
+    @property
+    def open_ranges(self) -> list[tuple[int | None, list[str] | None, list[str] | None]]:
+        query = "SELECT member, after, upto FROM freshvec.range ORDER BY number"
+        return self.docs.execute(query).fetchall()
+
+
+class Member:
+    def __init__(self, connection: Connection, bound: BoundSync, epoch: Epoch) -> None:
+        self.connection = connection
+        self.bound: BoundSync = bound
+        self.epoch = epoch
+        assert epoch.pid is not None
+        self.pid = epoch.pid
+        self.walk = Backfill(connection, bound, epoch)
+
+    def page(self, rows: int) -> list[int]:
+        return [int(row.key[0]) for row in self.walk.read_page(rows).rows]
+
+
+@pytest.fixture
+def walked(docs: Connection) -> Walked:
+    return Walked(docs)
+
+
+def test_members_have_ranges_of_their_own_that_are_all_rows_together(walked: Walked) -> None:
+    seen: list[int] = []
+    with walked.member() as one, walked.member() as other:
+        while not (one.walk.exhausted and other.walk.exhausted):
+            for member in (one, other):
+                if not member.walk.exhausted:
+                    seen += member.page(300)
+    assert sorted(seen) == list(range(1, ROWS + 1))
+
+
+def test_the_last_page_of_a_range_is_told_whether_it_is_full_or_empty(walked: Walked) -> None:
+    with walked.member() as member:
+        pages = [member.walk.read_page(500) for _ in range(2)]
+        assert [(len(page.rows), page.ends) for page in pages] == [(500, False), (500, True)]
+        first = member.walk.read_page(500)
+        assert first.number != pages[0].number
+        walked.docs.execute("DELETE FROM docs WHERE id > 1500")
+        last = member.walk.read_page(500)
+        assert (last.rows, last.ends, last.number) == ([], True, first.number)
+
+
+def test_what_somebody_leaves_is_gone_on_with_where_it_was(walked: Walked) -> None:
+    with walked.member() as one:
+        number = one.walk.read_page(300).number
+        assert number is not None
+        with one.epoch.transaction(one.connection):
+            ranges.reached(one.connection, one.bound, number, ("300",))
+        with walked.member() as other:
+            assert other.page(10) == list(range(1001, 1011))
+            leave(one.connection, "docs", one.pid)
+            assert (None, ["300"], ["1000"]) in walked.open_ranges
+            assert Ranges(other.connection, other.bound, other.pid).left().is_free
+            other.page(990)
+            assert other.page(5) == [301, 302, 303, 304, 305]
+
+
+def test_who_has_died_is_buried_with_what_it_counted(walked: Walked) -> None:
+    with walked.member() as other:
+        with walked.member() as one:
+            one.page(300)
+            with one.epoch.transaction(one.connection):
+                ranges.count(one.connection, one.bound, one.pid, 300, 2)
+            bury(other.connection, "docs")
+            assert len(walked.open_ranges) == 1, "it lives"
+            assert walked.open_ranges[0][0] == one.pid
+        bury(other.connection, "docs")
+        assert walked.open_ranges[0][0] is None
+        query = "SELECT walk_rows, walk_found FROM freshvec.sync"
+        assert walked.docs.execute(query).fetchone() == (300, 2)
+
+
+def test_who_loses_a_shard_to_another_writes_no_more(walked: Walked) -> None:
+    with walked.member(shards=0b11) as one, walked.member(shards=0b100) as other:
+        with one.epoch.transaction(one.connection):
+            pass
+        share = Share(0b110, leads=True, pid=other.pid)
+        now = take(other.connection, "docs", other.bound.generation, share)
+        with pytest.raises(SupersededError), one.epoch.transaction(one.connection):
+            pass
+        with pytest.raises(SupersededError), other.epoch.transaction(other.connection):
+            pass
+        with now.transaction(other.connection):
+            pass
+        resize(other.connection, "docs", Share(0b10, leads=True, pid=other.pid))
+        with pytest.raises(SupersededError), now.transaction(other.connection):
+            pass
+
+
+def test_one_alone_and_those_who_share_supersede_each_other(walked: Walked) -> None:
+    with walked.member() as one:
+        one.page(300)
+        alone = take(one.connection, "docs", one.bound.generation, WHOLE)
+        with pytest.raises(SupersededError), one.epoch.transaction(one.connection):
+            pass
+        with walked.member() as other, pytest.raises(SupersededError), alone.transaction(other.connection):
+            pass
+
+
+def test_one_alone_walks_what_members_have_left_as_well(walked: Walked) -> None:
+    with walked.member() as one:
+        number = one.walk.read_page(300).number
+        assert number is not None
+        with one.epoch.transaction(one.connection):
+            ranges.reached(one.connection, one.bound, number, ("300",))
+        epoch = take(one.connection, "docs", one.bound.generation, WHOLE)
+        walk, seen = Backfill(one.connection, one.bound, epoch), list[int]()
+        while not walk.exhausted:
+            seen += [int(row.key[0]) for row in walk.read_page(400).rows]
+    assert sorted(seen) == list(range(301, ROWS + 1))
