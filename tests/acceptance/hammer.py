@@ -120,17 +120,26 @@ def hammers(
     rest: float = 0.0,
     kind: type[Hammer] = Hammer,
     used: list[Hammer] | None = None,
+    outlives_restarts: bool = False,
 ) -> Iterator[list[int]]:
     """Sessions that write all the while, with a rest after each strike; how often each has struck is known at
-    the end. What they were is put into `used`. Raises what a statement of theirs raised."""
+    the end. What they were is put into `used`. Raises what a statement of theirs raised, but for the end of a
+    session where they outlive the server's restarts."""
     over, struck = threading.Event(), [0] * writers
     raised: list[BaseException] = []
 
     def write(seed: int) -> None:
-        try:
-            strike(seed)
-        except BaseException as error:
-            raised.append(error)
+        while not over.is_set():
+            try:
+                strike(seed)
+            except psycopg.OperationalError as error:
+                if not outlives_restarts:
+                    raised.append(error)
+                    return
+                over.wait(0.1)
+            except BaseException as error:
+                raised.append(error)
+                return
 
     def strike(seed: int) -> None:
         with psycopg.connect(url, autocommit=True) as connection:
