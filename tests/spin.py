@@ -24,7 +24,7 @@ def holds(folder: Path, model: Path, *defines: str) -> bool:
     said = check(folder, model, *defines)
     assert "max search depth too small" not in said
     (errors,) = re.findall(r"errors: (\d+)", said)
-    return errors == "0"
+    return bool(errors == "0")
 
 
 def variants(*models: Path) -> set[str]:

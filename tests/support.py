@@ -242,7 +242,8 @@ DOCS_SYNC = f'[[sync]]\nname = "docs"\ntable = "docs"\ncolumns = ["body"]\nmodel
 
 
 class WorkerProcess:
-    """A `freshvec` process of the real program, its output kept in a file. `python` says what is run."""
+    """A `freshvec` process of the real program, its output kept in a file. `python` says what is run, and
+    `prefix` by what."""
 
     def __init__(
         self,
@@ -251,11 +252,12 @@ class WorkerProcess:
         log: Path,
         env: dict[str, str] | None = None,
         python: tuple[str, ...] = ("-m", "freshvec"),
+        prefix: tuple[str, ...] = (),
     ) -> None:
         self.log = log
         self._file = log.open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, *python, *(arguments or ("run",)), "--config", str(config)],
+            [*prefix, sys.executable, *python, *(arguments or ("run",)), "--config", str(config)],
             stdout=self._file,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(env or {})},

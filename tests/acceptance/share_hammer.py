@@ -115,6 +115,7 @@ class Company:
         zombie.process.send_signal(signal.SIGCONT)
 
     def _leave(self) -> None:
+        until("all have a share", self.is_shared_out)  # one that only begins knows no signal
         leaver = self._any()
         if code := leaver.stop():
             self.wrong.append(f"a worker left with {code}: {leaver.output[-500:]}")
