@@ -23,8 +23,8 @@ def holds(folder: Path, model: Path, *defines: str) -> bool:
     """Whether the model's property holds in all states; False where one was found in which it does not."""
     said = check(folder, model, *defines)
     assert "max search depth too small" not in said
-    (errors,) = re.findall(r"errors: (\d+)", said)
-    return bool(errors == "0")
+    errors: list[str] = re.findall(r"errors: (\d+)", said)
+    return errors == ["0"]
 
 
 def variants(*models: Path) -> set[str]:

@@ -34,6 +34,8 @@ class Session(Protocol):
 
     def transaction(self) -> AbstractContextManager[object]: ...
 
+    def cursor(self) -> psycopg.Cursor[tuple[Any, ...]]: ...
+
 
 # Advisory locks of freshvec: the class is fixed (the letters "fvec"), the object says what is locked.
 LOCK_CLASS = 0x66766563

@@ -21,7 +21,8 @@ class Portion:
 
     `entries` are the queue entries that each row answers. `last_key` is set for a page of a backfill: its
     checkpoint; `not_fresh` counts its rows that were not as they should be. `number` is that of the range
-    that the page is of, where the walk has some, `ends` whether it is the last one of it.
+    that the page is of, where the walk has some, `ends` whether it is the last one of it. `fills`: the target
+    will have nothing of its rows yet.
     """
 
     urgency: Urgency
@@ -32,6 +33,7 @@ class Portion:
     not_fresh: int = 0
     number: int | None = None
     ends: bool = False
+    fills: bool = False
 
 
 @dataclass(frozen=True, slots=True)

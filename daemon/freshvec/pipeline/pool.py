@@ -80,6 +80,11 @@ class Pool:
             finally:
                 self._own.connection = None
 
+    def cursor(self) -> Cursor:
+        """As a connection's, within this thread's transaction."""
+        own: Connection = self._own.connection
+        return own.cursor()
+
     def drop(self) -> None:
         """Close what is idle: the server has ended, and with it all sessions."""
         with self._changed:

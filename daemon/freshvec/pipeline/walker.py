@@ -178,6 +178,7 @@ class Walker:
             not_fresh=len(faults(self._connection, self._bound, wrong)),
             number=page.number,
             ends=page.ends,
+            fills=not self._backfill.was_proven,
         )
         if rows or page.ends:
             self._ledger.open(portion)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from psycopg.errors import DeadlockDetected
+from psycopg.errors import DeadlockDetected, UniqueViolation
 
 from freshvec.capture import queue
 from freshvec.config import Daemon
@@ -22,10 +22,12 @@ from freshvec.records import Fate, Key, Outcome, Urgency
 from freshvec.scans import backfill, ranges
 from freshvec.source.bound import BoundSync
 from freshvec.target import layout
+from freshvec.target.fill import is_filled
 from freshvec.target.upsert import removes
 
 _IDLE_SECONDS = 5.0
 _ATTEMPTS = 5  # at a transaction that another one stands in the way of
+_MOST_REFUSALS = 3  # of fills; then rows of this walk are not expected to be new
 _MOST_TOMBSTONES = 10_000  # that are remembered while a table is walked
 _FAIR_TURN = 8  # transactions of live rows after which others get one, however many more wait
 
@@ -55,6 +57,7 @@ class Writer:
         self._turn = 0
         self.target = layout.writer(connection, bound)
         self.target.member = epoch.pid
+        self._refusals = 0  # of fills, by rows that were there
         self._tombstones: list[Outcome] = []  # written, and needed while an older reading is under way
         self._walk: Walk | None = None  # as the last transaction found it
 
@@ -125,15 +128,19 @@ class Writer:
         Two members of those who share a sync may write one row, each in its own order, so one of them may
         have to begin again.
         """
+        fills = self._refusals < _MOST_REFUSALS and self.target.can_fill
         for attempt in range(_ATTEMPTS):
             try:
-                self._flush(batches)
+                self._flush(batches, fills=fills)
                 return
             except DatabaseError as error:
-                if not isinstance(error.__cause__, DeadlockDetected) or attempt == _ATTEMPTS - 1:
+                if fills and isinstance(error.__cause__, UniqueViolation):
+                    fills = False  # a row was there already
+                    self._refusals += 1
+                elif not isinstance(error.__cause__, DeadlockDetected) or attempt == _ATTEMPTS - 1:
                     raise
 
-    def _flush(self, batches: list[Ready]) -> None:
+    def _flush(self, batches: list[Ready], *, fills: bool) -> None:
         written, lags = batches, list[float]()
         began = time.monotonic()
         is_member = self._epoch.pid is not None  # whose walk ends with a look for what this may leave
@@ -143,7 +150,8 @@ class Writer:
                 written, queued = as_member(written, walk)
                 if queued:
                     queue.append(self._connection, self._bound, queued)
-            writes = [outcome for outcome in _outcomes(written) if outcome.fate is not Fate.KEEP]
+            writes = self._filled(written) if fills else _outcomes(written)
+            writes = [outcome for outcome in writes if outcome.fate is not Fate.KEEP]
             again = self.target.write(writes) if writes else []
             if again:
                 queue.append(self._connection, self._bound, again, bulk=False)
@@ -154,7 +162,7 @@ class Writer:
                 lags = queue.delete(self._connection, self._bound, entries)
             for reached in self._ledger.reached(written):
                 self._note(reached)
-        self._pace.took(_vectors(writes), time.monotonic() - began)
+        self._pace.took(_vectors(_outcomes(written)), time.monotonic() - began)
         self._walk = walk
         self._tombstones += [outcome for outcome in writes if outcome.is_tombstone]
         done = [outcome for outcome in _outcomes(written) if outcome.key not in held_back]
@@ -165,6 +173,16 @@ class Writer:
         self._ledger.settle(batches)
         self._ledger.has_missed |= len(lags) < len(entries) or len(written) < len(batches)
         self._clear_tombstones()
+
+    def _filled(self, batches: list[Ready]) -> list[Outcome]:
+        """Write what the target has nothing of; gives what is to be written otherwise."""
+        filled, others = list[Outcome](), list[Outcome]()
+        for ready in batches:
+            for outcome in ready.outcomes:
+                (filled if ready.portion.fills and is_filled(outcome) else others).append(outcome)
+        if filled:
+            self.target.fill(filled)
+        return others
 
     def _note(self, reached: Checkpoint) -> None:
         """How far the walk is, in the owner's transaction."""

@@ -12,6 +12,7 @@ from freshvec.arrays import NumberArray, VectorArray
 from freshvec.db import Session, queries, quoted
 from freshvec.records import Fate, Key, Outcome
 from freshvec.source.bound import BoundSync
+from freshvec.target.fill import Fill, can_fill
 
 _STATEMENTS = (
     "superseded",
@@ -41,6 +42,7 @@ class TargetWriter:
         parts = self._held_parts()
         self.queries = {name: bound.compose(self.statements[name], **parts) for name in _STATEMENTS}
         self.member: int | None = None  # that counts for itself, since all would wait for the sync's row
+        self._fill = Fill(bound) if can_fill(bound) else None
         self._highest = 0  # of the fences that refused a write
         self.held_back: set[Key] = set()  # of the last write, since somebody else has the source's row
 
@@ -67,10 +69,23 @@ class TargetWriter:
                 counts = {what: counts[what] + changed[what] for what in counts}
                 again += refused
         self._raise_fence(counts["refused"])
+        self._count(counts)
+        return again
+
+    def fill(self, outcomes: Sequence[Outcome]) -> None:
+        """Store vectors of rows that the target has nothing of. Raises UniqueViolation where it has."""
+        assert self._fill is not None
+        self._fill.write(self.connection, outcomes)
+        self._count({"embedded": len(outcomes), "failed": 0, "refused": 0})
+
+    @property
+    def can_fill(self) -> bool:
+        return self._fill is not None
+
+    def _count(self, counts: dict[str, int]) -> None:
         if any(counts.values()):
             whose = "count" if self.member is None else "count_of_member"
             self.connection.execute(self.queries[whose], counts | {"pid": self.member})
-        return again
 
     def _latest(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """One outcome per row, in the order of keys: two writers cannot wait for each other."""

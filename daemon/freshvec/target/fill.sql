@@ -1,0 +1,2 @@
+-- copy: rows of which the target has nothing
+COPY {target} ({keys}, embedding, content_hash, fingerprint, fence) FROM STDIN (FORMAT binary)
