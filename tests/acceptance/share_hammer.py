@@ -31,7 +31,6 @@ from tests.support import (
     Connection,
     WorkerProcess,
     config_toml,
-    exists,
     models_in,
     stale,
     until,
@@ -42,6 +41,7 @@ HOT, ROWS = 200, 3000  # the others are walked only
 STOPPED_SECONDS = 5.0  # past every timeout
 BEFALLS = {"kill": 3, "zombie": 3, "leave": 2, "cut": 2, "walk": 3}
 AT_REST = "SELECT backlog = 0 AND backfill_done AND NOT rescan_waiting FROM freshvec.status"
+BEGUN = "SELECT to_regclass('docs_embedding') IS NOT NULL"
 SHARED_OUT = "SELECT sum(shards) = 64 AND count(*) FILTER (WHERE leads) = 1 FROM freshvec.workers"
 MEMBERS_WHOLE = "SELECT * FROM freshvec.member"
 MEMBERS = "SELECT worker FROM freshvec.workers"
@@ -91,6 +91,10 @@ class Company:
         """Whether every worker that is here is a member, and every shard is somebody's."""
         members = {name for (name,) in self.ask(MEMBERS)}
         return members == set(map(_name, self.workers)) and self.ask(SHARED_OUT) == [(True,)]
+
+    def any_of_these(self) -> str:
+        (what,) = self.choose.choices([*BEFALLS], weights=[*BEFALLS.values()])
+        return what
 
     def befall(self, what: str) -> None:
         self.befell.append(what)
@@ -176,23 +180,18 @@ def company(server: EmbeddedPostgres, seed: int, folder: Path, *, queue_bytes: i
 
 def hammer(shared: Company, encoder: OnnxEncoder, workers: int, seconds: float, *, restart: bool) -> str:
     """Hammer it; what is wrong at rest is noted. Gives what happened, for people."""
-    for _ in range(workers):
-        shared.come()
-    with shared.connect() as connection:
-        until("a worker has begun", lambda: exists(connection, "docs_embedding"))
-    until("all have a share", shared.is_shared_out)
     url = shared.server.url(shared.database)
-    begin = time.monotonic()
     with hammers(url, HOT, writers=8, rest=0.002, outlives_restarts=True) as struck:
+        for _ in range(workers):
+            shared.come()
+        until("a worker has begun", lambda: shared.ask(BEGUN) == [(True,)])
+        begin = time.monotonic()
         restart_due = begin + seconds / 2 if restart else float("inf")
         while time.monotonic() < begin + seconds:
             until("they have written", partial(_has_written, shared, _last_fence(shared)))
             is_due = time.monotonic() >= restart_due
             restart_due = float("inf") if is_due else restart_due
-            (what,) = (
-                ["restart"] if is_due else shared.choose.choices([*BEFALLS], weights=[*BEFALLS.values()])
-            )
-            shared.befall(what)
+            shared.befall("restart" if is_due else shared.any_of_these())
     ended = time.monotonic()
     until("everything is written", lambda: shared.ask(AT_REST) == [(True,)], 180)
     with shared.connect() as connection:

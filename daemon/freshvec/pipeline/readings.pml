@@ -133,7 +133,10 @@ end:
   :: atomic { may_write && text == NONE -> if :: target != GONE -> append() :: else fi; pass() }
 #endif
   :: atomic { may_write && text >= TEXT && same -> pass() }
-  :: atomic { may_write && stores -> exists = (source != GONE); sharing++ }   /* its statement begins */
+  :: atomic {                        /* its statement begins */
+       may_write && stores -> sharing++;
+       if :: exists = (source != GONE) :: exists = true fi         /* a fill does not look */
+     }
      atomic {
        store(fence, text, exists); sharing--;
 #ifdef BROKEN_PAGE_TOMBSTONE
