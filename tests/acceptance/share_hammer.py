@@ -194,11 +194,12 @@ def hammer(shared: Company, encoder: OnnxEncoder, workers: int, seconds: float, 
             shared.befall("restart" if is_due else shared.any_of_these())
     ended = time.monotonic()
     until("everything is written", lambda: shared.ask(AT_REST) == [(True,)], 180)
+    rested = time.monotonic() - ended
     with shared.connect() as connection:
         shared.wrong += stale(connection, encoder)
     ((counted, there),) = shared.ask(COUNTED)
     times = f"takeovers in up to {max(shared.takeovers, default=0):.1f} s"
-    rest = f"at rest after {time.monotonic() - ended:.1f} s, {counted} counted of {there}"
+    rest = f"at rest after {rested:.1f} s, {counted} counted of {there}"
     return f"{sum(struck):,} strikes, {', '.join(shared.befell)}; {times}; {rest}"
 
 
