@@ -14,6 +14,8 @@ import pytest
 from psycopg import sql
 
 from freshvec.config import Settings
+from freshvec.errors import EncodingError
+from freshvec.records import Tokens, Vector
 from freshvec.worker.worker import Worker
 from tests.support import (
     REPOSITORY,
@@ -231,3 +233,63 @@ def test_nothing_of_it_is_seen_where_a_server_restart_ends_all_sessions(docs: Co
         until("both are back", lambda: is_fair(docs, 2))
         until("all is fresh", lambda: is_at_rest(docs))
         assert stale(docs, NullEncoder()) == []
+
+
+def test_one_that_is_stopped_while_it_is_rung_loses_its_shards(
+    docs: Connection, processes: Callable[[], "subprocess.Popen[bytes]"]
+) -> None:
+    """What it is sent and does not read fills its connection, where no timeout of the server's ends it."""
+    fill(docs, 100)
+    stopped = processes()
+    until("it has all", lambda: shards(docs) == [64])
+    settings = settings_for(docs.info.dsn, sync_of("docs", target={"type": "real[]"}), share=True)
+    with running(settings, NullEncoder()):
+        until("two share", lambda: is_fair(docs, 2))
+        stopped.send_signal(signal.SIGSTOP)
+        stuck = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite'"
+        note = "SELECT pg_notify('freshvec', repeat('x', 7000) || g) FROM generate_series(1, 300) g"
+
+        def ring() -> bool:
+            docs.execute(note)
+            return docs.execute(stuck).fetchone() != (0,) or shards(docs) == [64]
+
+        until("its session is in a write, or ended", ring)
+        until("the other has all", lambda: shards(docs) == [64], 20)
+        stopped.send_signal(signal.SIGCONT)
+        until("two share again", lambda: is_fair(docs, 2))
+
+
+def test_one_with_another_definition_leaves_all_to_the_others_until_they_are_gone(docs: Connection) -> None:
+    fill(docs, 100)
+    docs.execute("ALTER TABLE docs ADD COLUMN title text DEFAULT 'title'")
+    other = settings_for(docs.info.dsn, sync_of("docs", columns=["title"]), share=True)
+    with running(shared(docs), NullEncoder()) as first:
+        until("it has all", lambda: shards(docs) == [64])
+        with running(other, NullEncoder()) as second:
+            until("the other one is aside", lambda: second.keepers[0].wants_ownership)
+            docs.execute("UPDATE docs SET body = 'changed'")
+            until("nothing waits", lambda: is_at_rest(docs))
+            until("one has all", lambda: shards(docs) == [64])
+            assert stale(docs, NullEncoder()) == []
+            first.stop()
+            until("it has applied its own", lambda: second.keepers[0].is_fresh)
+            hashes = "SELECT count(DISTINCT content_hash) FROM docs_embedding"
+            until("all have the title's vector", lambda: docs.execute(hashes).fetchone() == (1,))
+
+
+def test_one_that_fails_leaves_its_shards_to_the_others(docs: Connection) -> None:
+    fill(docs, 1000)
+    with running(shared(docs), NullEncoder()):
+        until("it has all", lambda: shards(docs) == [64])
+        with running(shared(docs), FailingEncoder()) as second:
+            docs.execute("UPDATE docs SET body = body || ' changed'")
+            until("it has failed", lambda: second.keepers[0].last_error is not None)
+            until("nothing waits", lambda: is_at_rest(docs))
+            assert stale(docs, NullEncoder()) == []
+
+
+class FailingEncoder(NullEncoder):
+    """Has lost its device."""
+
+    def encode(self, batch: list[Tokens]) -> Vector:
+        raise EncodingError("encode", "a text", "the device is gone", retryable=True)

@@ -26,6 +26,11 @@ class Failures:
         self._lock_pauses = Backoff(first=FIRST_PAUSE, cap=2.0)
         self._logged, self._logged_at = "", 0.0
 
+    @property
+    def attempts(self) -> int:
+        """That have failed since it was well, but for those at a lock that somebody else has."""
+        return self._backoff.attempts
+
     def note(self, error: Exception, connection: Connection | None) -> float:
         """Log it, and let `status` say it where there is a connection; gives the seconds until the next
         attempt."""

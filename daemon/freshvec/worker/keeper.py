@@ -6,11 +6,12 @@ from typing import NoReturn
 
 from loguru import logger
 
+from freshvec.backoff import Backoff
 from freshvec.capture.bell import Listener
 from freshvec.config import Settings, Sync
 from freshvec.db import Connection, translated
 from freshvec.encoding.dispatch import Dispatcher
-from freshvec.errors import DatabaseError, FreshvecError
+from freshvec.errors import FreshvecError
 from freshvec.pipeline.epoch import take
 from freshvec.pipeline.pipeline import Pipeline
 from freshvec.pipeline.progress import Progress
@@ -56,18 +57,17 @@ class Keeper:
         self._on_event = on_event  # of the pipeline: let the main loop advance
         self._once = once
         self._identity = ""  # of the binding that the pipeline works by
-        # The generation when this declaration was first compared with what is applied.
-        self._seen: int | None = None
+        self._seen: int | None = None  # the generation that this declaration was first compared with
         self._binding: Binding | None = None  # the last one
         self._walks = Walks(sync.name, settings.daemon.sweep_seconds)
         self._indexing = Indexing(resources.builds, settings.daemon.sweep_seconds, on_event, once=once)
         self._check_due = False
-        self._owned = False
+        self.is_owner = False  # this worker keeps the sync, or a share of it
         self.stands_by = False  # another worker owns the sync
         self._failures = Failures(sync.name)
-        is_shared, may_ring = settings.daemon.share, settings.daemon.wake == "bell"
-        self._shares = Shares(sync.name) if is_shared else None
-        self._ringing = Ringing(sync.name, may_ring=may_ring, is_shared=is_shared)
+        self._shares = Shares(sync.name) if settings.daemon.share else None
+        self._ringing = Ringing(sync.name, settings.daemon)
+        self._aside = Backoff(first=1.0, cap=10.0)
         self._has_walked = False  # a walk was seen under way
         self._due = 0.0
         self._running_since = 0.0
@@ -90,22 +90,17 @@ class Keeper:
     @property
     def leads(self) -> bool:
         """Whether this worker does for the sync what only one may do."""
-        return self._owned and (self._shares is None or self._shares.leads)
+        return self.is_owner and (self._shares is None or self._shares.leads)
 
     @property
     def is_sharing(self) -> bool:
         """Whether other workers may keep the sync together with this one."""
-        return self._owned and self._shares is not None
-
-    @property
-    def is_owner(self) -> bool:
-        return self._owned
+        return self.is_owner and self._shares is not None
 
     @property
     def phase(self) -> str:
         """What is being done, in the words of `freshvec.progress`."""
-        pipeline = self.pipeline
-        return "applying" if pipeline is None else pipeline.phase
+        return "applying" if self.pipeline is None else self.pipeline.phase
 
     @property
     def trouble(self) -> str | None:
@@ -120,9 +115,9 @@ class Keeper:
         """Take whatever step is due."""
         if self.pipeline is not None and self.pipeline.failure is not None:
             failure = self.pipeline.failure
-            self._end_pipeline(0.5)
-            self._failed(failure, listener.connection)
-        if not self._owned or time.monotonic() < self._due:
+            self.stop(0.5)
+            self.failed(failure, listener)
+        if not self.is_owner or time.monotonic() < self._due:
             return
         try:
             with translated("keep", f"sync {self.sync.name!r}"):
@@ -138,8 +133,8 @@ class Keeper:
             helpless = not (isinstance(error, FreshvecError) and error.retryable)
             if listener.connection.broken or (self._once and helpless):
                 raise
-            self._end_pipeline(0.5)
-            self._failed(error, listener.connection)
+            self.stop(0.5)
+            self.failed(error, listener)
 
     def rang(self, times: int, listener: Listener) -> None:
         """Something has changed: let the pipeline look now."""
@@ -160,25 +155,30 @@ class Keeper:
 
     def lose(self) -> None:
         """The listener's connection is gone and with it the ownership."""
-        self._end_pipeline(0.5)
+        self.stop(0.5)
         self._ringing.lose()
         if self._shares is not None:
             self._shares.lose()
-        self._owned = self.stands_by = False
+        self.is_owner = self.stands_by = False
         self._due = 0.0
 
     def stop(self, drain_seconds: float) -> None:
-        self._end_pipeline(drain_seconds)
+        """End the pipeline; what was read and is not written is read again."""
+        if self.pipeline is not None:
+            self.was_fresh = self.is_fresh
+            self._has_walked |= self.pipeline.walker.has_walked
+            self.pipeline.stop(drain_seconds)
+            self.pipeline = None
 
     def leave(self, listener: Listener, drain_seconds: float) -> None:
         """End, and let another worker have the sync: it is declared no more, or otherwise."""
-        self._end_pipeline(drain_seconds)
+        self.stop(drain_seconds)
         self._ringing.let_go(listener.connection)
-        if self._owned and self._shares is not None:
+        if self.is_owner and self._shares is not None:
             self._shares.leave(listener.connection)
-        elif self._owned:
+        elif self.is_owner:
             ownership.disown(listener.connection, self.sync.name)
-        self._owned = False
+        self.is_owner = False
 
     def _begin(self, listener: Listener) -> None:
         """Own first, apply second: whoever stands by must not put an older definition over a newer one."""
@@ -191,6 +191,9 @@ class Keeper:
             self._give_way(listener)
         if self.leads:
             self._binding = bind(connection, self.sync, planned, lambda: self._plan(connection))
+        elif planned.is_redefined and planned.applied is not None:
+            self._step_aside(listener)
+            return
         elif planned.is_redefined or planned.needs_objects or planned.difference.is_binding:
             self._due = time.monotonic() + _TURN_SECONDS  # the one that leads is at it
             return
@@ -198,10 +201,7 @@ class Keeper:
             self._binding = Binding(planned.bound)
         bound = self._binding.bound
         self._identity = identity.applied(connection, self.sync.name)  # it may fail: before the pipeline
-        share = WHOLE
-        if self._shares is not None:
-            self._shares.gain(connection, bound.id)
-            share = self._shares.share(connection)
+        share = WHOLE if self._shares is None else self._shares.begin(connection, bound.id)
         epoch = take(connection, bound.name, bound.generation, share)
         self.pipeline = Pipeline(
             bound,
@@ -213,6 +213,7 @@ class Keeper:
             epoch,
             walk_again=self._once and share.leads and (share.is_whole or not self._has_walked),
         )
+        self._aside.reset()
         self._seen = bound.generation
         self._running_since = time.monotonic()
         self._walks.rest()
@@ -229,6 +230,13 @@ class Keeper:
         self.leave(listener, 0.0)
         raise error
 
+    def _step_aside(self, listener: Listener) -> None:
+        """Share no more with those who have applied another definition, and ask again later."""
+        if not self._aside.attempts:
+            logger.warning("{}", redefined(self.sync))
+        self.leave(listener, 0.0)
+        self._due = time.monotonic() + self._aside.next_delay()
+
     def _look(self, listener: Listener) -> None:
         """At a sweep: whether the table, its triggers, its grants and the applied generation are still the
         same."""
@@ -242,7 +250,7 @@ class Keeper:
             binding is not None and is_mended(connection, binding, lambda: self._plan(connection))
         ):
             logger.info("sync {}: its table or what was applied has changed; looking again", self.sync.name)
-            self._end_pipeline(0.5)
+            self.stop(0.5)
             self._due = 0.0
         elif self.leads and binding is not None and binding.misses_changes:
             self._walks.tend(connection, self.pipeline)
@@ -250,31 +258,26 @@ class Keeper:
     def balance(self, seen: Seen, listener: Listener) -> None:
         """Have a fair share of a sync that others keep, too. A pipeline ends when its share changes."""
         shares, connection = self._shares, listener.connection
-        if shares is None or not self._owned:
+        if shares is None or not self.is_owner:
             return
-        try:
-            if shares.notice(seen):
-                self.poll()  # who has gone may have had the bell
-            shares.balance(connection, lambda: self._end_pipeline(_HANDOVER_SECONDS))
-            if self.pipeline is not None:
-                shares.tell(connection, self.progress)
-                if seen.is_walked and not self.pipeline.is_walking:
-                    self.pipeline.ring()  # the one that leads has begun a walk
-        except DatabaseError as error:
-            if connection.broken:
-                raise
-            self._end_pipeline(0.5)
-            self._failed(error, connection)
+        if shares.notice(seen):
+            self.poll()  # who has gone may have had the bell
+        runs = self.pipeline is not None
+        shares.balance(connection, lambda: self.stop(_HANDOVER_SECONDS), may_gain=runs)
+        if self.pipeline is not None:
+            shares.tell(connection, self.progress)
+            if seen.is_walked and not self.pipeline.is_walking:
+                self.pipeline.ring()  # the one that leads has begun a walk
 
     @property
     def wants_ownership(self) -> bool:
-        return not self._owned and time.monotonic() >= self._due
+        return not self.is_owner and time.monotonic() >= self._due
 
     def own(self, connection: Connection) -> None:
         """This worker is the owner now."""
         if self._seen is None:
             self._seen = ownership.generation(connection, self.sync.name)
-        self._owned, self.stands_by, self._due = True, False, 0.0
+        self.is_owner, self.stands_by, self._due = True, False, 0.0
         how = "shared" if self._shares is not None else "owned"
         logger.info("sync {}: {} by this worker", self.sync.name, how)
 
@@ -288,13 +291,10 @@ class Keeper:
             logger.info("sync {}: another worker owns it; standing by", self.sync.name)
         self.stands_by = True
 
-    def _end_pipeline(self, drain_seconds: float) -> None:
-        if self.pipeline is not None:
-            self.was_fresh = self.is_fresh
-            self._has_walked |= self.pipeline.walker.has_walked
-            self.pipeline.stop(drain_seconds)
-            self.pipeline = None
-
-    def _failed(self, error: Exception, connection: Connection) -> None:
-        """Note it, and set the time of the next attempt."""
-        self._due = time.monotonic() + self._failures.note(error, connection if self._owned else None)
+    def failed(self, error: Exception, listener: Listener) -> None:
+        """Note it, and set the time of the next attempt. One that fails again leaves its shards to others."""
+        connection = listener.connection
+        delay = self._failures.note(error, connection if self.is_owner else None)
+        if self.is_sharing and self._failures.attempts > 1 and not connection.broken:
+            self.leave(listener, 0.0)
+        self._due = time.monotonic() + delay

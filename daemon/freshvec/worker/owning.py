@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from freshvec.capture.bell import Listener
+from freshvec.errors import DatabaseError
 from freshvec.worker import ownership, shares
 from freshvec.worker.keeper import Keeper
 
@@ -54,5 +55,11 @@ class Owning:
     def _balance(self, listener: Listener, sharing: dict[str, Keeper]) -> None:
         self._balance_due = time.monotonic() + _BALANCE_SECONDS
         for name, seen in shares.look(listener.connection, list(sharing)).items():
-            sharing[name].balance(seen, listener)
+            try:
+                sharing[name].balance(seen, listener)
+            except DatabaseError as error:  # of one sync: the others go on
+                if listener.connection.broken:
+                    raise
+                sharing[name].stop(0.5)
+                sharing[name].failed(error, listener)
         listener.spoke()

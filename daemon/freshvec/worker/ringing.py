@@ -2,6 +2,7 @@
 demands."""
 
 from freshvec.capture.bell import Bell, Listener
+from freshvec.config import Daemon
 from freshvec.db import Connection
 from freshvec.pipeline.pipeline import Pipeline
 
@@ -13,10 +14,10 @@ class Ringing:
     them poll.
     """
 
-    def __init__(self, name: str, *, may_ring: bool, is_shared: bool) -> None:
+    def __init__(self, name: str, settings: Daemon) -> None:
         self._bell = Bell(name)
-        self._may_ring = may_ring  # as far as the settings say
-        self._is_shared = is_shared
+        self._may_ring = settings.wake == "bell"
+        self._is_shared = settings.share
 
     def rang(self, times: int, listener: Listener, pipeline: Pipeline) -> None:
         """Something has changed: let the pipeline look now."""

@@ -27,6 +27,7 @@ class Seen:
     pids: tuple[int, ...]
     has_dead: bool
     is_walked: bool
+    ended: int = 0  # sessions of stopped workers, by this look
 
 
 def join(connection: Connection, names: list[str]) -> set[str]:
@@ -58,8 +59,12 @@ class Shares:
         self._shards: set[int] = set()
         self._id: int | None = None  # the sync's, while shards are owned
 
-    def share(self, connection: Connection) -> Share:
-        """What a pipeline is to keep."""
+    def begin(self, connection: Connection, number: int) -> Share:
+        """What a pipeline that begins is to keep: also what can be had now. `number` is the sync's id."""
+        self._gain(connection, number)
+        return self._share(connection)
+
+    def _share(self, connection: Connection) -> Share:
         return Share(mask(self._shards), self.leads, connection.info.backend_pid)
 
     def notice(self, seen: Seen) -> bool:
@@ -67,15 +72,17 @@ class Shares:
         before, self.seen = self.seen, seen
         return before is not None and before.pids != seen.pids
 
-    def balance(self, connection: Connection, hand_over: Callable[[], None]) -> None:
-        """Have a fair share. `hand_over` ends the pipeline, with its writes, before the share changes."""
+    def balance(self, connection: Connection, hand_over: Callable[[], None], *, may_gain: bool) -> None:
+        """Have a fair share. `hand_over` ends the pipeline, with its writes, before the share changes. Shards
+        are of no use to a worker that has none."""
         if self.seen is not None and self.seen.has_dead:
             epoch.bury(connection, self._name)
         surplus = self._surplus(connection)
         if surplus:
             hand_over()
             self._give_up(connection, surplus)
-        if self._lead(connection) or self.gain(connection, self.seen.id if self.seen else None):
+        number = self.seen.id if self.seen and may_gain else None
+        if self._lead(connection) or self._gain(connection, number):
             hand_over()
 
     def tell(self, connection: Connection, progress: Progress) -> None:
@@ -98,7 +105,7 @@ class Shares:
         """Shards beyond the fair share."""
         return set(sorted(self._shards)[self._fair(connection) :])
 
-    def gain(self, connection: Connection, number: int | None) -> bool:
+    def _gain(self, connection: Connection, number: int | None) -> bool:
         """Own free shards, up to the fair share; True where there are some. `number` is the sync's id."""
         if self._shards and number != self._id:  # it was removed, and applied again
             self._unlock(connection, self._shards)
@@ -125,7 +132,7 @@ class Shares:
         somebody
         else own them."""
         self._shards -= shards
-        epoch.resize(connection, self._name, self.share(connection))
+        epoch.resize(connection, self._name, self._share(connection))
         self._unlock(connection, shards)
 
     def leave(self, connection: Connection) -> None:

@@ -2,8 +2,9 @@
 SELECT name FROM unnest(%(names)s::text[]) AS name
  WHERE pg_try_advisory_lock_shared(%(class)s, hashtext(name))
 
--- look: of each sync: its id, the sessions that share it, whether one that did is gone, and whether it is
--- walked
+-- look: of each sync: its id, the sessions that share it, whether one that did is gone, whether it is walked,
+-- and how many of those sessions were ended. A session whose client does not read what it is sent is in a
+-- write that no timeout ends, so that a stopped worker which is rung would keep its locks.
 WITH sharing AS MATERIALIZED (
   SELECT l.objid::bigint AS object, array_agg(l.pid ORDER BY l.pid) AS pids
     FROM pg_locks AS l
@@ -11,10 +12,16 @@ WITH sharing AS MATERIALIZED (
      AND l.granted AND l.mode = 'ShareLock'
      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
    GROUP BY l.objid
+), stuck AS MATERIALIZED (
+  SELECT pg_terminate_backend(a.pid)
+    FROM (SELECT DISTINCT unnest(pids) AS pid FROM sharing) AS m
+   CROSS JOIN LATERAL pg_stat_get_activity(m.pid) AS a
+   WHERE a.wait_event = 'ClientWrite' AND a.state = 'idle' AND a.state_change < now() - interval '3 seconds'
+     AND a.usesysid = (SELECT oid FROM pg_roles WHERE rolname = current_user)
 )
 SELECT name, s.id, l.pids,
        EXISTS (SELECT FROM freshvec.member AS m WHERE m.sync = s.name AND m.pid <> ALL (l.pids)),
-       coalesce(NOT s.backfill_done, false)
+       coalesce(NOT s.backfill_done, false), (SELECT count(*) FROM stuck)
   FROM unnest(%(names)s::text[]) AS name
   JOIN sharing AS l ON l.object = hashtext(name)::bigint & 4294967295
   LEFT JOIN freshvec.sync AS s USING (name)
