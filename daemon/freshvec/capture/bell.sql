@@ -5,8 +5,8 @@ LISTEN freshvec
 SET idle_session_timeout = 0
 
 -- hurry: a worker that shares must be known to be gone soon, also where its machine gives no sign of it
-SELECT set_config('idle_session_timeout', '3s', false),
-       set_config('idle_in_transaction_session_timeout', '3s', false)
+SELECT set_config('idle_session_timeout', '2500ms', false),
+       set_config('idle_in_transaction_session_timeout', '2500ms', false)
 
 -- beat: a sign of life
 SELECT

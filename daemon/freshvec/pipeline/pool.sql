@@ -5,4 +5,4 @@ SET plan_cache_mode = force_generic_plan
 DISCARD PLANS
 
 -- hurry: those who share a sync wait for the transactions of one that was stopped
-SELECT set_config('idle_in_transaction_session_timeout', '3s', false)
+SELECT set_config('idle_in_transaction_session_timeout', '2500ms', false)

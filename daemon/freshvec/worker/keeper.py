@@ -28,7 +28,7 @@ from freshvec.worker.ringing import Ringing
 from freshvec.worker.shares import Seen, Shares
 from freshvec.worker.walks import Walks
 
-_HANDOVER_SECONDS = 2.0  # to write live changes that were read, before shards change hands
+_HANDOVER_SECONDS = 0.5  # to write live changes that were read, before shards change hands
 _TURN_SECONDS = 0.3  # between looks whether the one that leads has applied what is declared
 
 
@@ -125,7 +125,8 @@ class Keeper:
                     self._begin(listener)
                 else:
                     self._look(listener)
-                    self._ringing.tend(listener, self.pipeline)
+                    if self.pipeline is not None:
+                        self._ringing.tend(listener, self.pipeline)
                     if self.leads:
                         self._indexing.tend(listener.connection, self.pipeline)
                     self._failures.settle(self._running_since)
@@ -163,7 +164,6 @@ class Keeper:
         self._due = 0.0
 
     def stop(self, drain_seconds: float) -> None:
-        """End the pipeline; what was read and is not written is read again."""
         if self.pipeline is not None:
             self.was_fresh = self.is_fresh
             self._has_walked |= self.pipeline.walker.has_walked

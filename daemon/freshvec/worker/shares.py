@@ -1,7 +1,7 @@
 """Sharing: workers that keep one sync together, each the shards that it holds the locks of.
 
 Who shares a sync holds its lock in shared mode, so a look at the locks tells who does. The server ends the
-session of one that has said nothing for three seconds, and with it go its locks, though a worker that was
+session of one that has said nothing for 2.5 seconds, and with it go its locks, though a worker that was
 stopped does not know it (pipeline/epoch.py keeps it from writing). Each second each worker compares what it
 has with its fair share: it gives up what is over, and takes what is free. Nothing is written as long as
 nobody comes or goes. Proved in shares.pml.
