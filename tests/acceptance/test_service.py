@@ -125,11 +125,11 @@ def test_instances_have_a_folder_each(
             connection.execute("INSERT INTO docs VALUES (1, 'a'), (2, 'b')")
             for instance, url in (("shop", url_there), ("blog", other)):
                 configure(service, f"/etc/freshvec/{instance}", url)
-            service.run("systemctl start freshvec@shop freshvec@blog")
+            service.run("systemctl start freshvec-folder@shop freshvec-folder@blog")
             until("both are fresh", lambda: is_fresh(docs, 1) and is_fresh(connection, 2))
             for instance in ("shop", "blog"):
-                assert service.show(f"freshvec@{instance}", "ActiveState") == ["active"]
-            service.run("systemctl stop freshvec@blog")
-            assert service.show("freshvec@shop", "ActiveState") == ["active"]
+                assert service.show(f"freshvec-folder@{instance}", "ActiveState") == ["active"]
+            service.run("systemctl stop freshvec-folder@blog")
+            assert service.show("freshvec-folder@shop", "ActiveState") == ["active"]
     finally:
         docs.execute(f"DROP DATABASE {name}_other WITH (FORCE)")
