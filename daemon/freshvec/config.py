@@ -97,8 +97,7 @@ class Daemon(Frozen):
     serve: Annotated[str, AfterValidator(_address)] | None = None
     """The address at which `run` answers embeddings requests, as in `127.0.0.1:8377`. Default: none."""
     share: bool = False
-    """Whether workers that have the same syncs share the rows of each, as `--workers` and `--on` have them.
-    Otherwise one keeps a sync, and the others stand by."""
+    """Whether workers share each sync, as with `--workers` and `--on`; else one keeps it, others stand by."""
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """The least severe messages that are logged."""
     log_format: Literal["text", "json"] = "text"

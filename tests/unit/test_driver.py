@@ -14,10 +14,12 @@ from freshvec.fleet.driver import Driver, Places
 from freshvec.fleet.gathered import gathered
 from freshvec.fleet.remote import Away, RemoteWorker
 from freshvec.health.process import ModelNow, ProcessNow, SyncNow
+from freshvec.health.watch import Seen
 from freshvec.logs import Line
 from freshvec.pipeline.lags import Lags
 from freshvec.pipeline.progress import Totals
 from freshvec.pipeline.stages import Spent
+from freshvec.web.readiness import unready
 
 SETTINGS = Settings.model_validate(
     {"database": {"url": "postgresql://nowhere"}, "daemon": {"serve": "127.0.0.1:1"}}
@@ -235,4 +237,9 @@ def test_counts_are_added_up_and_one_that_runs_is_shown() -> None:
     (model,) = both.models
     assert (model.tokens, model.busy_seconds, model.batch_tokens) == (20, 1.0, 512)
     assert (both.workers, both.reconnects, both.is_alive) == (2, 2, True)
-    assert gathered([], is_alive=True).syncs == []
+
+
+def test_before_any_has_begun_it_is_not_ready() -> None:
+    seen = Seen()
+    assert unready(gathered([], is_alive=True), seen) == ["no worker has begun yet"]
+    assert unready(gathered([process()], is_alive=True), seen) == []

@@ -102,17 +102,20 @@ def test_a_number_is_a_number() -> None:
 FLEET = """
 import sys
 from freshvec import logs
-from freshvec.fleet import membership
+from freshvec.fleet import child, membership
 from freshvec.fleet.member import Member
 from freshvec.fleet.supervisor import Supervisor
 
 once, count, program = sys.argv[1] == "once", int(sys.argv[2]), sys.argv[3]
+if sys.argv[1] == "impatient":
+    child.WATCHDOG_SECONDS = 0.5
 logs.configure()
 members = [Member(number, {}) for number in range(count)]
-command = lambda member: [sys.executable, "-c", program, membership.written(member.number), sys.argv[4]]
+python = "/nowhere/python" if sys.argv[1] == "absent" else sys.executable
+command = lambda member: [python, "-c", program, membership.written(member.number), sys.argv[4]]
 sys.exit(Supervisor(members, command, once=once).run())
 """
-# Each says that it is ready, leaves its process's number in a file of its name, and waits for SIGTERM.
+# Each leaves its process's number in a file of its name, says that it is ready, and waits for SIGTERM.
 WAITS = """
 import os, pathlib, signal, sys
 from freshvec.fleet import membership
@@ -121,10 +124,10 @@ from freshvec.worker.sdnotify import notify
 name, folder = f"w{membership.enter(sys.argv[1])}", pathlib.Path(sys.argv[2])
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 signal.signal(signal.SIGHUP, lambda *_: (folder / f"{name}.read-again").touch())
-notify("READY=1")
-notify(f"STATUS={name} is well")
 (folder / f"{name}.new").write_text(str(os.getpid()))
 (folder / f"{name}.new").rename(folder / name)
+notify("READY=1")
+notify(f"STATUS={name} is well")
 while True:
     signal.pause()
 """
@@ -153,6 +156,7 @@ class Fleet:
                 [sys.executable, "-c", FLEET, how, str(count), program, str(folder)],
                 stderr=log,
                 env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "300000"},
+                start_new_session=True,
             )
 
     def _hear(self) -> None:
@@ -205,9 +209,9 @@ def test_ready_when_all_are_then_signs_of_life_and_a_clean_end(waiting: Fleet) -
     until("the watchdog hears it", lambda: waiting.heard.count("WATCHDOG=1") > before + 2)
     waiting.process.send_signal(signal.SIGHUP)
     until("both read again", lambda: all((waiting.folder / f"w{n}.read-again").exists() for n in (0, 1)))
-    waiting.process.send_signal(signal.SIGTERM)
-    assert waiting.process.wait(30) == 0
-    assert "STOPPING=1" in waiting.heard
+    os.killpg(waiting.process.pid, signal.SIGINT)  # as a terminal does it, to all that is in its group
+    assert waiting.process.wait(30) == 0, waiting.log.read_text()
+    until("that is told", lambda: "STOPPING=1" in waiting.heard)
     assert not any(map(is_running, (waiting.pid("w0"), waiting.pid("w1"))))
 
 
@@ -220,7 +224,7 @@ def test_one_that_ends_is_started_again_and_the_others_go_on(waiting: Fleet) -> 
     assert "w1 was ended by SIGKILL; it is started again in" in waiting.log.read_text()
     assert waiting.pid("w0") == first
     assert is_running(first)
-    until("all is well again", lambda: waiting.heard[-20:].count("STATUS=2 of 2 workers run; w0 is well"))
+    until("all is well again", lambda: waiting.heard.count("STATUS=2 of 2 workers run; w0 is well") > 1)
 
 
 @pytest.mark.parametrize("stopped", [False, True])
@@ -238,6 +242,34 @@ def test_a_worker_whose_supervisor_has_gone_does_not_begin(folder: Path) -> None
     done = subprocess.run([sys.executable, "-c", WAITS, f"0@{2**22 + 1}", str(folder)], check=False)
     assert done.returncode == 128 + signal.SIGKILL
     assert not (folder / "w0").exists()
+
+
+def test_one_that_gives_no_sign_of_life_is_killed_and_the_others_go_on(folder: Path) -> None:
+    pings = WAITS.replace("    signal.pause()", "    notify('WATCHDOG=1')\n    time.sleep(0.05)")
+    stuck = pings.replace("while True:", "while name == 'w0' or not (folder / 'once').exists():")
+    silent = f"import time\n{stuck}\nsignal.pause()"
+    fleet = Fleet(folder, "impatient", 2, silent)
+    try:
+        until("it is ready", lambda: "READY=1" in fleet.heard)
+        first, second = fleet.pid("w0"), fleet.pid("w1")
+        (folder / "once").touch()
+        until("it is killed", lambda: "w1 gave no sign of life" in fleet.log.read_text())
+        (folder / "once").unlink()
+        until("it is started again", lambda: fleet.pid("w1") != second)
+        assert fleet.pid("w0") == first
+        assert is_running(first)
+    finally:
+        fleet.close()
+
+
+def test_what_cannot_be_started_is_tried_again(folder: Path) -> None:
+    fleet = Fleet(folder, "absent", 1, DONE)
+    try:
+        until("it is said", lambda: "w0 cannot be started: No such file" in fleet.log.read_text())
+        until("it is tried again", lambda: "it is started again in" in fleet.log.read_text())
+        assert fleet.process.poll() is None
+    finally:
+        fleet.close()
 
 
 @pytest.mark.parametrize("code", [2, 78])

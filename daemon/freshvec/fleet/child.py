@@ -91,10 +91,14 @@ class Child:
     def _start(self) -> None:
         self._due, self.is_ready, self.status = None, False, ""
         self._started = self._heard = time.monotonic()
-        # In a session of its own: a terminal's Ctrl-C is for the supervisor, which hands it on.
-        self._process = subprocess.Popen(
-            self._command, env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True
-        )
+        try:
+            # In a session of its own: a terminal's Ctrl-C is for the supervisor, which hands it on.
+            self._process = subprocess.Popen(
+                self._command, env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        except OSError as error:  # such as too many processes
+            logger.error("{} cannot be started: {}", self.name, error.strerror)
+            self._ended(1)
 
     def _listen(self) -> None:
         while True:
