@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from loguru import logger
 
 from freshvec.config import Settings
 from freshvec.fleet import driver as driver_module
@@ -191,16 +192,21 @@ def test_lines_are_asked_for_from_the_last_one_of_that_life() -> None:
     line = Line(7, 0.0, "INFO", "hello")
     looked, actor = worker(report(lines=(line,)), report(), report(life="b"), report())
     turns(looked, 4)
-    assert actor.asked == [("", 0), ("a", 7), ("a", 7), ("b", 7)], "another life gives all of its lines"
+    assert actor.asked == [("", 0), ("a", 7), ("a", 7), ("b", 0)], "another life begins with its first line"
 
 
 def test_one_that_is_away_comes_by_itself_and_one_that_is_dead_is_begun_again() -> None:
-    looked, actor = worker(Away("gone", is_for_good=False), report())
-    turns(looked, 1)
+    said: list[str] = []
+    sink = logger.add(lambda message: said.append(message.record["message"]), level="INFO")
+    gone = Away("gone", is_for_good=False)
+    looked, actor = worker(gone, gone, report())
+    turns(looked, 2)
     assert looked.process is None
     turns(looked, 1)
+    logger.remove(sink)
     assert looked.process is not None
     assert actor.done == []
+    assert said == ["w0 is away: gone", "w0 is there"], "once each"
     dead, actor = worker(Away("dead", is_for_good=True), report())
     turns(dead, 2)
     assert actor.done == ["restart"]

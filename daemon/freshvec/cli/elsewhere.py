@@ -40,7 +40,7 @@ def run(settings: Settings, syncs: tuple[Sync, ...], where: Elsewhere, reload: R
     try:
         if endpoint is not None:
             endpoint.start()
-        with followed(view_of(settings, syncs, once=False)):
+        with followed(view_of(settings, syncs, once=False, has_bars=True)):
             return driver.run()
     finally:
         if endpoint is not None:
@@ -50,7 +50,7 @@ def run(settings: Settings, syncs: tuple[Sync, ...], where: Elsewhere, reload: R
 def backfill(settings: Settings, syncs: tuple[Sync, ...], where: Elsewhere) -> int:
     """The same until every row is fresh. Rows that could not be encoded make the exit code 1."""
     driver = _driver(settings, syncs, where, once=True)
-    view = view_of(settings, syncs, once=True)
+    view = view_of(settings, syncs, once=True, has_bars=True)
     with followed(view):
         code = driver.run()
     return 1 if view.summary() and code == 0 else code

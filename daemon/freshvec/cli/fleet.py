@@ -20,14 +20,14 @@ def run(settings: Settings, syncs: tuple[Sync, ...], workers: str, command: Sequ
     Raises FreshvecError where there are no GPUs for them, or too few sessions.
     """
     supervisor = _supervisor(settings, workers, command, once=False)
-    with followed(view_of(settings, syncs, once=False)):
+    with followed(view_of(settings, syncs, once=False, has_bars=False)):
         return supervisor.run()
 
 
 def backfill(settings: Settings, syncs: tuple[Sync, ...], workers: str, command: Sequence[str]) -> int:
     """The same until every row is fresh. Rows that could not be encoded make the exit code 1."""
     supervisor = _supervisor(settings, workers, command, once=True)
-    view = view_of(settings, syncs, once=True)
+    view = view_of(settings, syncs, once=True, has_bars=False)
     with followed(view):
         code = supervisor.run()
     return 1 if view.summary() and code == 0 else code
@@ -46,8 +46,12 @@ def _supervisor(settings: Settings, workers: str, command: Sequence[str], *, onc
     return Supervisor(planned, of, once=once, shutdown_seconds=settings.daemon.shutdown_seconds)
 
 
-def view_of(settings: Settings, syncs: tuple[Sync, ...], *, once: bool) -> FleetView:
-    """Of what is run of these syncs now: a swap may show another edition of one."""
+def view_of(settings: Settings, syncs: tuple[Sync, ...], *, once: bool, has_bars: bool) -> FleetView:
+    """Of what is run of these syncs now: a swap may show another edition of one.
+
+    `has_bars`: whether all that is logged comes from this process. Lines of others would break the bars, and
+    so would bars the lines for a program.
+    """
     names = [sync.name for sync in Following(settings.database.url, syncs).at_start()]
-    has_bars = settings.daemon.log_format == "text"  # lines for a program are not to be broken by bars
+    has_bars = has_bars and settings.daemon.log_format == "text"
     return FleetView(settings.database.url, names, has_bars=has_bars, once=once)

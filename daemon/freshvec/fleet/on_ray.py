@@ -44,11 +44,11 @@ class RayCluster:
     def __init__(self, settings: Settings, address: str | None, *, once: bool) -> None:
         """Raises UsageError where the address is one for Ray's clients, whose actors a lost connection ends
         late, and FreshvecError where Ray is not installed."""
-        if address is not None and "://" in address:
-            fault = f"{address!r} is no address of a cluster; write host:port, as in 10.0.0.1:6379"
-            raise UsageError(fault)
         self._daemon = settings.daemon
         self._address = address or os.environ.get("RAY_ADDRESS") or "local"
+        if "://" in self._address:
+            fault = f"{self._address!r} is no address of a cluster; write host:port, as in 10.0.0.1:6379"
+            raise UsageError(fault)
         self._once = once
         self._ray = _imported(is_alone=self._address == "local")
 

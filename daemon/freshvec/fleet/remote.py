@@ -82,11 +82,8 @@ class RemoteWorker:
             return
         if report is not None:
             self._take(report, declared)
-        elif not self._is_waited_for and time.monotonic() - self._asked_at > _ANSWER_SECONDS:
-            self._is_waited_for, self.process = True, None
-            logger.warning(
-                "{} does not answer: its machine is busy or gone, or none has room for it", self.name
-            )
+        elif time.monotonic() - self._asked_at > _ANSWER_SECONDS:
+            self._wait("it does not answer: its machine is busy or gone, or none has room for it")
 
     def stop(self) -> None:
         """Let it write what it has read. One that has not begun, or is away, is ended."""
@@ -102,12 +99,15 @@ class RemoteWorker:
         self._actor.close()
 
     def _take(self, report: Report, declared: Declared) -> None:
-        self._asked_at, self._is_waited_for = None, False
+        self._asked_at = None
         self.process = report.process
+        if self._is_waited_for:
+            self._is_waited_for = False
+            logger.info("{} is there", self.name)
         for line in report.lines:
             logger.bind(worker=self.name).log(line.level, "{}", line.text)
-        self._life = report.life
-        self._line = report.lines[-1].number if report.lines else self._line
+        before = self._line if report.life == self._life else 0
+        self._life, self._line = report.life, report.lines[-1].number if report.lines else before
         if report.code is not None:
             self._ended(report.code)
         elif report.process is not None and not report.process.is_alive:
@@ -117,12 +117,19 @@ class RemoteWorker:
             self._actor.take_up(declared)
 
     def _lost(self, away: Away) -> None:
-        self._asked_at, self.process = None, None
-        logger.warning("{} is away: {}", self.name, away)
+        self._asked_at = None
+        self._wait(str(away))
         if self._is_stopping:
             self.code = 0  # there is nothing to wait for
         elif away.is_for_good:
             self._ended(1)
+
+    def _wait(self, reason: str) -> None:
+        """It is away; said once until it is there again."""
+        self.process = None
+        if not self._is_waited_for:
+            self._is_waited_for = True
+            logger.warning("{} is away: {}", self.name, reason)
 
     def _ended(self, code: int) -> None:
         self.process = None
