@@ -7,7 +7,7 @@ from freshvec.db import connect, queries
 from freshvec.errors import DatabaseError, FreshvecError
 
 _SQL = queries("fleet/room")
-SESSIONS = 8  # of a worker (ARCHITECTURE.md, "Who runs what")
+SESSIONS = 9  # of a worker that shares: those of any other, and one for its shares
 BESIDE = 2  # the page's, and that of who shows the progress
 
 
@@ -40,5 +40,5 @@ def check(url: SecretStr, workers: int) -> None:
         f"{workers} workers",
         f"they need {workers * SESSIONS + BESIDE} sessions, and of the {most} that Postgres may have too few "
         f"are left",
-        f"{start}: ALTER SYSTEM SET max_connections = …; and restart Postgres.",
+        f"{start} raise the limit: max_connections, or CONNECTION LIMIT of the database or the role.",
     )
