@@ -64,7 +64,7 @@ env-small: $(SMALL)/.ready ## The environment without torch in .venv-small.
 
 $(FULL)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(FULL)
-	$(FULL)/bin/python $(INSTALL) '.[cpu,serve,export,demo,dev]'
+	$(FULL)/bin/python $(INSTALL) '.[cpu,serve,export,demo,ray,dev]'
 	touch $@
 
 $(SMALL)/.ready: pyproject.toml constraints.txt

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from loguru import logger
 
 if TYPE_CHECKING:
-    from loguru import Message
+    from loguru import Message, Record
 
 _secrets: set[str] = set()
 _numbers = count(1)
@@ -36,6 +36,11 @@ class Line:
 
 
 _tail: deque[Line] = deque(maxlen=200)
+
+
+def speak_for(worker: str) -> None:
+    """Let each line say which of several workers says it."""
+    logger.configure(extra={"worker": worker})
 
 
 def tail() -> list[Line]:
@@ -88,9 +93,13 @@ def configure(level: str = "INFO", form: Literal["text", "json"] = "text") -> No
 
     logger.remove()
     # "diagnose" would print the variables of a traceback, passwords included.
-    pattern = "<level>{level: <7}</level> {message}"
-    if not journald:  # it has the time of each line itself
-        pattern = "<dim>{time:YYYY-MM-DD HH:mm:ss.SSS}</dim> " + pattern
+    # journald has the time of each line itself.
+    time = "" if journald else "<dim>{time:YYYY-MM-DD HH:mm:ss.SSS}</dim> "
+
+    def pattern(record: "Record") -> str:
+        worker = "{extra[worker]} " if "worker" in record["extra"] else ""
+        return time + "<level>{level: <7}</level> " + worker + "{message}\n{exception}"
+
     logger.add(sink, level=level, format=pattern, colorize=colour, diagnose=False, backtrace=False)
     logger.add(_remember, level=level, format="{message}", diagnose=False, backtrace=False)
     logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from freshvec import data
 from freshvec.errors import FreshvecError
 
-UNITS = ("freshvec.service", "freshvec@.service", "freshvec-backfill.service")
+UNITS = ("freshvec.service", "freshvec@.service", "freshvec-folder@.service", "freshvec-backfill.service")
 PROGRAM = "/opt/freshvec/bin/freshvec"  # as the shipped units have it
 _HOMES = (Path("/home"), Path("/root"), Path("/run/user"))  # what ProtectHome=yes hides
 

@@ -134,4 +134,5 @@ def test_each_tool_installs_a_service(machine: Machine, docs: Connection, url_th
     (pid,) = machine.show("freshvec", "MainPID")
     seen = machine.run(f"nsenter --target={pid} --mount ls -A /root")
     assert seen.split() == [".local"]
-    assert machine.run("systemd-analyze verify freshvec.service freshvec@x.service 2>&1") == ""
+    units = "freshvec.service freshvec@0.service freshvec-folder@x.service"
+    assert machine.run(f"systemd-analyze verify {units} 2>&1") == ""

@@ -83,6 +83,7 @@ def check_settings(text: str) -> None:
 def test_what_the_other_documents_type(document: str, reader: Reader) -> None:
     (reader.folder / "freshvec.toml").write_text(
         f'[[sync]]\nname = "articles"\ntable = "articles"\ncolumns = ["title", "body"]\nmodel = "{MODEL}"\n'
+        'where = "published"\n'
     )
     for block in blocks(document):
         if document == "docs/operations.md" and block.language == "sql":

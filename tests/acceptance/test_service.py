@@ -125,11 +125,47 @@ def test_instances_have_a_folder_each(
             connection.execute("INSERT INTO docs VALUES (1, 'a'), (2, 'b')")
             for instance, url in (("shop", url_there), ("blog", other)):
                 configure(service, f"/etc/freshvec/{instance}", url)
-            service.run("systemctl start freshvec@shop freshvec@blog")
+            service.run("systemctl start freshvec-folder@shop freshvec-folder@blog")
             until("both are fresh", lambda: is_fresh(docs, 1) and is_fresh(connection, 2))
             for instance in ("shop", "blog"):
-                assert service.show(f"freshvec@{instance}", "ActiveState") == ["active"]
-            service.run("systemctl stop freshvec@blog")
-            assert service.show("freshvec@shop", "ActiveState") == ["active"]
+                assert service.show(f"freshvec-folder@{instance}", "ActiveState") == ["active"]
+            service.run("systemctl stop freshvec-folder@blog")
+            assert service.show("freshvec-folder@shop", "ActiveState") == ["active"]
     finally:
         docs.execute(f"DROP DATABASE {name}_other WITH (FORCE)")
+
+
+def test_workers_that_share_are_instances_with_a_number(service: Machine, docs: Connection) -> None:
+    service.run(f"systemctl start {UNIT}")
+    until("it is fresh", lambda: is_fresh(docs, 1))
+    service.run("systemctl start freshvec@0 freshvec@1")
+    assert service.show(UNIT, "ActiveState") == ["inactive"], "it shares with nobody"
+    for instance in (0, 1):
+        assert service.show(f"freshvec@{instance}", "ActiveState", "NRestarts") == ["active", "0"]
+    service.run("systemctl kill --signal=SIGKILL freshvec@0")
+    docs.execute("INSERT INTO docs VALUES (2, 'two')")
+    until("the other goes on, or it comes again", lambda: is_fresh(docs, 2))
+    until("it comes again", lambda: service.show("freshvec@0", "ActiveState", "NRestarts") == ["active", "1"])
+    assert "w1 freshvec" in service.run("journalctl -u freshvec@1")
+    service.run("systemctl stop freshvec@0 freshvec@1")
+    assert service.show("freshvec@0", "Result") == ["success"]
+    assert service.show("freshvec@1", "Result") == ["success"]
+
+
+def test_a_supervisor_is_a_service(service: Machine, docs: Connection) -> None:
+    started = service.run(f"grep ^ExecStart= /etc/systemd/system/{UNIT}.service").strip()
+    drop_in = f"[Service]\nExecStart=\n{started} --workers 2\n"
+    service.write(f"/etc/systemd/system/{UNIT}.service.d/workers.conf", drop_in)
+    service.run(f"systemctl daemon-reload && systemctl start {UNIT}")
+    until("all run", lambda: status_of(service).startswith("2 of 2 workers run"))
+    until("it is fresh", lambda: is_fresh(docs, 1))
+    (pid,) = service.show(UNIT, "MainPID")
+    service.run(f"kill -9 $(pgrep --parent {pid} --newest)")
+    until("it is started again", lambda: "is started again in" in service.run(f"journalctl -u {UNIT}"))
+    until("all run again", lambda: status_of(service).startswith("2 of 2 workers run"))
+    assert service.show(UNIT, "NRestarts") == ["0"], "systemd need not"
+    service.run(f"systemctl stop {UNIT}")
+    assert service.show(UNIT, "Result", "ExecMainStatus") == ["success", "0"]
+    log = service.run(f"journalctl -u {UNIT}")
+    assert "finishing what is under way" in log
+    assert SECRET not in log

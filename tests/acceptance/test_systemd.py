@@ -26,7 +26,7 @@ from tests.support import (
     write_config,
 )
 
-UNITS = ("freshvec.service", "freshvec-backfill.service", "freshvec@.service")
+UNITS = ("freshvec.service", "freshvec-backfill.service", "freshvec@.service", "freshvec-folder@.service")
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine"
 )
@@ -159,7 +159,7 @@ def test_not_ready_while_the_database_is_away_but_alive(
 
 
 def test_the_units_say_what_operations_ask_for() -> None:
-    service, once, _ = ((data.folder("systemd") / unit).read_text().splitlines() for unit in UNITS)
+    service, once, *_ = ((data.folder("systemd") / unit).read_text().splitlines() for unit in UNITS)
     both = (
         "DynamicUser=yes",
         "StateDirectory=freshvec/state",

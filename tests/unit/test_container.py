@@ -51,9 +51,12 @@ def test_what_is_copied_is_there_and_is_what_the_build_needs() -> None:
 
 def test_the_extras_and_the_settings_exist() -> None:
     (pip,) = (words for words in given("RUN") if "pip install" in words)
-    (extras,) = re.findall(r"\[([\w,]+)\]", pip)
+    (extras,) = re.findall(r"\[([$\w,]+)\]", pip)
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    assert set(extras.split(",")) <= project["optional-dependencies"].keys()
+    assert given("ARG") == ["DEVICE=cpu"]
+    for device in ("cpu", "gpu"):
+        wanted = extras.replace("$DEVICE", device).split(",")
+        assert set(wanted) <= project["optional-dependencies"].keys()
     named = {word.split("=")[0] for words in given("ENV") for word in shlex.split(words)}
     assert {name for name in named if name.startswith("FRESHVEC_")} <= KNOWN
 

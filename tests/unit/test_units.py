@@ -53,12 +53,13 @@ def test_unusual_paths_are_one_word() -> None:
     assert values(made["freshvec.service"], "ExecStart")[0].startswith('"/srv/50%% off/bin/freshvec" run')
 
 
-def test_the_three_units_differ_in_what_they_are_for_alone() -> None:
+def test_the_units_differ_in_what_they_are_for_alone() -> None:
     texts = [(data.folder("systemd") / unit).read_text() for unit in units.UNITS]
-    hardening = [text.split("DynamicUser=yes")[1].split("[Install]")[0].strip() for text in texts]
-    assert hardening[0] == hardening[1] == hardening[2]
-    service, template, _ = (text.split("[Unit]")[1] for text in texts)
-    assert template.replace("/%i/", "/").replace(" (%i)", "") == service
+    assert len({text.split("DynamicUser=yes")[1].split("[Install]")[0].strip() for text in texts}) == 1
+    service, member, folder, _ = (text.split("[Unit]")[1] for text in texts)
+    assert folder.replace("/%i/", "/").replace(" (%i)", "") == service
+    alone = "# That is one worker that shares with nobody.\nConflicts=freshvec.service\n"
+    assert member.replace(alone, "").replace(" --member %i", "").replace(", worker %i", "") == service
 
 
 def test_what_is_there_is_kept_unless_it_is_forced(tmp_path: Path) -> None:

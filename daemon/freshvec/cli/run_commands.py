@@ -1,28 +1,33 @@
 """Commands that work until they are told to stop, or are done: demo, run, serve, backfill."""
 
+import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from loguru import logger
 
-from freshvec import __version__
+from freshvec import __version__, logs
 from freshvec.cli.app import ConfigOption, SyncArgument, app, load_settings, new_console
+from freshvec.cli.run_options import (
+    AddressOption,
+    MemberOption,
+    OnOption,
+    RayOption,
+    RayOrAddressOption,
+    WorkersOption,
+)
 from freshvec.config import Settings, Sync
 from freshvec.errors import ServerError, UsageError
+from freshvec.fleet import membership
+from freshvec.fleet.member import become, name_of
+from freshvec.worker import signals
 
-# One option for both commands, under either name.
-AddressOption = Annotated[
-    str | None,
-    typer.Option(
-        "--serve",
-        "--address",
-        metavar="HOST:PORT",
-        help="Where to answer OpenAI's embeddings requests. Default: daemon.serve; else `run` answers none, "
-        "and `serve` at 127.0.0.1:8377.",
-    ),
-]
+if TYPE_CHECKING:
+    from freshvec.worker.endpoint import Endpoint
+    from freshvec.worker.worker import Worker
 
 
 @app.command("demo", epilog="Example: freshvec demo --rows 2000")
@@ -36,43 +41,100 @@ def show_demo(
     demo.run(new_console(), rows, models_dir)
 
 
-@app.command(epilog="Examples: freshvec run; freshvec run articles; freshvec run --serve 127.0.0.1:8377")
+@app.command(
+    epilog="Examples: freshvec run; freshvec run articles; freshvec run --serve 127.0.0.1:8377; "
+    "freshvec run --workers per-gpu"
+)
 def run(
     sync: SyncArgument = None,
     address: AddressOption = None,
+    workers: WorkersOption = None,
+    on: OnOption = None,
+    ray_address: RayOption = None,
     config_path: ConfigOption = None,
+    member: MemberOption = None,
 ) -> None:
     """Backfill what is missing, then keep every row fresh until SIGTERM."""
-    from freshvec.cli.progress_view import ProgressView, followed
-    from freshvec.worker.worker import Worker
-
+    number = _begin_as(member)
     settings = load_settings(config_path)
     if address is not None:
         settings = _serving_on(settings, address)
-    endpoint = None
-    if settings.daemon.serve or settings.web.address != "off":
-        try:
-            from freshvec.web.serve import (
-                endpoints,  # only serving needs these packages, and time to load them
-            )
+    if number is not None:
+        settings = become(settings, number)
+    if on is not None:
+        from freshvec.cli import elsewhere
 
-            endpoint = partial(endpoints, settings)
-        except ServerError as error:
-            if settings.daemon.serve or "address" in settings.web.model_fields_set:
-                raise
-            logger.info("no page and no metrics: {}", error)
+        where = elsewhere.Elsewhere(on, ray_address, workers)
+        reload = _reload(sync, config_path)
+        raise typer.Exit(elsewhere.run(settings, settings.find(sync), where, reload))
+    if workers is not None:
+        from freshvec.cli import fleet
+
+        again = ("run", *_given(sync), *_given("--serve", address), *_given("--config", config_path))
+        raise typer.Exit(fleet.run(settings, settings.find(sync), workers, again))
+    _work(settings, sync, config_path, is_led=membership.is_led(member))
+
+
+def _work(settings: Settings, sync: str | None, config_path: Path | None, *, is_led: bool) -> None:
+    """One worker in this process. Where a supervisor leads it, that shows how far all are."""
+    from freshvec.cli.progress_view import ProgressView, followed
+    from freshvec.worker.worker import Worker
+
+    endpoint = _endpoint(settings)
+    syncs = settings.find(sync)
+    logger.info("freshvec {}: loading {}", __version__, ", ".join({sync.model: 0 for sync in syncs}))
+    worker = Worker(settings, syncs, endpoint=endpoint, reload=_reload(sync, config_path))
+    if is_led:
+        _obey(worker)
+        worker.run()
+        return
+    worker.handle_signals()
+    with followed(worker, ProgressView(settings.database.url, has_bars=_has_bars(settings))):
+        worker.run()
+
+
+def _reload(sync: str | None, config_path: Path | None) -> Callable[[], tuple[Settings, tuple[Sync, ...]]]:
+    """What reads the file again, at SIGHUP."""
 
     def reload() -> tuple[Settings, tuple[Sync, ...]]:
         again = load_settings(config_path)
         return again, again.find(sync)
 
-    syncs = settings.find(sync)
-    view = ProgressView(settings.database.url, has_bars=_has_bars(settings))
-    logger.info("freshvec {}: loading {}", __version__, ", ".join({sync.model: 0 for sync in syncs}))
-    worker = Worker(settings, syncs, endpoint=endpoint, reload=reload)
-    worker.handle_signals()
-    with followed(worker, view):
-        worker.run()
+    return reload
+
+
+def _begin_as(member: str | None) -> int | None:
+    """The number of a worker that is one of several, tied to who started it."""
+    if member is None:
+        return None
+    number = membership.enter(member)
+    logs.speak_for(name_of(number))
+    return number
+
+
+def _obey(worker: "Worker") -> None:
+    """Signals may come twice, from systemd and from the supervisor, and mean the same: only the supervisor
+    ends at once."""
+    signals.handle(worker.stop, worker.reload, threading.Event())
+
+
+def _given(*words: object) -> tuple[str, ...]:
+    """An option with its value, or nothing where that is not given."""
+    return () if words[-1] is None else tuple(str(word) for word in words)
+
+
+def _endpoint(settings: Settings) -> "Callable[[Worker], Endpoint] | None":
+    """What answers over HTTP, if anything is to."""
+    if not settings.daemon.serve and settings.web.address == "off":
+        return None
+    try:
+        from freshvec.web.serve import endpoints  # only serving needs these packages, and time to load them
+    except ServerError as error:
+        if settings.daemon.serve or "address" in settings.web.model_fields_set:
+            raise
+        logger.info("no page and no metrics: {}", error)
+        return None
+    return partial(endpoints, settings)
 
 
 def _has_bars(settings: Settings) -> bool:
@@ -113,7 +175,10 @@ def _serving_on(settings: Settings, address: str) -> Settings:
         raise UsageError(fault) from None
 
 
-@app.command(epilog="Examples: freshvec backfill; freshvec backfill articles --drop-index")
+@app.command(
+    epilog="Examples: freshvec backfill; freshvec backfill articles --drop-index; "
+    "freshvec backfill --workers 4"
+)
 def backfill(
     sync: SyncArgument = None,
     drop_index: Annotated[
@@ -124,24 +189,56 @@ def backfill(
             "be encoded again. Searches read every row meanwhile.",
         ),
     ] = False,
+    workers: WorkersOption = None,
+    on: OnOption = None,
+    ray_address: RayOrAddressOption = None,
     config_path: ConfigOption = None,
+    member: MemberOption = None,
 ) -> None:
     """Make every row fresh once, with a progress bar, build the declared index, then exit. Resumes where a
     killed run stopped."""
-    from freshvec.cli.progress_view import ProgressView
-    from freshvec.worker.worker import Worker
-
+    number = _begin_as(member)
     settings = load_settings(config_path)
     syncs = settings.find(sync)
+    if number is not None:
+        settings = become(settings, number)
+    if membership.is_led(member):
+        _fill(settings, syncs)
+        return
     _refuse_other_models(settings, syncs)
     if drop_index:
         _drop_indexes(settings, syncs)
+    if on is not None:
+        from freshvec.cli import elsewhere
+
+        where = elsewhere.Elsewhere(on, ray_address, workers)
+        raise typer.Exit(elsewhere.backfill(settings, syncs, where))
+    if workers is not None:
+        from freshvec.cli import fleet
+
+        again = ("backfill", *_given(sync), *_given("--config", config_path))
+        raise typer.Exit(fleet.backfill(settings, syncs, workers, again))
+
+    from freshvec.cli.progress_view import ProgressView
+    from freshvec.worker.worker import Worker
+
     with ProgressView(settings.database.url, anew=True, has_bars=_has_bars(settings)) as view:
         worker = Worker(settings, syncs, once=True, on_tick=view.tick, tick_seconds=view.tick_seconds)
         worker.handle_signals()
         worker.run()
         failed = view.summary(worker)
     if failed:
+        raise typer.Exit(1)
+
+
+def _fill(settings: Settings, syncs: tuple[Sync, ...]) -> None:
+    """One of several that fill tables: whoever started it shows how far they are, and counts what failed."""
+    from freshvec.worker.worker import Worker
+
+    worker = Worker(settings, syncs, once=True)
+    _obey(worker)
+    worker.run()
+    if not all(keeper.was_fresh for keeper in worker.keepers):
         raise typer.Exit(1)
 
 

@@ -16,8 +16,9 @@ _SYSTEM = Path("/etc/systemd/system")
 @app.command(
     "install-units",
     epilog="Examples: freshvec install-units; freshvec install-units --gpu --endpoint; "
-    "freshvec install-units --print. It writes freshvec.service, freshvec@.service for several at once, and "
-    "freshvec-backfill.service, and starts nothing.",
+    "freshvec install-units --print. It writes freshvec.service, freshvec@.service for workers that share "
+    "its tables, freshvec-folder@.service for several configurations, and freshvec-backfill.service, and "
+    "starts nothing.",
 )
 def install_units(
     to: Annotated[Path, typer.Option(help="The folder to write to.")] = _SYSTEM,

@@ -115,6 +115,25 @@ def gpu_memory(device: str) -> DeviceMemory | None:
     return DeviceMemory(int(found.free) / 1e9, int(found.total) / 1e9)
 
 
+def visible_gpus(devices: Path = Path("/dev")) -> list[str]:
+    """The GPUs that this process may use, each as CUDA_VISIBLE_DEVICES names it; that wins where it is
+    set."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        listed = [part.strip() for part in named.split(",") if part.strip()]
+        return listed[: listed.index("-1")] if "-1" in listed else listed  # CUDA stops there
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        count = int(pynvml.nvmlDeviceGetCount())
+    except ImportError:
+        count = sum(path.name.removeprefix("nvidia").isdecimal() for path in devices.glob("nvidia*"))
+    except pynvml.NVMLError:
+        count = 0
+    return [str(number) for number in range(count)]
+
+
 def _handle(nvml: Any, identity: str) -> Any:
     """A GPU by its number, its UUID, the beginning of that, or the UUID of a part of one.
 

@@ -47,7 +47,8 @@ class ModelNow:
 
 @dataclass(frozen=True)
 class ProcessNow:
-    """One worker. `left_out` are the syncs whose models could not be loaded, and why."""
+    """One worker, or several as one (fleet/gathered.py). `left_out` are the syncs whose models could not be
+    loaded, and why."""
 
     is_alive: bool
     paused: str | None  # why bulk work waits
@@ -55,6 +56,7 @@ class ProcessNow:
     left_out: dict[str, str]
     syncs: list[SyncNow]
     models: list[ModelNow]
+    workers: int = 1
 
 
 def look(worker: Worker) -> ProcessNow:

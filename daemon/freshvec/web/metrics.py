@@ -112,6 +112,7 @@ class _Ours(Collector):
             "freshvec_reconnects", "Times the database was lost", value=process.reconnects
         )
         yield _plain("alive", "Whether the main loop turns and every pipeline moves", process.is_alive)
+        yield _plain("workers", "Workers that this tells of", process.workers)
         yield _plain("database_up", "Whether the status could be read", seen.error is None)
         yield _plain("status_age_seconds", "Age of what is said of the status", seen.age)
         yield _plain("left_out_syncs", "Syncs whose models could not be loaded", len(process.left_out))

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 
@@ -17,7 +17,7 @@ from starlette.routing import Route
 from freshvec import logs
 from freshvec.config import Settings
 from freshvec.health.history import SECONDS, History
-from freshvec.health.process import look
+from freshvec.health.process import ProcessNow
 from freshvec.health.watch import Seen, StatusWatch
 from freshvec.web import view
 from freshvec.web.guards import Answer, Guard
@@ -26,7 +26,7 @@ from freshvec.web.metrics import Metrics
 from freshvec.web.readiness import unready
 from freshvec.web.refusals import Refused
 from freshvec.web.row_search import RowSearch
-from freshvec.worker.worker import Worker
+from freshvec.worker.keeper import Keeper
 
 _FILES = {
     "index.html": "text/html",
@@ -56,16 +56,23 @@ _HEADERS = {
 class PageServer:
     """Serves from a thread of its own, and only looks: nothing that is asked of it changes anything."""
 
-    def __init__(self, settings: Settings, worker: Worker) -> None:
-        """Raises ServerError when others can reach the address and no key is set."""
+    def __init__(
+        self,
+        settings: Settings,
+        process: Callable[[], ProcessNow],
+        keepers: Callable[[], Sequence[Keeper]],
+    ) -> None:
+        """`process` is what is shown, of which `keepers` are here. Raises ServerError when others can reach
+        the address and no key is set."""
         self._http = HttpThread(settings.web.address)
         self._guard = Guard("the page", self._http.host)
         self._rows = settings.web.rows
-        self._worker = worker
+        self._process = process
+        self._keepers = keepers
         self._history = History()
         self._watch = StatusWatch(settings.database.url, with_failures=self._rows)
-        self._metrics = Metrics(lambda: look(worker), self._watch.latest)
-        self._search = RowSearch(worker, settings.database.url)
+        self._metrics = Metrics(process, self._watch.latest)
+        self._search = RowSearch(keepers, settings.database.url)
 
     def start(self) -> int:
         """Bind, serve, and return the port. Raises ServerError when the address cannot be bound."""
@@ -103,7 +110,7 @@ class PageServer:
 
     async def _sample(self) -> None:
         while True:
-            self._history.sample(list(self._worker.keepers))
+            self._history.sample(list(self._keepers()))
             await asyncio.sleep(SECONDS)
 
     def _guarded(self, answer: Answer) -> Answer:
@@ -129,12 +136,12 @@ class PageServer:
         return await asyncio.to_thread(self._watch.latest)
 
     async def _alive(self, request: Request) -> Response:
-        is_alive = self._worker.pulse.is_alive
+        is_alive = self._process().is_alive
         return PlainTextResponse("alive\n" if is_alive else "stuck\n", 200 if is_alive else 503)
 
     async def _ready(self, request: Request) -> Response:
         """What is wrong is said to those who may see the page."""
-        reasons = unready(look(self._worker), await self._seen())
+        reasons = unready(self._process(), await self._seen())
         if not self._guard.knows(request):
             reasons = ["not ready"] if reasons else []
         text = "".join(f"{logs.redact(reason)}\n" for reason in reasons) or "ready\n"
@@ -150,7 +157,7 @@ class PageServer:
         since = int(given) if given.isascii() and given.isdecimal() and len(given) < 16 else 0
         seen = await self._seen()
         return JSONResponse(
-            view.state(look(self._worker), seen, self._history, since, rows=self._rows),
+            view.state(self._process(), seen, self._history, since, rows=self._rows),
         )
 
     async def _found(self, request: Request) -> Response:

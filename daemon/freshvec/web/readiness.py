@@ -8,6 +8,8 @@ def unready(process: ProcessNow, seen: Seen) -> list[str]:
     """Why it is not ready; empty when the database answers, and every sync is kept here or by another
     worker."""
     reasons = [] if process.is_alive else ["the worker's loop does not turn"]
+    if not process.workers:
+        reasons.append("no worker has begun yet")
     if seen.error is not None:
         reasons.append(f"database: {seen.error}")
     reasons += [f"sync {name}: {why}" for name, why in process.left_out.items()]

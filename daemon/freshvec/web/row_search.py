@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import SecretStr
@@ -14,7 +15,7 @@ from freshvec.source.bound import BoundSync
 from freshvec.target.search import Hit, search
 from freshvec.web.encode import encode
 from freshvec.web.refusals import Refused
-from freshvec.worker.worker import Worker
+from freshvec.worker.keeper import Keeper
 
 _SQL = queries("web/row_search")
 _HITS = 10
@@ -25,8 +26,8 @@ _WIDTH = 300  # characters of a row's text
 class RowSearch:
     """One search at a time: without an index on the vectors each reads all of them."""
 
-    def __init__(self, worker: Worker, url: SecretStr) -> None:
-        self._worker = worker
+    def __init__(self, keepers: Callable[[], Sequence[Keeper]], url: SecretStr) -> None:
+        self._keepers = keepers
         self._url = url
         self._turn = asyncio.Semaphore(1)
 
@@ -35,7 +36,7 @@ class RowSearch:
         text = text.strip()
         if not text or len(text) > _MOST_CHARACTERS:
             raise Refused(400, f"write a text of 1 to {_MOST_CHARACTERS:,} characters")
-        keeper = next((keeper for keeper in self._worker.keepers if keeper.sync.name == name), None)
+        keeper = next((keeper for keeper in self._keepers() if keeper.sync.name == name), None)
         if keeper is None:
             raise Refused(404, f"there is no sync {name!r} here")
         pipeline = keeper.pipeline

@@ -10,6 +10,7 @@ from freshvec.config import Settings, Sync
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.encoding.loading import Models
 from freshvec.errors import ServerError
+from freshvec.health.process import ProcessNow, look
 from freshvec.worker.endpoint import Endpoint
 from freshvec.worker.sdnotify import notify
 from freshvec.worker.worker import Worker
@@ -92,8 +93,19 @@ def endpoints(settings: Settings, worker: Worker) -> Endpoints:
         needed.append(open_server(settings, worker.dispatchers, lambda: worker.shown_models))
     if settings.web.address != "off":
         is_asked_for = "address" in settings.web.model_fields_set
-        (needed if is_asked_for else others).append(PageServer(settings, worker))
+        page = PageServer(settings, lambda: look(worker), lambda: worker.keepers)
+        (needed if is_asked_for else others).append(page)
     return Endpoints(needed, others)
+
+
+def page_of(settings: Settings, process: Callable[[], ProcessNow]) -> Endpoints:
+    """The page of workers that are elsewhere: without charts and searches, which take one that is here.
+
+    Raises ServerError.
+    """
+    page = [PageServer(settings, process, list)] if settings.web.address != "off" else []
+    is_asked_for = "address" in settings.web.model_fields_set
+    return Endpoints(page, []) if is_asked_for else Endpoints([], page)
 
 
 def open_server(

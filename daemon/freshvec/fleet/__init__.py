@@ -1,0 +1,1 @@
+"""Several workers as one: processes of this machine, or actors of another engine."""

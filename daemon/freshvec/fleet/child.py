@@ -1,0 +1,142 @@
+"""One worker as a process: started, heard, and started again with growing pauses when it ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from loguru import logger
+
+from freshvec.backoff import Backoff
+from freshvec.errors import CONFIGURATION
+from freshvec.fleet.member import Member
+
+HOPELESS = (2, CONFIGURATION)  # what only its user can cure: the units do not start it again either
+WATCHDOG_SECONDS = 180.0  # without a sign of life from its main loop for so long, it is killed
+SOUND_SECONDS = 60.0  # after so long the next end is the first one
+MOST_ATTEMPTS = 10  # in a row, of one that is to work once
+
+
+class Child:
+    """`code` is what it ended with, once it is not to be started any more."""
+
+    def __init__(self, member: Member, command: Sequence[str], folder: Path, *, once: bool) -> None:
+        """`folder` is where its notifications are to be sent: sd_notify(3), as to systemd."""
+        self.name = member.name
+        self.is_ready = False
+        self.status = ""
+        self.code: int | None = None
+        self._command = command
+        self._once = once
+        address = str(folder / member.name)
+        self.channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self.channel.bind(address)
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if name != "WATCHDOG_PID"},
+            **member.environment,
+            "NOTIFY_SOCKET": address,
+            "WATCHDOG_USEC": str(int(WATCHDOG_SECONDS * 1e6)),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+        self._backoff = Backoff(first=1.0, cap=60.0)
+        self._due: float | None = 0.0  # when to start it; None while it runs
+        self._started = self._heard = 0.0
+        self._is_stopping = False
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended for good."""
+        return self._process is None and (self.code is not None or self._is_stopping)
+
+    @property
+    def seconds_until_due(self) -> float | None:
+        """Until it is started again, or was silent for too long; None where nothing is due."""
+        if self._due is not None:
+            return max(0.0, self._due - time.monotonic())
+        if self.is_ready:
+            return max(0.0, self._heard + WATCHDOG_SECONDS - time.monotonic())
+        return None
+
+    def advance(self) -> None:
+        """Take up what has happened: what it says, its end, the end of a pause."""
+        self._listen()
+        if self._process is not None:
+            self._look_after(self._process)
+        if self._process is None and self._due is not None and time.monotonic() >= self._due:
+            self._start()
+
+    def stop(self) -> None:
+        """Let it write what it has read, and not start it again."""
+        self._is_stopping, self._due = True, None
+        self.send(signal.SIGTERM)
+
+    def send(self, number: int) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def close(self) -> None:
+        """Whatever it is at."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self.channel.close()
+
+    def _start(self) -> None:
+        self._due, self.is_ready, self.status = None, False, ""
+        self._started = self._heard = time.monotonic()
+        try:
+            # In a session of its own: a terminal's Ctrl-C is for the supervisor, which hands it on.
+            self._process = subprocess.Popen(
+                self._command, env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        except OSError as error:  # such as too many processes
+            logger.error("{} cannot be started: {}", self.name, error.strerror)
+            self._ended(1)
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                lines = self.channel.recv(65536).decode(errors="replace").split("\n")
+            except BlockingIOError:
+                return
+            self._heard = time.monotonic()
+            self.is_ready |= "READY=1" in lines
+            for line in lines:
+                if line.startswith("STATUS="):
+                    self.status = line.removeprefix("STATUS=")
+
+    def _look_after(self, process: subprocess.Popen[bytes]) -> None:
+        code = process.poll()
+        if code is not None:
+            self._ended(code)
+        elif self.is_ready and time.monotonic() - self._heard > WATCHDOG_SECONDS:
+            logger.error("{} gave no sign of life for {:.0f} s: killed", self.name, WATCHDOG_SECONDS)
+            process.kill()
+            self._heard = time.monotonic()
+
+    def _ended(self, code: int) -> None:
+        self._process, self.is_ready = None, False
+        if time.monotonic() - self._started > SOUND_SECONDS:
+            self._backoff.reset()
+        is_last = self._once and (code == 0 or self._backoff.attempts >= MOST_ATTEMPTS)
+        if self._is_stopping and code == -signal.SIGTERM:
+            code = 0  # it was told to stop before it had begun
+        if self._is_stopping or code in HOPELESS or is_last:
+            self.code, self._due = code, None
+            return
+        delay = self._backoff.next_delay()
+        self._due = time.monotonic() + delay
+        self.status = f"{ending(code)}, to be started again"
+        logger.warning("{} {}; it is started again in {:.1f} s", self.name, ending(code), delay)
+
+
+def ending(code: int) -> str:
+    """How a process ended, in words."""
+    return f"ended with {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"

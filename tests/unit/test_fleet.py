@@ -1,0 +1,311 @@
+"""A fleet without a database: what each worker is given, and what becomes of all when one ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from freshvec.config import Settings
+from freshvec.encoding.machine import cpu_limit, visible_gpus
+from freshvec.errors import DeviceError, UsageError
+from freshvec.fleet import membership
+from freshvec.fleet.member import become, members
+from tests.support import until
+
+CORES = cpu_limit()
+
+
+def settings(**daemon: object) -> Settings:
+    return Settings.model_validate({"daemon": daemon, "web": {"address": "127.0.0.1:1"}})
+
+
+def given(name: str, workers: str, **daemon: object) -> list[str | None]:
+    return [member.environment.get(name) for member in members(settings(**daemon), workers)]
+
+
+def test_cores_are_divided_unless_threads_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert given("FRESHVEC_DAEMON_THREADS", "1") == [str(CORES)]
+    assert given("FRESHVEC_DAEMON_THREADS", "2") == [str(max(1, CORES // 2))] * 2
+    assert given("FRESHVEC_DAEMON_THREADS", "99") == ["1"] * 99
+    assert given("FRESHVEC_DAEMON_THREADS", "2", threads=7) == [None, None], "each has what the file says"
+    assert given("CUDA_VISIBLE_DEVICES", "2") == [None, None]
+    assert [member.name for member in members(settings(), "3")] == ["w0", "w1", "w2"]
+
+
+def test_each_gpu_has_a_worker_or_the_workers_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-8f, -1, 5")
+    assert visible_gpus() == ["3", "GPU-8f"], "as CUDA reads it"
+    assert given("CUDA_VISIBLE_DEVICES", "per-gpu") == ["3", "GPU-8f"]
+    assert given("FRESHVEC_DAEMON_DEVICE", "per-gpu") == ["cuda", "cuda"], "never the CPU unnoticed"
+    assert given("FRESHVEC_DAEMON_DEVICE", "per-gpu", device="tensorrt") == ["tensorrt", "tensorrt"]
+    assert given("CUDA_VISIBLE_DEVICES", "3") == ["3", "GPU-8f", "3"]
+    assert given("FRESHVEC_DAEMON_DEVICE", "3") == ["auto"] * 3
+    assert given("CUDA_VISIBLE_DEVICES", "2", device="cuda:1") == [None, None], "it names the one for both"
+    assert given("CUDA_VISIBLE_DEVICES", "2", device="cpu") == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "message"),
+    [
+        ("", "auto", "CUDA_VISIBLE_DEVICES names none"),
+        ("0,1", "cpu", 'device = "cpu" is set'),
+        ("0,1", "cuda:1", 'device = "cuda:1" is set'),
+    ],
+)
+def test_without_a_gpu_for_each_it_says_why(
+    visible: str, device: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(DeviceError, match=f"cannot start a worker on each GPU: {message}.*with a number"):
+        members(settings(device=device), "per-gpu")
+
+
+def test_gpus_are_counted_without_nvidias_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    assert visible_gpus(tmp_path) == ["0", "1"]
+
+
+@pytest.mark.parametrize("workers", ["0", "-1", "two", "per-core", ""])
+def test_a_number_of_workers_is_a_number(workers: str) -> None:
+    with pytest.raises(UsageError, match="write a number of workers, or per-gpu"):
+        members(settings(), workers)
+
+
+def test_all_share_and_the_first_alone_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    both = settings(serve="127.0.0.1:2")
+    other = become(both, 1)
+    assert (other.web.address, other.daemon.serve, other.daemon.share) == ("off", None, True)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
+    first = become(both, 0)
+    assert (first.web, first.daemon.serve, first.daemon.share) == (both.web, "127.0.0.1:2", True)
+
+
+def test_a_number_is_a_number() -> None:
+    assert membership.enter("3") == 3, "one that a unit starts"
+    for member in ("w0", "-1", "1@", "one"):
+        with pytest.raises(UsageError, match="write this worker's number, from 0"):
+            membership.enter(member)
+
+
+# A supervisor of workers that are a few lines of Python, which know their names.
+FLEET = """
+import sys
+from freshvec import logs
+from freshvec.fleet import child, membership
+from freshvec.fleet.member import Member
+from freshvec.fleet.supervisor import Supervisor
+
+once, count, program = sys.argv[1] == "once", int(sys.argv[2]), sys.argv[3]
+if sys.argv[1] == "impatient":
+    child.WATCHDOG_SECONDS = 0.5
+logs.configure()
+members = [Member(number, {}) for number in range(count)]
+python = "/nowhere/python" if sys.argv[1] == "absent" else sys.executable
+command = lambda member: [python, "-c", program, membership.written(member.number), sys.argv[4]]
+sys.exit(Supervisor(members, command, once=once).run())
+"""
+# Each leaves its process's number in a file of its name, says that it is ready, and waits for SIGTERM.
+WAITS = """
+import os, pathlib, signal, sys
+from freshvec.fleet import membership
+from freshvec.worker.sdnotify import notify
+
+name, folder = f"w{membership.enter(sys.argv[1])}", pathlib.Path(sys.argv[2])
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+signal.signal(signal.SIGHUP, lambda *_: (folder / f"{name}.read-again").touch())
+(folder / f"{name}.new").write_text(str(os.getpid()))
+(folder / f"{name}.new").rename(folder / name)
+notify("READY=1")
+notify(f"STATUS={name} is well")
+while True:
+    signal.pause()
+"""
+DONE = """
+import pathlib, sys
+
+name, folder = "w" + sys.argv[1].partition("@")[0], pathlib.Path(sys.argv[2])
+tries = len(list(folder.glob(f"{name}.*")))
+(folder / f"{name}.{tries}").touch()
+sys.exit(1 if name == "w1" and tries < int(folder.name) else 0)
+"""
+
+
+class Fleet:
+    """A supervisor as a process, with the socket that systemd would listen at."""
+
+    def __init__(self, folder: Path, how: str, count: int, program: str) -> None:
+        self.folder = folder
+        self.log = folder / "log"
+        self.channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.channel.bind(str(folder / "notify"))
+        self.heard: list[str] = []
+        threading.Thread(target=self._hear, daemon=True).start()
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", FLEET, how, str(count), program, str(folder)],
+                stderr=log,
+                env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "300000"},
+                start_new_session=True,
+            )
+
+    def _hear(self) -> None:
+        while True:
+            try:
+                self.heard += self.channel.recv(4096).decode().split("\n")
+            except OSError:
+                return
+
+    def pid(self, name: str) -> int:
+        try:
+            return int((self.folder / name).read_text())
+        except FileNotFoundError:
+            return 0
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.channel.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    made = tmp_path / str(getattr(request, "param", 0))
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def waiting(folder: Path) -> Iterator[Fleet]:
+    fleet = Fleet(folder, "for ever", 2, WAITS)
+    yield fleet
+    fleet.close()
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, and it is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_ready_when_all_are_then_signs_of_life_and_a_clean_end(waiting: Fleet) -> None:
+    until("it is ready", lambda: "READY=1" in waiting.heard)
+    assert waiting.pid("w0"), "both were before"
+    assert waiting.pid("w1")
+    until("its status is theirs", lambda: "STATUS=2 of 2 workers run; w0 is well" in waiting.heard)
+    before = waiting.heard.count("WATCHDOG=1")
+    until("the watchdog hears it", lambda: waiting.heard.count("WATCHDOG=1") > before + 2)
+    waiting.process.send_signal(signal.SIGHUP)
+    until("both read again", lambda: all((waiting.folder / f"w{n}.read-again").exists() for n in (0, 1)))
+    os.killpg(waiting.process.pid, signal.SIGINT)  # as a terminal does it, to all that is in its group
+    assert waiting.process.wait(30) == 0, waiting.log.read_text()
+    until("that is told", lambda: "STOPPING=1" in waiting.heard)
+    assert not any(map(is_running, (waiting.pid("w0"), waiting.pid("w1"))))
+
+
+def test_one_that_ends_is_started_again_and_the_others_go_on(waiting: Fleet) -> None:
+    until("it is ready", lambda: "READY=1" in waiting.heard)
+    first, second = waiting.pid("w0"), waiting.pid("w1")
+    os.kill(second, signal.SIGKILL)
+    until("it is said", lambda: any("w1 was ended by SIGKILL" in line for line in waiting.heard))
+    until("it was started again", lambda: waiting.pid("w1") != second)
+    assert "w1 was ended by SIGKILL; it is started again in" in waiting.log.read_text()
+    assert waiting.pid("w0") == first
+    assert is_running(first)
+    until("all is well again", lambda: waiting.heard.count("STATUS=2 of 2 workers run; w0 is well") > 1)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_supervisor_that_is_killed_leaves_no_worker_behind(waiting: Fleet, stopped: bool) -> None:
+    until("it is ready", lambda: "READY=1" in waiting.heard)
+    pids = [waiting.pid("w0"), waiting.pid("w1")]
+    if stopped:
+        os.kill(pids[0], signal.SIGSTOP)
+    waiting.process.kill()
+    waiting.process.wait(30)
+    until("they have ended", lambda: not any(map(is_running, pids)), seconds=10)
+
+
+def test_a_worker_whose_supervisor_has_gone_does_not_begin(folder: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", WAITS, f"0@{2**22 + 1}", str(folder)], check=False)
+    assert done.returncode == 128 + signal.SIGKILL
+    assert not (folder / "w0").exists()
+
+
+def test_one_that_gives_no_sign_of_life_is_killed_and_the_others_go_on(folder: Path) -> None:
+    pings = WAITS.replace("    signal.pause()", "    notify('WATCHDOG=1')\n    time.sleep(0.05)")
+    stuck = pings.replace("while True:", "while name == 'w0' or not (folder / 'once').exists():")
+    silent = f"import time\n{stuck}\nsignal.pause()"
+    fleet = Fleet(folder, "impatient", 2, silent)
+    try:
+        until("it is ready", lambda: "READY=1" in fleet.heard)
+        first, second = fleet.pid("w0"), fleet.pid("w1")
+        (folder / "once").touch()
+        until("it is killed", lambda: "w1 gave no sign of life" in fleet.log.read_text())
+        (folder / "once").unlink()
+        until("it is started again", lambda: fleet.pid("w1") != second)
+        assert fleet.pid("w0") == first
+        assert is_running(first)
+    finally:
+        fleet.close()
+
+
+def test_what_cannot_be_started_is_tried_again(folder: Path) -> None:
+    fleet = Fleet(folder, "absent", 1, DONE)
+    try:
+        until("it is said", lambda: "w0 cannot be started: No such file" in fleet.log.read_text())
+        until("it is tried again", lambda: "it is started again in" in fleet.log.read_text())
+        assert fleet.process.poll() is None
+    finally:
+        fleet.close()
+
+
+@pytest.mark.parametrize("code", [2, 78])
+def test_what_only_its_user_can_cure_ends_all(folder: Path, code: int) -> None:
+    program = WAITS.replace('notify("READY=1")', f'name == "w1" and sys.exit({code})\nnotify("READY=1")')
+    fleet = Fleet(folder, "for ever", 2, program)
+    try:
+        assert fleet.process.wait(30) == code
+        assert f"w1 ended with {code}: all workers end" in fleet.log.read_text()
+        assert not is_running(fleet.pid("w0"))
+        assert "STATUS=2 of 2 workers run; w0 is well" not in fleet.heard
+    finally:
+        fleet.close()
+
+
+@pytest.mark.parametrize("folder", [0, 1], indirect=True)
+def test_those_that_work_once_end_it_when_all_are_done(folder: Path) -> None:
+    """The folder's name is how often the second fails before."""
+    fleet = Fleet(folder, "once", 3, DONE)
+    try:
+        assert fleet.process.wait(60) == 0
+    finally:
+        fleet.close()
+    again = {"w1.1"} if folder.name == "1" else set()
+    assert {path.name for path in folder.glob("w*.*")} == {"w0.0", "w1.0", "w2.0"} | again
+
+
+def test_a_second_signal_ends_all_at_once(folder: Path) -> None:
+    fleet = Fleet(folder, "for ever", 2, WAITS.replace("lambda *_: sys.exit(0)", "signal.SIG_IGN"))
+    try:
+        until("it is ready", lambda: "READY=1" in fleet.heard)
+        fleet.process.send_signal(signal.SIGINT)
+        until("it is heard", lambda: "finishing what is under way" in fleet.log.read_text())
+        fleet.process.send_signal(signal.SIGINT)
+        assert fleet.process.wait(30) == 128 + signal.SIGINT
+        pids = [fleet.pid("w0"), fleet.pid("w1")]
+        until("they have ended", lambda: not any(map(is_running, pids)), seconds=10)
+    finally:
+        fleet.close()
