@@ -91,7 +91,7 @@ def test_every_setting_can_come_from_the_environment(tmp_path: Path) -> None:
         ("DEMON_DEVICE", "cpu", "there is no such setting; did you mean FRESHVEC_DAEMON_DEVICE?"),
         ("DATABASEURL", "geheimnis", "there is no such setting; did you mean FRESHVEC_DATABASE_URL?"),
         ("DATABASE", "postgresql://u:geheimnis@h/d", "for each setting, with FRESHVEC_DATABASE_ before it"),
-        ("DATABASE_PASSWORD", "geheimnis", "possible are FRESHVEC_DATABASE_URL, FRESHVEC_DATABASE_WORKER"),
+        ("DATABASE_PASSWORD", "geheimnis", "possible are FRESHVEC_DATABASE_REPLICA, FRESHVEC_DATABASE_URL"),
     ],
 )
 def test_a_faulty_variable_is_named_and_no_secret_shown(

@@ -4,8 +4,8 @@ SELECT pg_advisory_xact_lock(%(class)s, hashtext(%(name)s))
 -- lock: among those who write
 SELECT pg_advisory_xact_lock_shared(%(class)s, hashtext(%(name)s))
 
--- retire: members that are gone: their session has ended, or this one has got a shard of theirs, or the lead. For
--- a worker alone, all of them. What they counted is kept.
+-- retire: members that are gone: their session has ended, or this one has got a shard of theirs, or the lead.
+-- For a worker alone, all of them. What they counted is kept.
 WITH gone AS (
   DELETE FROM freshvec.member AS m
    WHERE m.sync = %(name)s AND m.pid IS DISTINCT FROM %(pid)s::int

@@ -62,7 +62,8 @@ class Fill:
 
     def __init__(self, bound: BoundSync) -> None:
         self._bound = bound
-        self._copy = bound.compose(_SQL["copy"])
+        # In a query with parameters, which this is not, a % in a name is doubled.
+        self._copy = bound.compose(_SQL["copy"]).as_string().replace("%%", "%").encode()
         self._keys = [_KEYS[column.type.split("(")[0]] for column in bound.key]
         self._fields = struct.pack("!h", len(self._keys) + 4)
         self._number = ">f2" if bound.sync.target.type == "halfvec" else ">f4"
@@ -70,7 +71,7 @@ class Fill:
     def write(self, connection: Session, outcomes: Sequence[Outcome]) -> None:
         """Raises psycopg's UniqueViolation where a row is there."""
         rows = [self._row(outcome) for outcome in outcomes]
-        with connection.cursor().copy(self._copy, ()) as copy:  # () as a % in a name is doubled
+        with connection.cursor().copy(self._copy) as copy:
             copy.write(b"".join([_HEADER, *rows, _END]))
 
     def _row(self, outcome: Outcome) -> bytes:
