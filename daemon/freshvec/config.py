@@ -1,7 +1,6 @@
 """TOML and environment into frozen settings; every fault is reported at once."""
 
 import os
-import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,28 +19,11 @@ from pydantic_settings import SettingsError
 from freshvec import logs
 from freshvec.environment import PREFIX, FromOutside, credential_beside, misspelt, variable_of
 from freshvec.errors import ConfigError, UsageError, meant
-from freshvec.faults import describe
+from freshvec.faults import address, address_or_off, describe, device
 from freshvec.storage import Chunk, Chunked, Frozen, Index, TableName, Target, split_name
 
 SEARCHED = ("freshvec.toml", "/etc/freshvec/freshvec.toml")
 _ADVICE = "docs/configuration.md has every key; `freshvec init --output FILE` writes a sound file to compare."
-
-
-def _device(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|(cuda|tensorrt)(:\d+)?", value):
-        raise ValueError(f"there is no device {value!r}; write auto, cpu, cuda, cuda:1 or tensorrt")
-    return value
-
-
-def _address(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise ValueError(f"{value!r} is not an address; write host:port, as in 127.0.0.1:8377")
-    return value
-
-
-def _address_or_off(value: str) -> str:
-    return value if value == "off" else _address(value)
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
@@ -53,6 +35,9 @@ class Database(Frozen):
     url: SecretStr = SecretStr("")
     """The URL of Postgres itself, as in `postgresql://me@localhost/shop`. A pool in transaction mode is
     refused."""
+    replica: SecretStr = SecretStr("")
+    """The URL of a physical replica that walks read the table from; vectors are written to the primary. It
+    may lag. Default: the primary is read."""
     worker_role: str | None = None
     """The role that runs the daemon: `freshvec apply` grants it what `run` needs, and no more."""
 
@@ -60,7 +45,7 @@ class Database(Frozen):
 class Daemon(Frozen):
     """How the daemon encodes, reads and writes, and where it keeps its models."""
 
-    device: Annotated[str, AfterValidator(_device)] = "auto"
+    device: Annotated[str, AfterValidator(device)] = "auto"
     """What encodes: `auto` (a GPU that works, else the CPU), `cpu`, `cuda`, `cuda:1`, `tensorrt`."""
     precision: Literal["fp32", "fp16", "bf16", "int8"] | None = None
     """How exactly it computes. bf16 needs OpenVINO and a processor with AMX. Default: fp16 on a GPU; on a CPU
@@ -94,7 +79,7 @@ class Daemon(Frozen):
     `~/.local/share/freshvec/models`; a model is looked for in both."""
     catalogue_dirs: tuple[Path, ...] = ()
     """Folders with more model descriptions (TOML) than those that come with freshvec."""
-    serve: Annotated[str, AfterValidator(_address)] | None = None
+    serve: Annotated[str, AfterValidator(address)] | None = None
     """The address at which `run` answers embeddings requests, as in `127.0.0.1:8377`. Default: none."""
     share: bool = False
     """Whether workers share each sync, as with `--workers` and `--on`; else one keeps it, others stand by."""
@@ -107,7 +92,7 @@ class Daemon(Frozen):
 class Web(Frozen):
     """The page, the metrics and the health checks of `freshvec run`; they need `freshvec[serve]`."""
 
-    address: Annotated[str, AfterValidator(_address_or_off)] = "127.0.0.1:8378"
+    address: Annotated[str, AfterValidator(address_or_off)] = "127.0.0.1:8378"
     """Where they are: `/` the page, `/metrics` for Prometheus, `/healthz`, `/readyz`; `off` for nowhere. What
     others can reach needs a key in `FRESHVEC_API_KEY`. Where the default is taken, `run` goes on without."""
     rows: bool = False

@@ -1,5 +1,6 @@
 """What is wrong with a setting, in words that say what to write instead."""
 
+import re
 from collections.abc import Iterable
 from datetime import date, time
 
@@ -118,3 +119,23 @@ def _shaped(key: str, kind: str, given: object) -> str:
 def _kind(given: object) -> str:
     """What a value of a TOML file is called, and the value where that shows more."""
     return next((name for kind, name in _KINDS if isinstance(given, kind)), "a table of settings")
+
+
+def device(value: str) -> str:
+    """The name of a device. Raises ValueError."""
+    if not re.fullmatch(r"auto|cpu|(cuda|tensorrt)(:\d+)?", value):
+        raise ValueError(f"there is no device {value!r}; write auto, cpu, cuda, cuda:1 or tensorrt")
+    return value
+
+
+def address(value: str) -> str:
+    """A host and a port. Raises ValueError."""
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{value!r} is not an address; write host:port, as in 127.0.0.1:8377")
+    return value
+
+
+def address_or_off(value: str) -> str:
+    """The same, or that there is to be none."""
+    return value if value == "off" else address(value)

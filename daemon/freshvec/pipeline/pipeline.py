@@ -55,7 +55,9 @@ class Pipeline:
         self.ledger = Ledger(self._on_ready)
         shared = (settings, progress, self.ledger, epoch)
         self.writer = Writer(resources.pool, bound, *shared)
-        self.reader = Reader(resources.pool, bound, dispatcher, *shared, resources.pages, resources.pressure)
+        self.reader = Reader(
+            resources.pool, bound, dispatcher, *shared, resources.pages, resources.pressure, resources.replica
+        )
         self.walker = self.reader.walker
         if walk_again and self.walker.is_over:
             self.walker.restart()

@@ -16,6 +16,7 @@ from freshvec.pipeline.share import ALL
 from freshvec.pipeline.texts import Texts, removed
 from freshvec.pipeline.walker import Walker
 from freshvec.records import Entry, Key, SourceRow, Urgency
+from freshvec.scans.replica import Replica
 from freshvec.source.bound import BoundSync
 from freshvec.source.rows import RowReader
 
@@ -39,6 +40,7 @@ class Reader:
         epoch: Epoch,
         threads: Executor,
         pressure: Pressure,
+        replica: Replica | None = None,
     ) -> None:
         self._connection = connection
         self._bound = bound
@@ -66,6 +68,7 @@ class Reader:
             progress.stages,
             self._page_rows,
             self._handle,
+            replica,
         )
         self._is_all_read = False  # of the live changes, at the last look
         self.found = 0  # changes, or rows of a page, at the last look

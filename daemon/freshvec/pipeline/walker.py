@@ -18,6 +18,7 @@ from freshvec.records import SourceRow, Urgency
 from freshvec.scans.backfill import Backfill
 from freshvec.scans.faults import faults
 from freshvec.scans.orphans import OrphanScan
+from freshvec.scans.replica import Replica
 from freshvec.scans.vectors import VectorSample
 from freshvec.source.bound import BoundSync
 
@@ -47,6 +48,7 @@ class Walker:
         stages: Stages,
         page_rows: int,
         handle: Callable[[Portion, list[SourceRow]], None],
+        replica: Replica | None,
     ) -> None:
         self._connection = connection
         self._bound = bound
@@ -58,7 +60,7 @@ class Walker:
         self._stages = stages
         self._page_rows = page_rows
         self._handle = handle
-        self._backfill = Backfill(connection, bound, epoch)
+        self._backfill = Backfill(connection, bound, epoch, replica)
         self._ahead = PageAhead(self._backfill, ledger, threads)
         self.has_walked = not self._backfill.done  # whether a walk was seen under way
         self._orphans: OrphanScan | None = None

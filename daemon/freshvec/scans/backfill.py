@@ -7,21 +7,23 @@ it compares every row's hash, so it finds whatever no trigger saw.
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import psycopg
 
 from freshvec.capture import queue
 from freshvec.db import Session, queries
+from freshvec.errors import DatabaseError
 from freshvec.records import Key, SourceRow
 from freshvec.scans.keyset import KeysetPages
 from freshvec.scans.ranges import Left, Range, Ranges
+from freshvec.scans.replica import Replica
 from freshvec.source.bound import BoundSync
 from freshvec.source.rows import MOST_CHARACTERS, RowReader, fits, is_of_the_row, source_row
 
 _SQL = queries("scans/backfill")
 _FEWEST_ROWS = 16
-_NOT_APPLIED = (None, True, False, None, False, False)
+_NOT_APPLIED = (None, True, False, None, False, False, 0)
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,16 @@ class Backfill:
     its own state belong into a transaction of the owner's.
     """
 
-    def __init__(self, connection: Session, bound: BoundSync, owner: Writing | None = None) -> None:
+    def __init__(
+        self,
+        connection: Session,
+        bound: BoundSync,
+        owner: Writing | None = None,
+        replica: Replica | None = None,
+    ) -> None:
         self._connection = connection
+        self._replica = replica
+        self._is_from_replica = False  # the page that is read next
         self._bound = bound
         self._owner = owner
         self._rows = RowReader(connection, bound)
@@ -66,7 +76,7 @@ class Backfill:
     def look(self) -> None:
         """How far the walk is, as the database has it. What was read ahead is forgotten."""
         state = self._connection.execute(self._bound.compose(_SQL["state"])).fetchone()
-        after, self.done, self.proves, self.proven_seconds_ago, *cut = state or _NOT_APPLIED
+        after, self.done, self.proves, self.proven_seconds_ago, *cut, self._begun_at = state or _NOT_APPLIED
         is_cut, has_ranges = cut
         self._begin_at(tuple(after) if after else None, has_tail=not is_cut, has_ranges=has_ranges)
 
@@ -92,7 +102,11 @@ class Backfill:
         return self.proven_seconds_ago is not None
 
     def draw_fence(self) -> int:
-        """The fence of the page that is read next."""
+        """The fence of the page that is read next. A replica that does not know of the walk is not asked."""
+        fence = self._replica.fence() if self._replica is not None else None
+        self._is_from_replica = fence is not None and fence > self._begun_at
+        if fence is not None and self._is_from_replica:
+            return fence
         row = self._connection.execute(_SQL["fence"]).fetchone()
         assert row is not None
         return int(row[0])
@@ -134,9 +148,7 @@ class Backfill:
         limit = min(limit, self._most_rows or limit)
         before = self._pages.after
         try:
-            found = self._pages.read(
-                limit, fingerprint=self._bound.model.fingerprint, most_characters=MOST_CHARACTERS
-            )
+            found = self._read(limit)
         except psycopg.Error as error:
             if not is_of_the_row(error):
                 raise
@@ -145,6 +157,18 @@ class Backfill:
         self._pages.is_exhausted = len(rows) < limit and fits(rows, len(rows))
         self._adapt(rows)
         return rows
+
+    def _read(self, limit: int) -> list[tuple[Any, ...]]:
+        """The next page's rows, by the primary where the replica fails."""
+        given: Any = {"fingerprint": self._bound.model.fingerprint, "most_characters": MOST_CHARACTERS}
+        if self._replica is not None and self._is_from_replica:
+            try:
+                return self._pages.read(limit, on=self._replica.session, **given)
+            except (psycopg.Error, DatabaseError) as error:
+                if isinstance(error, psycopg.Error) and is_of_the_row(error):
+                    raise
+                self._replica.rest(error)
+        return self._pages.read(limit, **given)
 
     def _page_by_key(self, limit: int, after: Key | None) -> list[SourceRow]:
         """The same page, its keys first, so that the rows that cannot be read are found among the others."""
@@ -173,7 +197,8 @@ class Backfill:
         """
         if discards_queue:  # first: of what it has seen, no reading is later than the walk's beginning
             queue.discard(self._connection, self._bound)
-        self._connection.execute(self._bound.compose(_SQL["restart"]), {"proves": proves})
+        begun = self._connection.execute(self._bound.compose(_SQL["restart"]), {"proves": proves}).fetchone()
+        self._begun_at = begun[0] if begun else 0
         self._connection.execute(self._bound.compose(_SQL["discard_ranges"]))
         self.answer(rescans)
         self.done, self.proves = False, proves

@@ -25,9 +25,9 @@ SELECT {d_key_texts} FROM {source} AS d {beyond} ORDER BY {d_keys} LIMIT %(limit
 SELECT nextval('freshvec.fence')
 
 -- state: how far the walk is, whether it is done, whether it only proves, seconds since all was proven fresh,
--- whether what comes after is in ranges already, and whether there are any
+-- whether what comes after is in ranges already, whether there are any, and the fence when it began
 SELECT backfill_after, backfill_done, walk_proves, extract(epoch FROM now() - proven_at)::float8, walk_is_cut,
-       EXISTS (SELECT FROM freshvec.range AS r WHERE r.sync = s.name)
+       EXISTS (SELECT FROM freshvec.range AS r WHERE r.sync = s.name), walk_fence
   FROM freshvec.sync AS s WHERE name = {sync_name}
 
 -- restart: walk the whole table again
@@ -35,6 +35,7 @@ UPDATE freshvec.sync
    SET backfill_after = NULL, backfill_done = false, walk_proves = %(proves)s, walk_rows = 0, walk_found = 0,
        walk_is_cut = false, walk_started_at = now(), walk_fence = (SELECT last_value FROM freshvec.fence)
  WHERE name = {sync_name}
+RETURNING walk_fence
 
 -- discard_ranges: of a walk that was given up
 DELETE FROM freshvec.range WHERE sync = {sync_name}

@@ -35,12 +35,12 @@ class KeysetPages:
         self.after = after
         self.is_exhausted = False
 
-    def read(self, limit: int, **params: object) -> list[tuple[Any, ...]]:
-        """The next page's rows, at most `limit`."""
+    def read(self, limit: int, *, on: Session | None = None, **params: object) -> list[tuple[Any, ...]]:
+        """The next page's rows, at most `limit`; from another server where one is given."""
         beyond = self._bound.key_values(self.after) if self.after else {}
         given = {"limit": limit, **params, **beyond, **self._upto}
         query = self._next if self.after else self._first
-        rows = self._connection.execute(query, given, binary=True).fetchall()
+        rows = (on or self._connection).execute(query, given, binary=True).fetchall()
         if rows:
             self.after = rows[-1][: len(self._bound.key)]
         self.is_exhausted = len(rows) < limit

@@ -9,8 +9,8 @@ SELECT {t_key_texts}, t.freshvec_embedded, t.freshvec_failed,
        NOT EXISTS (SELECT FROM {source} AS d WHERE {d_is_t} OFFSET 0)
   FROM page AS t ORDER BY {t_keys}
 
--- counted: what the target was found to hold, unless it has changed meanwhile. What members have counted and not
--- yet added is to be added later.
+-- counted: what the target was found to hold, unless it has changed meanwhile. What members have counted and
+-- not yet added is to be added later.
 UPDATE freshvec.sync AS s
    SET rows_embedded = %(embedded)s - c.embedded, rows_failed = %(failed)s - c.failed
   FROM (SELECT coalesce(sum(m.rows_embedded), 0) AS embedded, coalesce(sum(m.rows_failed), 0) AS failed

@@ -58,7 +58,7 @@ class Worker:
         self._tick_seconds = tick_seconds
         self._waker = Waker()
         self.pressure = Pressure(settings.daemon.pause_at_lag_seconds)
-        self._resources = Resources(settings.database.url, self.pressure, is_leased=settings.daemon.share)
+        self._resources = Resources(settings, self.pressure)
         self._owning = Owning(is_shared=settings.daemon.share)
         self._stopping = threading.Event()
         self._reload = reload
