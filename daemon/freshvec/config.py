@@ -19,7 +19,7 @@ from pydantic_settings import SettingsError
 from freshvec import logs
 from freshvec.environment import PREFIX, FromOutside, credential_beside, misspelt, variable_of
 from freshvec.errors import ConfigError, UsageError, meant
-from freshvec.faults import address, address_or_off, describe, device
+from freshvec.faults import address_or_off, describe, valid_address, valid_device
 from freshvec.storage import Chunk, Chunked, Frozen, Index, TableName, Target, split_name
 
 SEARCHED = ("freshvec.toml", "/etc/freshvec/freshvec.toml")
@@ -45,7 +45,7 @@ class Database(Frozen):
 class Daemon(Frozen):
     """How the daemon encodes, reads and writes, and where it keeps its models."""
 
-    device: Annotated[str, AfterValidator(device)] = "auto"
+    device: Annotated[str, AfterValidator(valid_device)] = "auto"
     """What encodes: `auto` (a GPU that works, else the CPU), `cpu`, `cuda`, `cuda:1`, `tensorrt`."""
     precision: Literal["fp32", "fp16", "bf16", "int8"] | None = None
     """How exactly it computes. bf16 needs OpenVINO and a processor with AMX. Default: fp16 on a GPU; on a CPU
@@ -79,7 +79,7 @@ class Daemon(Frozen):
     `~/.local/share/freshvec/models`; a model is looked for in both."""
     catalogue_dirs: tuple[Path, ...] = ()
     """Folders with more model descriptions (TOML) than those that come with freshvec."""
-    serve: Annotated[str, AfterValidator(address)] | None = None
+    serve: Annotated[str, AfterValidator(valid_address)] | None = None
     """The address at which `run` answers embeddings requests, as in `127.0.0.1:8377`. Default: none."""
     share: bool = False
     """Whether workers share each sync, as with `--workers` and `--on`; else one keeps it, others stand by."""

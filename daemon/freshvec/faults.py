@@ -121,14 +121,14 @@ def _kind(given: object) -> str:
     return next((name for kind, name in _KINDS if isinstance(given, kind)), "a table of settings")
 
 
-def device(value: str) -> str:
+def valid_device(value: str) -> str:
     """The name of a device. Raises ValueError."""
     if not re.fullmatch(r"auto|cpu|(cuda|tensorrt)(:\d+)?", value):
         raise ValueError(f"there is no device {value!r}; write auto, cpu, cuda, cuda:1 or tensorrt")
     return value
 
 
-def address(value: str) -> str:
+def valid_address(value: str) -> str:
     """A host and a port. Raises ValueError."""
     host, _, port = value.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
@@ -138,4 +138,4 @@ def address(value: str) -> str:
 
 def address_or_off(value: str) -> str:
     """The same, or that there is to be none."""
-    return value if value == "off" else address(value)
+    return value if value == "off" else valid_address(value)

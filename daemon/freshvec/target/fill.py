@@ -70,7 +70,7 @@ class Fill:
     def write(self, connection: Session, outcomes: Sequence[Outcome]) -> None:
         """Raises psycopg's UniqueViolation where a row is there."""
         rows = [self._row(outcome) for outcome in outcomes]
-        with connection.cursor().copy(self._copy) as copy:
+        with connection.cursor().copy(self._copy, ()) as copy:  # () as a % in a name is doubled
             copy.write(b"".join([_HEADER, *rows, _END]))
 
     def _row(self, outcome: Outcome) -> bytes:
