@@ -2,7 +2,7 @@
 [share] [device] [N]`.
 
 With a number it keeps that many tables t0, t1, …; else `docs`. It sweeps as often as `freshvec run` does.
-With `device` a batch takes as long as on a device of its own that encodes 2,000 rows per second: it costs no
+With `device` a batch takes as long as on a device of its own that encodes 1,000 rows per second: it costs no
 processor.
 """
 
@@ -16,7 +16,7 @@ from freshvec.worker.worker import Worker
 from tests.benchmarks.harness import WideNullEncoder
 from tests.support import NullEncoder, settings_for, sync_of
 
-DEVICE_ROWS = 2000  # per second
+DEVICE_ROWS = 1000  # per second
 
 
 class DeviceEncoder(NullEncoder):

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.benchmarks.harness import (
@@ -21,30 +22,47 @@ from tests.benchmarks.harness import (
 from tests.benchmarks.null_worker import DEVICE_ROWS
 from tests.support import Connection, until
 
-WORKERS = (1, 2, 4)
+WORKERS = {"device": (1, 2, 4, 8), "null": (1, 2, 4)}
+NAMES = {"device": f"encoders of {DEVICE_ROWS:,} rows/s", "null": "null encoders"}
+WAL = "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::float8"
 Process = subprocess.Popen[bytes]
+
+
+@dataclass
+class Spent:
+    """What some rows took: seconds, of the processor for the workers and for the server, bytes of WAL."""
+
+    rows: int
+    seconds: float
+    workers: float
+    server: float
+    wal: float
+
+    @property
+    def rate(self) -> float:
+        return self.rows / self.seconds
 
 
 def shares(report: Report, quick: bool) -> None:
     """Encoders as quick as a device of each worker's own, then as quick as can be."""
-    rows = 4_000 if quick else 60_000
-    for kind, name in (("device", f"encoders of {DEVICE_ROWS:,} rows/s"), ("null", "null encoders")):
+    rows = 4_000 if quick else 40_000
+    for kind, name in NAMES.items():
         first: dict[str, float] = {}
-        for number in WORKERS:
-            for what, rate, cores, server in _measured(number, kind, rows):
-                first.setdefault(what, rate)
-                label = f"{what} with {number} workers, {name}"
-                report.add(label, rate, "rows/s")
-                report.add(f"{label}: cores of the workers", cores, "")
-                report.add(f"{label}: cores of the server", server, "")
+        for number in WORKERS[kind]:
+            for what, spent in _measured(number, kind, rows):
+                label = f"{what}, {number} workers, {name}"
+                linear = spent.rate / first.setdefault(what, spent.rate) / number
+                report.add(label, spent.rate, "rows/s")
                 if number > 1:
-                    linear = rate / first[what] / number
                     report.add(f"{label}: of linear", linear, "", "≥ 0.8", linear >= 0.8)
+                report.add(f"{label}: cores of the workers", spent.workers / spent.seconds, "")
+                report.add(f"{label}: cores of the server", spent.server / spent.seconds, "")
+                report.add(f"{label}: of the server a row", spent.server / spent.rows * 1e6, "µs")
+                report.add(f"{label}: WAL a row", spent.wal / spent.rows, "bytes")
 
 
-def _measured(number: int, kind: str, rows: int) -> Iterator[tuple[str, float, float, float]]:
-    """Backfill and live changes: rows per second, processor time of the workers and of the server per
-    second."""
+def _measured(number: int, kind: str, rows: int) -> Iterator[tuple[str, Spent]]:
+    """Backfill and live changes."""
     with database() as (url, connection), sharing(url, connection, number, kind) as workers:
         connection.execute("BEGIN")
         connection.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, %s) g", (rows,))
@@ -52,22 +70,29 @@ def _measured(number: int, kind: str, rows: int) -> Iterator[tuple[str, float, f
         connection.execute("COMMIT")
         connection.execute("VACUUM ANALYZE docs")
         walk = "SELECT freshvec.ask_for_walk('docs', 'the benchmark')"
-        yield "backfill", *_timed(connection, workers, walk, rows, lambda: await_fresh(connection))
+        yield "backfill", _spent(connection, workers, walk, rows, lambda: await_walk(connection))
         half = rows // 2
         edit = f"UPDATE docs SET body = body || ' changed' WHERE id <= {half}"
-        yield "changes", *_timed(connection, workers, edit, half, lambda: await_queue(connection))
+        yield "changes", _spent(connection, workers, edit, half, lambda: await_queue(connection))
 
 
-def _timed(
+def await_walk(connection: Connection) -> None:
+    """Until a walk that was asked for is over."""
+    over = "SELECT NOT rescan_waiting AND backfill_done AND backlog = 0 FROM freshvec.status"
+    until("the walk is over", lambda: connection.execute(over).fetchone() == (True,), 300)
+
+
+def _spent(
     connection: Connection, workers: list[Process], begin: str, rows: int, wait: Callable[[], None]
-) -> tuple[float, float, float]:
-    before, server = sum(cpu_seconds(w.pid) for w in workers), server_cpu(connection)
+) -> Spent:
+    def now() -> tuple[float, float, float, float]:
+        (wal,) = connection.execute(WAL).fetchone() or (0.0,)
+        return time.perf_counter(), sum(cpu_seconds(w.pid) for w in workers), server_cpu(connection), wal
+
     connection.execute(begin.encode())
-    began = time.perf_counter()
+    before = now()
     wait()
-    took = time.perf_counter() - began
-    spent = sum(cpu_seconds(w.pid) for w in workers) - before
-    return rows / took, spent / took, (server_cpu(connection) - server) / took
+    return Spent(rows, *(after - first for after, first in zip(now(), before, strict=True)))
 
 
 @contextmanager
@@ -120,16 +145,15 @@ def takeovers(report: Report, quick: bool) -> None:
         await_fresh(connection)
         time.sleep(12)  # the last figures of its activity are written
         before, server = sum(cpu_seconds(w.pid) for w in workers), server_cpu(connection)
-        wal = "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"
-        (written,) = connection.execute(wal).fetchone() or (0,)
+        (written,) = connection.execute(WAL).fetchone() or (0.0,)
         time.sleep(seconds)
         idle = (sum(cpu_seconds(w.pid) for w in workers) - before) * 10 / seconds
         report.at_most(f"CPU of {number} idle workers in 10 s", idle, 0.1, "s")
         report.add(
             "CPU of the server for them in 10 s", (server_cpu(connection) - server) * 10 / seconds, "s"
         )
-        (now,) = connection.execute(wal).fetchone() or (0,)
-        report.add("WAL for them in 10 s", float(now - written) * 10 / seconds, "bytes")
+        (now,) = connection.execute(WAL).fetchone() or (0.0,)
+        report.add("WAL for them in 10 s", (now - written) * 10 / seconds, "bytes")
         report.add("their connections", (connection.execute(connections).fetchone() or (0,))[0], "")
         locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
         report.add("their locks", (connection.execute(locks).fetchone() or (0,))[0], "")

@@ -92,6 +92,22 @@ def test_all_of_them_walk_and_each_has_changes_of_its_own(docs: Connection) -> N
         )
 
 
+def test_a_partitioned_table_is_shared_like_any_other(application: Connection) -> None:
+    application.execute("CREATE TABLE docs (id bigint PRIMARY KEY, body text) PARTITION BY RANGE (id)")
+    for first in (0, 4000, 8000):
+        bounds = f"FROM ({first}) TO ({first + 4000})"
+        application.execute(f"CREATE TABLE docs_{first} PARTITION OF docs FOR VALUES {bounds}".encode())
+    fill(application, 11_000)
+    with together(application, 2) as workers:
+        until("all is fresh", lambda: is_at_rest(application))
+        assert min(done_by(worker) for worker in workers) > 500
+        application.execute("UPDATE docs SET body = body || ' changed' WHERE id % 4 = 0")
+        application.execute("DELETE FROM docs WHERE id < 100")
+        application.execute("UPDATE docs SET id = id - 10950 WHERE id > 10960")  # into another partition
+        until("the changes are in", lambda: is_at_rest(application))
+        assert stale(application, NullEncoder()) == []
+
+
 def test_a_walk_is_begun_by_the_one_that_leads_and_joined_by_all(docs: Connection) -> None:
     fill(docs, 20_000)
     with together(docs, 2, page_rows=50) as workers:

@@ -144,3 +144,21 @@ def test_a_deadlock_with_another_member_is_tried_again(members: Members) -> None
         thread.join(60)
         assert not thread.is_alive()
         assert (members.stored() or ())[1:] == (first.fence,)
+
+
+def test_a_row_that_two_members_write_at_once_is_counted_once(members: Members) -> None:
+    """The second one's statement began before the first one's commit, and waits for it."""
+    members.docs.execute("DELETE FROM docs_embedding WHERE id = 1")
+    with members.member() as owner, members.session() as other:
+        columns = "id, embedding, content_hash, fingerprint, fence"
+        values = "SELECT 1, embedding, content_hash, fingerprint, 1 FROM docs_embedding WHERE id = 2"
+        other.execute(f"INSERT INTO docs_embedding ({columns}) {values}".encode())
+        thread = threading.Thread(target=owner.write, args=[owner.read(outcome(members.fence()))])
+        thread.start()
+        waits = "SELECT cardinality(pg_blocking_pids(%s)) > 0"
+        pid = owner.writer.target.member
+        until("it waits", lambda: members.docs.execute(waits, (pid,)).fetchone() == (True,))
+        other.commit()
+        thread.join(60)
+        assert members.stored() is not None
+        assert members.docs.execute("SELECT rows_embedded FROM freshvec.member").fetchone() == (0,)

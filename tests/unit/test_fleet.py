@@ -215,6 +215,18 @@ def test_ready_when_all_are_then_signs_of_life_and_a_clean_end(waiting: Fleet) -
     assert not any(map(is_running, (waiting.pid("w0"), waiting.pid("w1"))))
 
 
+def test_it_is_not_ready_while_one_is_not(folder: Path) -> None:
+    late = 'while name == "w1" and not (folder / "go").exists():\n    signal.sigtimedwait([], 0.01)\n'
+    fleet = Fleet(folder, "for ever", 2, WAITS.replace('notify("READY=1")', f'{late}notify("READY=1")'))
+    try:
+        until("one runs", lambda: any("1 of 2 workers run; w1" in line for line in fleet.heard))
+        assert "READY=1" not in fleet.heard
+        (folder / "go").touch()
+        until("it is ready", lambda: "READY=1" in fleet.heard)
+    finally:
+        fleet.close()
+
+
 def test_one_that_ends_is_started_again_and_the_others_go_on(waiting: Fleet) -> None:
     until("it is ready", lambda: "READY=1" in waiting.heard)
     first, second = waiting.pid("w0"), waiting.pid("w1")

@@ -5,8 +5,8 @@ SELECT o.place::int
  WHERE o.turn > 1
 
 -- upsert: write the vectors of rows that exist, unless a later read has been written. `before` sees the
--- target as it was, so that what it holds is counted by differences. Gives: rows embedded and failed, more or
--- fewer; the places of rows whose write was refused though the target holds another text, the highest fence
+-- target as it was, so that what it holds is counted by differences; a row that another member has written
+-- since is taken for one that has a vector. Gives: rows embedded and failed, more or fewer; the places of rows whose write was refused though the target holds another text, the highest fence
 -- among those, and how many of these fences the sequence has never given.
 WITH given AS MATERIALIZED (
   SELECT {d_keys_as_k}, {embedding} AS {kept_as}, k.fence, k.encode_error, k.place,
@@ -30,10 +30,10 @@ WITH given AS MATERIALIZED (
          fingerprint = excluded.fingerprint,
          fence = excluded.fence, encode_error = excluded.encode_error, embedded_at = excluded.embedded_at
    WHERE t.fence < excluded.fence
-  RETURNING {t_is_embedded} AS embedded, t.encode_error IS NOT NULL AS failed
+  RETURNING {t_is_embedded} AS embedded, t.encode_error IS NOT NULL AS failed, t.xmax = 0 AS is_new
 )
-SELECT (SELECT count(*) FILTER (WHERE embedded) FROM written)
-       - (SELECT count(*) FILTER (WHERE embedded AND admits) FROM before),
+SELECT (SELECT count(*) FILTER (WHERE embedded) - count(*) FILTER (WHERE NOT is_new) FROM written)
+       - (SELECT count(*) FILTER (WHERE embedded AND admits) - count(*) FILTER (WHERE admits) FROM before),
        (SELECT count(*) FILTER (WHERE failed) FROM written)
        - (SELECT count(*) FILTER (WHERE failed AND admits) FROM before),
        (SELECT array_agg(place::int) FROM before WHERE NOT admits AND differs),
