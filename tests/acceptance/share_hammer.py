@@ -200,9 +200,11 @@ def hammer(shared: Company, encoder: OnnxEncoder, workers: int, seconds: float, 
     rested = time.monotonic() - ended
     with shared.connect() as connection:
         shared.wrong += stale(connection, encoder, LAYOUTS[shared.layout][1])
-    ((counted, there),) = shared.ask(COUNTED)
+    shared.wrong += [
+        f"{counted} counted of {there}" for counted, there in shared.ask(COUNTED) if counted != there
+    ]
     times = f"takeovers in up to {max(shared.takeovers, default=0):.1f} s"
-    rest = f"at rest after {rested:.1f} s, {counted} counted of {there}"
+    rest = f"at rest after {rested:.1f} s"
     return f"{sum(struck):,} strikes, {', '.join(shared.befell)}; {times}; {rest}"
 
 
