@@ -155,3 +155,14 @@ def test_a_clock_that_goes_wrong(settings: Settings, monkeypatch: pytest.MonkeyP
     assert worst(looked(load.clock, settings)).severity is OK
     monkeypatch.setattr(time, "time", lambda: 1_000_000.0)
     assert "ahead of this machine's" in worst(looked(load.clock, settings)).what
+
+
+@pytest.mark.parametrize(("syncs", "severity"), [(2, OK), (60, WARNING)])
+def test_room_for_the_locks_of_those_who_share(
+    url: str, docs: Connection, syncs: int, severity: Severity
+) -> None:
+    declared = [sync_of(f"t{number}", f"t{number}") for number in range(syncs)]
+    found = worst(looked(server.locks, settings_for(url, *declared, share=True)))
+    assert found.severity is severity
+    assert f"{66 * syncs:,} of " in found.what
+    assert looked(server.locks, settings_for(url, *declared)) == []

@@ -29,6 +29,7 @@ IN_DATABASE: dict[str, Check] = {
     "server": server.version,
     "pgvector": server.pgvector,
     "sessions": server.sessions,
+    "locks": server.locks,
     "notifications": server.notifications,
     "two-phase": server.two_phase,
     "replication": server.replication,

@@ -11,6 +11,7 @@ from freshvec.storage import split_name
 _SQL = queries("doctor/server")
 _OLDEST = 150000  # version with security_invoker, by which a view has the rights of who asks
 _SESSIONS = 10  # a worker has eight
+_LOCKS = 66  # of a sync that is shared: its shards, the lead and the bell
 KEPT_BYTES = 2**30  # of log, by a slot that nobody reads
 _LAG_SECONDS = 30
 _TEMPORARY_KB = 2**20
@@ -68,6 +69,22 @@ def sessions(place: Place) -> Iterator[Finding]:
         return
     remedy = "Close idle ones, or: ALTER SYSTEM SET max_connections = …; and restart Postgres."
     yield warning("sessions", what, "a worker has eight, and the next one is refused", remedy)
+
+
+def locks(place: Place) -> Iterator[Finding]:
+    """Room for the shards' locks, where workers share the syncs."""
+    if not place.settings.daemon.share:
+        return
+    (room,) = place.connection.execute(_SQL["locks"]).fetchone() or (0,)
+    needed = _LOCKS * len(place.settings.sync)
+    what = f"shards take {needed:,} of {room:,} locks"
+    if 2 * needed <= room:
+        yield ok("locks", what)
+        return
+    remedy = (
+        f"ALTER SYSTEM SET max_locks_per_transaction = {64 * -(-2 * needed // room)}; and restart Postgres."
+    )
+    yield warning("locks", what, "without room for a lock any statement on any table fails", remedy)
 
 
 def notifications(place: Place) -> Iterator[Finding]:

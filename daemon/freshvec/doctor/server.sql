@@ -9,6 +9,10 @@ SELECT (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
 SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int,
        (SELECT count(*)::int FROM pg_stat_activity WHERE backend_type = 'client backend')
 
+-- locks: how many there is room for, beside what each session has without asking
+SELECT current_setting('max_locks_per_transaction')::int
+       * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int)
+
 -- notifications: how full their queue is, and the oldest transaction of a session that listens for long
 SELECT pg_notification_queue_usage(),
        (SELECT format('pid %%s (%%s)', pid, application_name) FROM pg_stat_activity
