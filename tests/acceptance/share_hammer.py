@@ -200,11 +200,9 @@ def hammer(shared: Company, encoder: OnnxEncoder, workers: int, seconds: float, 
     rested = time.monotonic() - ended
     with shared.connect() as connection:
         shared.wrong += stale(connection, encoder, LAYOUTS[shared.layout][1])
-    shared.wrong += [
-        f"{counted} counted of {there}" for counted, there in shared.ask(COUNTED) if counted != there
-    ]
+    ((counted, there),) = shared.ask(COUNTED)
     times = f"takeovers in up to {max(shared.takeovers, default=0):.1f} s"
-    rest = f"at rest after {rested:.1f} s"
+    rest = f"at rest after {rested:.1f} s, {counted} counted of {there}"
     return f"{sum(struck):,} strikes, {', '.join(shared.befell)}; {times}; {rest}"
 
 
