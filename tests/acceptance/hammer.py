@@ -246,7 +246,7 @@ class Stage:
 
 COLUMN_SYNC = DOCS_SYNC + 'target = { column = "embedding" }\n'
 CUT_SYNC = DOCS_SYNC + 'chunk = "auto"\n'
-_LAYOUTS = {
+LAYOUTS = {
     "table": (DOCS_SYNC, EVERY_ROW),
     "column": (COLUMN_SYNC, EVERY_ROW_IN_COLUMN),
     "chunks": (CUT_SYNC, EVERY_ROW_CUT),
@@ -264,7 +264,7 @@ def run(
     server: EmbeddedPostgres, encoder: OnnxEncoder, seed: int, seconds: float, layout: str
 ) -> tuple[int, list[str]]:
     """Hammer a fresh database; edits, and what is stale at rest."""
-    in_column, (sync, every_row) = layout == "column", _LAYOUTS[layout]
+    in_column, (sync, every_row) = layout == "column", LAYOUTS[layout]
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE hammer_{seed}")
     url = server.url(f"hammer_{seed}")
@@ -295,7 +295,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--version", type=int, default=18, choices=[16, 18])
-    parser.add_argument("--layout", default="table", choices=list(_LAYOUTS))
+    parser.add_argument("--layout", default="table", choices=list(LAYOUTS))
     arguments = parser.parse_args()
     encoder = models_in(exported(), device="cpu").encoder(MODEL)
     wrong = 0

@@ -1,6 +1,7 @@
-"""`python -m tests.acceptance.share_hammer [--workers 4] [--runs 10] [--seconds 60] [--version 18]`: workers
-that share a sync, under hot rows and walks, while some are killed, stopped past their takeover and woken,
-leave and come, lose their sessions, and the server is restarted; at rest no vector may be another text's.
+"""`python -m tests.acceptance.share_hammer [--workers 4] [--runs 10] [--seconds 60] [--version 18]
+[--layout table]`: workers that share a sync, under hot rows and walks, while some are killed, stopped past
+their takeover and woken, leave and come, lose their sessions, and the server is restarted; at rest no vector
+may be another text's.
 
 With `--queue-bytes 65536` the queue is full again and again, and given up for a walk.
 """
@@ -22,11 +23,10 @@ import psycopg
 
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.encoding.encoder import OnnxEncoder
-from tests.acceptance.hammer import hammers, last_fence
+from tests.acceptance.hammer import LAYOUTS, hammers, last_fence
 from tests.conftest import QUICK
 from tests.exports import exported
 from tests.support import (
-    DOCS_SYNC,
     MODEL,
     Connection,
     WorkerProcess,
@@ -57,7 +57,7 @@ SELECT a.pid, a.application_name, a.state, a.wait_event, now() - a.state_change 
 """
 WALK = "INSERT INTO freshvec.rescan (sync, reason) VALUES ('docs', 'the hammer asks') RETURNING id"
 COUNTED = """
-SELECT rows_embedded, (SELECT count(*) FROM docs_embedding WHERE embedding IS NOT NULL) FROM freshvec.sync
+SELECT rows_embedded, (SELECT count(*) FROM docs_embedded) FROM freshvec.sync
 """
 
 
@@ -70,6 +70,7 @@ class Company:
     folder: Path
     choose: random.Random
     config: Path
+    layout: str
     workers: list[WorkerProcess] = field(default_factory=list)
     befell: list[str] = field(default_factory=list)
     takeovers: list[float] = field(default_factory=list)  # seconds from a stop or a kill to the takeover
@@ -163,7 +164,9 @@ def _name(worker: WorkerProcess) -> str:
     return f"{socket.gethostname()}:{worker.process.pid}"
 
 
-def company(server: EmbeddedPostgres, seed: int, folder: Path, *, queue_bytes: int = 2**30) -> Company:
+def company(
+    server: EmbeddedPostgres, seed: int, folder: Path, layout: str = "table", *, queue_bytes: int = 2**30
+) -> Company:
     """A fresh database whose table is to be embedded, and nobody yet to do it."""
     database = f"share_{seed}"
     with psycopg.connect(server.url(), autocommit=True) as connection:
@@ -173,9 +176,9 @@ def company(server: EmbeddedPostgres, seed: int, folder: Path, *, queue_bytes: i
         connection.execute("CREATE TABLE docs (id int PRIMARY KEY, body text)")
         cold = "INSERT INTO docs SELECT g, 'cold ' || g %% 50 FROM generate_series(%s::int, %s) g"
         connection.execute(cold, (HOT, ROWS))
-    sync = DOCS_SYNC + f"queue_bytes = {queue_bytes}\n"
+    sync = LAYOUTS[layout][0] + f"queue_bytes = {queue_bytes}\n"
     config = write_config(folder / "freshvec.toml", config_toml(server.url(database), exported(), sync))
-    return Company(server, database, folder, random.Random(seed), config)
+    return Company(server, database, folder, random.Random(seed), config, layout)
 
 
 def hammer(shared: Company, encoder: OnnxEncoder, workers: int, seconds: float, *, restart: bool) -> str:
@@ -196,7 +199,7 @@ def hammer(shared: Company, encoder: OnnxEncoder, workers: int, seconds: float, 
     until("everything is written", lambda: shared.ask(AT_REST) == [(True,)], 180)
     rested = time.monotonic() - ended
     with shared.connect() as connection:
-        shared.wrong += stale(connection, encoder)
+        shared.wrong += stale(connection, encoder, LAYOUTS[shared.layout][1])
     ((counted, there),) = shared.ask(COUNTED)
     times = f"takeovers in up to {max(shared.takeovers, default=0):.1f} s"
     rest = f"at rest after {rested:.1f} s, {counted} counted of {there}"
@@ -219,6 +222,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--version", type=int, default=18, choices=[16, 18])
+    parser.add_argument("--layout", default="table", choices=list(LAYOUTS))
     parser.add_argument("--queue-bytes", type=int, default=2**30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--logs", type=Path, help="a folder in which the workers' logs stay")
@@ -228,7 +232,7 @@ def main() -> int:
     with EmbeddedPostgres(arguments.version, **QUICK) as server:
         for seed in range(arguments.seed, arguments.seed + arguments.runs):
             folder = Path(tempfile.mkdtemp(prefix=f"share-{seed}-", dir=arguments.logs))
-            shared = company(server, seed, folder, queue_bytes=arguments.queue_bytes)
+            shared = company(server, seed, folder, arguments.layout, queue_bytes=arguments.queue_bytes)
             try:
                 told = hammer(shared, encoder, arguments.workers, arguments.seconds, restart=True)
             except AssertionError as error:

@@ -14,7 +14,8 @@ import pytest
 
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.encoding.encoder import OnnxEncoder
-from tests.acceptance.hammer import AT_REST, hammers
+from tests.acceptance.hammer import hammers
+from tests.acceptance.share_hammer import AT_REST
 from tests.conftest import QUICK
 from tests.support import DOCS_SYNC, Connection, WorkerProcess, config_toml, stale, until, write_config
 
