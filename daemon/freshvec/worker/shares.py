@@ -2,9 +2,9 @@
 
 Who shares a sync holds its lock in shared mode, so a look at the locks tells who does. The server ends the
 session of one that has said nothing for 2.5 seconds, and with it go its locks, though a worker that was
-stopped does not know it (pipeline/epoch.py keeps it from writing). Each second each worker compares what it
-has with its fair share: it gives up what is over, and takes what is free. Nothing is written as long as
-nobody comes or goes. Proved in shares.pml.
+stopped does not know it (pipeline/epoch.py keeps it from writing). Every second or so each worker compares
+what it has with its fair share: it gives up what is over, and takes what is free. Nothing is written as long
+as nobody comes or goes. Proved in shares.pml.
 """
 
 from collections.abc import Callable
@@ -107,11 +107,13 @@ class Shares:
 
     def _gain(self, connection: Connection, number: int | None) -> bool:
         """Own free shards, up to the fair share; True where there are some. `number` is the sync's id."""
+        if number is None:
+            return False
         if self._shards and number != self._id:  # it was removed, and applied again
             self._unlock(connection, self._shards)
             self._shards = set()
         most = self._fair(connection) - len(self._shards)
-        if number is None or most <= 0:
+        if most <= 0:
             return False
         free = sorted(set(range(SHARDS)) - self._shards)
         first = self._place(connection) * SHARDS // max(1, self._members)  # not all try for the same ones
@@ -128,9 +130,8 @@ class Shares:
         return bool(gained)
 
     def _give_up(self, connection: Connection, shards: set[int]) -> None:
-        """For a worker whose pipeline has ended: what it may yet send is not written, and only then may
-        somebody
-        else own them."""
+        """For a worker whose pipeline has ended: what it may yet send is not written. Only then may others own
+        them."""
         self._shards -= shards
         epoch.resize(connection, self._name, self._share(connection))
         self._unlock(connection, shards)
