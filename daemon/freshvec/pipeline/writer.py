@@ -27,7 +27,7 @@ from freshvec.target.upsert import removes
 
 _IDLE_SECONDS = 5.0
 _ATTEMPTS = 5  # at a transaction that another one stands in the way of
-_MOST_REFUSALS = 3  # of fills; then rows of this walk are not expected to be new
+_MOST_REFUSALS = 3  # of fills in a row; then the rows of this walk are not expected to be new
 _MOST_TOMBSTONES = 10_000  # that are remembered while a table is walked
 _FAIR_TURN = 8  # transactions of live rows after which others get one, however many more wait
 
@@ -57,7 +57,7 @@ class Writer:
         self._turn = 0
         self.target = layout.writer(connection, bound)
         self.target.member = epoch.pid
-        self._refusals = 0  # of fills, by rows that were there
+        self._refusals = 0  # of fills in a row, by rows that were there
         self._tombstones: list[Outcome] = []  # written, and needed while an older reading is under way
         self._walk: Walk | None = None  # as the last transaction found it
 
@@ -132,6 +132,7 @@ class Writer:
         for attempt in range(_ATTEMPTS):
             try:
                 self._flush(batches, fills=fills)
+                self._refusals = 0 if fills else self._refusals
                 return
             except DatabaseError as error:
                 if fills and isinstance(error.__cause__, UniqueViolation):

@@ -130,7 +130,7 @@ class Shares:
         return bool(gained)
 
     def _give_up(self, connection: Connection, shards: set[int]) -> None:
-        """For a worker whose pipeline has ended: what it may yet send is not written. Only then may others own
+        """For a worker whose pipeline has ended. What it may yet send is not written: only then may others own
         them."""
         self._shards -= shards
         epoch.resize(connection, self._name, self._share(connection))
