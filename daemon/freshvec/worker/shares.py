@@ -130,8 +130,8 @@ class Shares:
         return bool(gained)
 
     def _give_up(self, connection: Connection, shards: set[int]) -> None:
-        """For a worker whose pipeline has ended. What it may yet send is not written: only then may others own
-        them."""
+        """For a worker whose pipeline has ended. What it may yet send is not written: only then may others
+        own them."""
         self._shards -= shards
         epoch.resize(connection, self._name, self._share(connection))
         self._unlock(connection, shards)
