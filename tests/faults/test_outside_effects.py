@@ -8,7 +8,7 @@ import pytest
 from freshvec.capture import queue
 from freshvec.source.rows import RowReader
 from freshvec.target.upsert import TargetWriter
-from freshvec.worker import keeper
+from freshvec.worker import failures
 from tests.support import (
     Connection,
     NullEncoder,
@@ -48,16 +48,17 @@ def failing(real: Any, error: Exception, times: int) -> Any:
 
 DISK_FULL = psycopg.errors.DiskFull("could not extend file")
 NOT_SERIALIZABLE = psycopg.errors.SerializationFailure("could not serialize")
+# How often; a transaction that ends in a deadlock is tried five times before the pipeline ends.
 EFFECTS = {
-    "the disk is full at the write": (TargetWriter, "write", DISK_FULL),
-    "the queue cannot be emptied": (queue, "delete", NOT_SERIALIZABLE),
-    "a read fails": (RowReader, "read", psycopg.OperationalError("the connection is lost")),
-    "a deadlock": (TargetWriter, "write", psycopg.errors.DeadlockDetected("deadlock detected")),
-    "something nobody thought of": (NullEncoder, "tokenize", ZeroDivisionError("surprise")),
+    "the disk is full at the write": (TargetWriter, "write", DISK_FULL, 3),
+    "the queue cannot be emptied": (queue, "delete", NOT_SERIALIZABLE, 3),
+    "a read fails": (RowReader, "read", psycopg.OperationalError("the connection is lost"), 3),
+    "a deadlock": (TargetWriter, "write", psycopg.errors.DeadlockDetected("deadlock detected"), 8),
+    "something nobody thought of": (NullEncoder, "tokenize", ZeroDivisionError("surprise"), 3),
 }
 
 
-@pytest.mark.parametrize(("owner", "name", "error"), EFFECTS.values(), ids=EFFECTS.keys())
+@pytest.mark.parametrize(("owner", "name", "error", "times"), EFFECTS.values(), ids=EFFECTS.keys())
 def test_it_recovers(
     url: str,
     docs: Connection,
@@ -66,13 +67,14 @@ def test_it_recovers(
     owner: Any,
     name: str,
     error: Exception,
+    times: int,
 ) -> None:
     docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 50) g")
     encoder = NullEncoder()
     with running(settings_for(url, sync_of("docs")), encoder) as worker:
         wait_fresh(worker)
-        monkeypatch.setattr(keeper, "RECOVERED_SECONDS", 0.5)
-        monkeypatch.setattr(owner, name, failing(getattr(owner, name), error, 3))
+        monkeypatch.setattr(failures, "RECOVERED_SECONDS", 0.5)
+        monkeypatch.setattr(owner, name, failing(getattr(owner, name), error, times))
         docs.execute("UPDATE docs SET body = body || ' edited'")
         docs.execute("INSERT INTO docs VALUES (100, 'new')")
         until("everything is fresh", lambda: is_fresh(docs))
@@ -90,7 +92,7 @@ def test_a_broken_encoder_is_waited_for(
     encoder = NullEncoder()
     with running(settings_for(url, sync_of("docs")), encoder) as worker:
         wait_fresh(worker)
-        monkeypatch.setattr(keeper, "RECOVERED_SECONDS", 0.5)
+        monkeypatch.setattr(failures, "RECOVERED_SECONDS", 0.5)
         error = RuntimeError("the device fell off the bus")
         monkeypatch.setattr(encoder, "encode", failing(encoder.encode, error, 500))
         docs.execute("UPDATE docs SET body = body || ' edited'")
