@@ -67,6 +67,7 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # Ray's sockets want a short path
+    Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)  # which its class for tests takes for granted
     made = Cluster(folder)
     yield made
     made.close()

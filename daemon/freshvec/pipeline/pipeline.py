@@ -103,7 +103,9 @@ class Pipeline:
             time.sleep(0.01)
         self._reading.close(max(0.1, deadline - time.monotonic()))
         self.reader.close()
-        if self._writing.close(max(0.1, deadline - time.monotonic())) and self.failure is None:
+        # Where it is the encoder that fails, what it did before can be written.
+        may_write = self.failure is None or self.failure is self.ledger.failure
+        if self._writing.close(max(0.1, deadline - time.monotonic())) and may_write:
             self._write_rest(deadline)
 
     def _write_rest(self, deadline: float) -> None:
