@@ -49,7 +49,7 @@ class Shares:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._told = (0, 0.0)  # rows and rate, when the database was last told
+        self._told = (0, False)  # rows, and whether there were some lately, when the database was last told
         self.lose()
 
     def lose(self) -> None:
@@ -88,8 +88,9 @@ class Shares:
     def tell(self, connection: Connection, progress: Progress) -> None:
         """Let the database know what this worker has counted, if there is anything."""
         now = progress.snapshot()
-        if (now.done, now.rows_per_second) != self._told:
-            self._told = now.done, now.rows_per_second
+        is_at_work = now.rows_per_second > 0  # over the last seconds: while that falls there is no news
+        if (now.done, is_at_work) != self._told:
+            self._told = now.done, is_at_work
             epoch.fold(connection, self._name, connection.info.backend_pid, now.rows_per_second)
 
     def _lead(self, connection: Connection) -> bool:
