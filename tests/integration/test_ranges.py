@@ -155,3 +155,17 @@ def test_one_alone_walks_what_members_have_left_as_well(walked: Walked) -> None:
         while not walk.exhausted:
             seen += [int(row.key[0]) for row in walk.read_page(400).rows]
     assert sorted(seen) == list(range(301, ROWS + 1))
+
+
+def test_another_definition_is_walked_from_the_beginning_whatever_was_cut(walked: Walked) -> None:
+    with walked.member() as member:
+        while not member.walk.exhausted:
+            member.page(900)
+        assert walked.docs.execute("SELECT walk_is_cut FROM freshvec.sync").fetchone() == (True,)
+        assert len(walked.open_ranges) == 3
+    walked.docs.execute("ALTER TABLE docs ADD COLUMN title text DEFAULT 'title'")
+    settings = settings_for(walked.docs.info.dsn, sync_of("docs", columns=["title"]), sweep_seconds=600)
+    backfill(settings, NullEncoder())
+    hashes = "SELECT count(*), count(DISTINCT content_hash) FROM docs_embedding"
+    assert walked.docs.execute(hashes).fetchone() == (ROWS, 1)
+    assert walked.open_ranges == []

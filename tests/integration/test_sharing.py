@@ -313,3 +313,14 @@ class FailingEncoder(NullEncoder):
 
     def encode(self, batch: list[Tokens]) -> Vector:
         raise EncodingError("encode", "a text", "the device is gone", retryable=True)
+
+
+def test_our_schema_is_dropped_while_they_share(docs: Connection) -> None:
+    fill(docs, 200)
+    with together(docs, 2, sweep_seconds=1.0):
+        until("all is fresh", lambda: is_at_rest(docs))
+        docs.execute("DROP SCHEMA freshvec CASCADE")
+        docs.execute("UPDATE docs SET body = 'after'")
+        until("it is there again", lambda: is_fair(docs, 2))
+        until("all is fresh", lambda: is_at_rest(docs))
+        assert stale(docs, NullEncoder()) == []

@@ -10,7 +10,10 @@ VALUES (%(name)s, %(source_schema)s, %(source_table)s, %(source_oid)s, %(target_
     ON CONFLICT (name) DO NOTHING
 
 -- define_sync: note what is applied; what is defined otherwise, or may have changed unseen, is walked from
--- the beginning
+-- the beginning, and what was handed out of an earlier walk is void
+WITH discarded AS (
+  DELETE FROM freshvec.range WHERE sync = %(name)s AND %(walk)s
+)
 UPDATE freshvec.sync
    SET definition = %(definition)s, shape = %(shape)s, identity = %(identity)s, granted = %(granted)s,
        rows_embedded = CASE WHEN fingerprint = %(fingerprint)s AND source_oid = %(source_oid)s::oid
@@ -23,6 +26,7 @@ UPDATE freshvec.sync
        generation = generation + CASE WHEN %(is_new_binding)s THEN 1 ELSE 0 END,
        backfill_done = backfill_done AND NOT %(walk)s,
        backfill_after = CASE WHEN %(walk)s THEN NULL ELSE backfill_after END,
+       walk_is_cut = walk_is_cut AND NOT %(walk)s,
        walk_proves = walk_proves AND NOT %(walk)s,
        walk_rows = CASE WHEN %(walk)s THEN 0 ELSE walk_rows END,
        walk_found = CASE WHEN %(walk)s THEN 0 ELSE walk_found END,

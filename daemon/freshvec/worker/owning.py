@@ -5,6 +5,8 @@ import math
 import time
 from collections.abc import Sequence
 
+from loguru import logger
+
 from freshvec.capture.bell import Listener
 from freshvec.errors import DatabaseError
 from freshvec.worker import ownership, shares
@@ -54,7 +56,16 @@ class Owning:
 
     def _balance(self, listener: Listener, sharing: dict[str, Keeper]) -> None:
         self._balance_due = time.monotonic() + _BALANCE_SECONDS
-        for name, seen in shares.look(listener.connection, list(sharing)).items():
+        try:
+            found = shares.look(listener.connection, list(sharing))
+        except DatabaseError as error:  # as while our schema is dropped and made again
+            if listener.connection.broken:
+                raise
+            logger.info("{}", error)
+            return
+        for name, seen in found.items():
+            if seen.ended:
+                logger.warning("{} sessions of workers that have stopped were ended", seen.ended)
             try:
                 sharing[name].balance(seen, listener)
             except DatabaseError as error:  # of one sync: the others go on

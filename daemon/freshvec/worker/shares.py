@@ -8,9 +8,11 @@ as nobody comes or goes. Proved in shares.pml.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from freshvec.db import LEAD_LOCK_CLASS, LOCK_CLASS, SHARD_LOCK_CLASS, Connection, queries, translated
+from freshvec.errors import DatabaseError
 from freshvec.pipeline import epoch
 from freshvec.pipeline.progress import Progress
 from freshvec.pipeline.share import SHARDS, Share, mask
@@ -139,7 +141,8 @@ class Shares:
 
     def leave(self, connection: Connection) -> None:
         """Share it no more, for a worker whose pipeline has ended."""
-        epoch.leave(connection, self._name, connection.info.backend_pid)
+        with suppress(DatabaseError):  # else another one takes its row away; the locks are what counts
+            epoch.leave(connection, self._name, connection.info.backend_pid)
         self._unlock(connection, self._shards)
         with translated("leave", f"sync {self._name!r}"):
             if self.leads:
