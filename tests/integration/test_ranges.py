@@ -9,11 +9,13 @@ from freshvec.db import connect
 from freshvec.errors import SupersededError
 from freshvec.pipeline.epoch import Epoch, bury, leave, resize, take
 from freshvec.pipeline.share import WHOLE, Share
+from freshvec.records import Model
 from freshvec.scans import ranges
 from freshvec.scans.backfill import Backfill
 from freshvec.scans.ranges import Ranges
+from freshvec.schema.apply import apply
 from freshvec.source.bound import BoundSync
-from tests.support import Connection, NullEncoder, backfill, bound_sync, settings_for, sync_of, until
+from tests.support import MODEL, Connection, NullEncoder, backfill, bound_sync, settings_for, sync_of, until
 
 ROWS = 2500  # three ranges
 
@@ -165,7 +167,12 @@ def test_another_definition_is_walked_from_the_beginning_whatever_was_cut(walked
         assert len(walked.open_ranges) == 3
     walked.docs.execute("ALTER TABLE docs ADD COLUMN title text DEFAULT 'title'")
     settings = settings_for(walked.docs.info.dsn, sync_of("docs", columns=["title"]), sweep_seconds=600)
+    model = Model(MODEL, NullEncoder.dimension, 256, NullEncoder.fingerprint)
+    with connect(settings.database.url, "test") as connection:
+        apply(connection, settings.sync[0], model)
+    state = "SELECT walk_is_cut, backfill_done, backfill_after FROM freshvec.sync"
+    assert walked.docs.execute(state).fetchone() == (False, False, None)
+    assert walked.open_ranges == []
     backfill(settings, NullEncoder())
     hashes = "SELECT count(*), count(DISTINCT content_hash) FROM docs_embedding"
     assert walked.docs.execute(hashes).fetchone() == (ROWS, 1)
-    assert walked.open_ranges == []
