@@ -6,14 +6,16 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import psycopg
 import pytest
 from pydantic import SecretStr
 
+from freshvec import pooler
 from freshvec.db import connect
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.errors import DatabaseError
@@ -156,6 +158,41 @@ def test_a_busy_pool_is_refused_as_well(docs: Connection, pooled: Pooler) -> Non
         stopping.set()
         for thread in busy:
             thread.join()
+
+
+class InStep(psycopg.Connection[tuple[Any, ...]]):
+    """A client that does something of its own before each statement."""
+
+    before: Callable[[], object]
+
+    def execute(self, *given: Any, **more: Any) -> Any:
+        self.before()
+        return super().execute(*given, **more)
+
+
+def test_a_pool_is_recognised_where_clients_keep_in_step(pooled: Pooler) -> None:
+    """Others take the first one's session whenever the second one wants any, so that both find their own each
+    time."""
+    url = pooled(pool_mode="transaction", default_pool_size=2)
+    with ExitStack() as stack:
+        first, second = (stack.enter_context(closing(InStep.connect(url, autocommit=True))) for _ in "12")
+        others = [stack.enter_context(closing(psycopg.connect(url))) for _ in "12"]
+        first.before = lambda: None
+        session = pooler.process_of(first)
+
+        def release() -> None:
+            for other in others:
+                other.commit()
+
+        def take() -> None:
+            if not any(other.info.transaction_status for other in others):
+                takers = [other for other in others if pooler.process_of(other) == session]
+                assert takers, "one of two clients has one of two sessions"
+                for other in set(others) - set(takers):
+                    other.commit()
+
+        first.before, second.before = release, take
+        assert pooler.shares_sessions(first, lambda: second)
 
 
 def test_nothing_of_ours_stays_in_a_pool_that_is_refused(pooled: Pooler) -> None:
