@@ -23,10 +23,11 @@ _SQL = queries("worker/shares")
 @dataclass(frozen=True)
 class Seen:
     """A sync as it is shared now: its id, None while it is not applied; the sessions that share it; whether
-    one that did is gone without a word; whether it is walked."""
+    one of them leads; whether one that shared it is gone without a word; whether it is walked."""
 
     id: int | None
     pids: tuple[int, ...]
+    is_led: bool
     has_dead: bool
     is_walked: bool
     ended: int = 0  # sessions of stopped workers, by this look
@@ -42,7 +43,8 @@ def join(connection: Connection, names: list[str]) -> set[str]:
 def look(connection: Connection, names: list[str]) -> dict[str, Seen]:
     """How these are shared: one query for all of them."""
     with translated("look at", "who shares the syncs"):
-        found = connection.execute(_SQL["look"], {"class": LOCK_CLASS, "names": names})
+        given = {"class": LOCK_CLASS, "lead_class": LEAD_LOCK_CLASS, "names": names}
+        found = connection.execute(_SQL["look"], given)
         return {name: Seen(number, tuple(pids), *rest) for name, number, pids, *rest in found}
 
 
@@ -97,7 +99,7 @@ class Shares:
 
     def _lead(self, connection: Connection) -> bool:
         """Lead, if nobody does; True where this worker does not know it yet."""
-        if self.leads:
+        if self.leads or (self.seen is not None and self.seen.is_led):
             return False
         with translated("lead those who share", f"sync {self._name!r}"):
             row = connection.execute(_SQL["lead"], self._lock(LEAD_LOCK_CLASS)).fetchone()

@@ -2,16 +2,18 @@
 SELECT name FROM unnest(%(names)s::text[]) AS name
  WHERE pg_try_advisory_lock_shared(%(class)s, hashtext(name))
 
--- look: of each sync: its id, the sessions that share it, whether one that did is gone, whether it is walked,
--- and how many of those sessions were ended. A session whose client does not read what it is sent is in a
+-- look: of each sync: its id, the sessions that share it, whether one of them leads, whether one that shared it
+-- is gone, whether it is walked, and how many of those sessions were ended. A session whose client does not read what it is sent is in a
 -- write that no timeout ends, so that a stopped worker which is rung would keep its locks.
-WITH sharing AS MATERIALIZED (
-  SELECT l.objid::bigint AS object, array_agg(l.pid ORDER BY l.pid) AS pids
+WITH held AS MATERIALIZED (
+  SELECT l.classid::bigint AS class, l.objid::bigint AS object, l.pid, l.mode
     FROM pg_locks AS l
-   WHERE l.locktype = 'advisory' AND l.classid = %(class)s::bigint::oid AND l.objsubid = 2
-     AND l.granted AND l.mode = 'ShareLock'
+   WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
+     AND l.classid IN (%(class)s::bigint::oid, %(lead_class)s::bigint::oid)
      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-   GROUP BY l.objid
+), sharing AS MATERIALIZED (
+  SELECT object, array_agg(pid ORDER BY pid) AS pids FROM held
+   WHERE class = %(class)s AND mode = 'ShareLock' GROUP BY object
 ), stuck AS MATERIALIZED (
   SELECT pg_terminate_backend(a.pid)
     FROM (SELECT DISTINCT unnest(pids) AS pid FROM sharing) AS m
@@ -20,6 +22,7 @@ WITH sharing AS MATERIALIZED (
      AND a.usesysid = (SELECT oid FROM pg_roles WHERE rolname = current_user)
 )
 SELECT name, s.id, l.pids,
+       EXISTS (SELECT FROM held AS h WHERE h.class = %(lead_class)s AND h.object = l.object),
        EXISTS (SELECT FROM freshvec.member AS m WHERE m.sync = s.name AND m.pid <> ALL (l.pids)),
        coalesce(NOT s.backfill_done, false), (SELECT count(*) FROM stuck)
   FROM unnest(%(names)s::text[]) AS name
