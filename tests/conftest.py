@@ -52,7 +52,7 @@ def _server(version: int) -> Iterator[EmbeddedPostgres]:
 def _new_database(server: EmbeddedPostgres) -> Iterator[str]:
     name = f"test_{next(_numbers)}"
     with psycopg.connect(server.url(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {name} STRATEGY FILE_COPY")
         yield server.url(name)
         # Where a session is still ending, DROP DATABASE looks again only after 100 ms.
         sessions = f"pg_stat_activity WHERE datname = '{name}'"
