@@ -9,7 +9,7 @@ import pytest
 
 from freshvec.cli import plan_view
 from freshvec.db import connect
-from freshvec.schema.apply import in_the_way
+from freshvec.schema.changes import in_the_way
 from freshvec.schema.plan import plan
 from tests.integration.at_rest import Kept
 from tests.integration.locking import (

@@ -59,7 +59,7 @@ def plan(
     from freshvec.db import connect
     from freshvec.encoding.loading import Models
     from freshvec.schema import migrations, script
-    from freshvec.schema.apply import in_the_way
+    from freshvec.schema.changes import in_the_way
     from freshvec.schema.editions import find_all
     from freshvec.schema.plan import plan as plan_sync
     from freshvec.source.locks import patiently

@@ -15,27 +15,17 @@ from freshvec.config import Sync
 from freshvec.db import LOCK_CLASS, WRITE_LOCK_CLASS, Connection, queries, quoted, translated
 from freshvec.errors import DatabaseError, LockedError, NotOwnedError
 from freshvec.records import Model
-from freshvec.schema import identity, migrations
+from freshvec.schema import changes, identity, migrations
 from freshvec.schema.editions import edition_of
-from freshvec.schema.plan import Plan, has_all, plan, texts
+from freshvec.schema.objects import has_all
+from freshvec.schema.plan import Plan, plan
 from freshvec.source.bound import BoundSync
 from freshvec.source.edition import Edition, view_of
-from freshvec.source.locks import (
-    ATTEMPT_SECONDS,
-    Holder,
-    attempt,
-    held,
-    holders,
-    patiently,
-    take,
-    wait_at_most,
-    with_partitions,
-)
+from freshvec.source.locks import ATTEMPT_SECONDS, attempt, held, patiently, take, wait_at_most
 from freshvec.target import building, table
 
 _SQL = queries("schema/apply")
 PATIENCE_SECONDS = 60.0
-_TOGETHER = 100  # tables whose triggers are changed in one transaction, so that nobody waits for long
 _OWN_SECONDS = 0.25  # to wait for a writing transaction of ours, which holds up nobody else
 
 
@@ -51,22 +41,22 @@ def apply(
     Raises LockedError where somebody is in the way of it for longer than `patience`; what was made by then
     stays, and another attempt makes the rest.
     """
-    changes = False
+    has_changed = False
 
     def act() -> BoundSync:
-        nonlocal changes
+        nonlocal has_changed
         with migrations.exclusive(connection):  # between attempts others have their turn
             planned = plan(connection, sync, model, worker_role)
-            changes = changes or not planned.is_applied
+            has_changed = has_changed or not planned.is_applied
             if planned.column:
                 make_column(connection, planned)
                 planned = plan(connection, sync, model, worker_role)
             bound = carry_out(connection, planned)
-            _change(connection, triggers.strays(connection, bound))
+            changes.make(connection, triggers.strays(connection, bound))
             return bound
 
     with translated("apply", f"sync {sync.name!r}"):
-        return patiently(connection, act, patience), changes
+        return patiently(connection, act, patience), has_changed
 
 
 def make_column(connection: Connection, planned: Plan) -> None:
@@ -76,7 +66,7 @@ def make_column(connection: Connection, planned: Plan) -> None:
     Raises LockedError and DatabaseError.
     """
     with translated("apply", f"sync {planned.bound.name!r}"):
-        _change(connection, planned.column)
+        changes.make(connection, planned.column)
 
 
 def carry_out(connection: Connection, planned: Plan, *, trouble: str | None = None) -> BoundSync:
@@ -94,46 +84,12 @@ def carry_out(connection: Connection, planned: Plan, *, trouble: str | None = No
             # walks everything.
             _define(connection, planned, trouble, is_complete=False)
             planned = replace(planned, objects=(), access=())
-        _change(connection, planned.triggers)
+        changes.make(connection, planned.triggers)
         try:
-            _change(connection, planned.strays)
+            changes.make(connection, planned.strays)
         except LockedError as error:  # they note too much, which is no reason to stand still
             logger.info("sync {}: triggers it needs no more stay for now; {}", planned.bound.name, error)
         return _define(connection, planned, trouble, is_complete=True)
-
-
-def _change(connection: Connection, changes: Sequence[triggers.Change]) -> None:
-    """Make or drop triggers, in a transaction per table. Raises LockedError.
-
-    What is about one of a partitioned table's partitions, whose locks are held anyway, is done along with it.
-    """
-    waiting = sorted(changes, key=lambda change: not change.is_of_rows)
-    while waiting:
-        first = waiting[0]
-        tables = _locked(connection, first)
-        among = set(tables)
-        along = [change for change in waiting[1:] if change.relation in among]
-        together = [first, *along][:_TOGETHER]
-        with held(connection, tables, first.mode):
-            ddl = [statement for change in together for statement in texts(change.statements)]
-            connection.execute(sql.SQL(";\n".join(ddl)))
-        waiting = [change for change in waiting if change not in together]
-
-
-def in_the_way(connection: Connection, planned: Plan) -> list[Holder]:
-    """Who holds the application's tables now, or waits for them, against what the plan does to them."""
-    changes = [*planned.column, *planned.strays, *planned.triggers]
-    found = [
-        holder
-        for change in changes
-        for holder in holders(connection, _locked(connection, change), change.mode)
-    ]
-    return list({(holder.table, holder.pid, holder.prepared): holder for holder in found}.values())
-
-
-def _locked(connection: Connection, change: triggers.Change) -> list[tuple[str, str]]:
-    """The tables whose locks a change takes."""
-    return with_partitions(connection, change.oid) if change.is_of_rows else [change.relation]
 
 
 def _define(connection: Connection, planned: Plan, trouble: str | None, *, is_complete: bool) -> BoundSync:
@@ -232,7 +188,7 @@ def remove(connection: Connection, name: str, patience: float = PATIENCE_SECONDS
             if not tables:
                 return False
             building.interrupt(connection, name)
-            _change(connection, triggers.removal(connection, name))
+            changes.make(connection, triggers.removal(connection, name))
             _forget(connection, name, tables)
             return True
 
@@ -292,10 +248,3 @@ def owned(connection: Connection, name: str, operation: str, consequence: str, t
     finally:
         if not connection.broken:
             connection.execute(_SQL["disown"], lock)
-
-
-def applied_names(connection: Connection) -> list[str]:
-    """The syncs the database knows."""
-    if not migrations.is_bootstrapped(connection):
-        return []
-    return [name for (name,) in connection.execute(_SQL["names"])]

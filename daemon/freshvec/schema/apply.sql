@@ -67,9 +67,6 @@ SELECT format('ALTER TABLE %%I.%%I DROP COLUMN %%I', source_schema, source_table
   FROM freshvec.sync
  WHERE name = %(name)s AND (vectors_schema, vectors_table) = (source_schema, source_table)
 
--- names: every applied sync
-SELECT name FROM freshvec.sync ORDER BY name
-
 -- forget: nothing is known of a removed sync, nor of editions where the first is alone again
 WITH gone AS (DELETE FROM freshvec.rescan WHERE sync = %(name)s),
 first AS (DELETE FROM freshvec.edition AS e

@@ -9,7 +9,7 @@ from typing import Any
 
 from psycopg import sql
 
-from freshvec.capture import queue, triggers
+from freshvec.capture import triggers
 from freshvec.capture.triggers import Change
 from freshvec.config import Sync
 from freshvec.db import Connection, queries, quoted
@@ -18,6 +18,7 @@ from freshvec.records import Model
 from freshvec.schema import column, identity, migrations, precision
 from freshvec.schema.editions import edition_of
 from freshvec.schema.identity import Difference
+from freshvec.schema.objects import all_exist, hash_of, shape_of, texts
 from freshvec.source import layout
 from freshvec.source.bind import bind
 from freshvec.source.bound import BoundSync
@@ -27,7 +28,6 @@ from freshvec.target import index, table
 _SQL = queries("schema/plan")
 # What a definition notes as it was declared.
 _DECLARED: Any = {"columns": True, "expression": True, "where": True, "chunk": True, "target": {"dimensions"}}
-_FUNCTIONS = ("capture", "capture_row", "is_intact", "was_intact", "visible", "answered", "guard")
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def _objects(connection: Connection, planned: Plan, existing: table.Existing | N
     ddl: list[sql.Composed] = []
     if existing is not None:
         ddl += table.following(connection, bound, existing, found_queue.oid if found_queue else None)
-    is_shaped = applied is not None and applied.shape == planned.shape_hash and _all_exist(connection, bound)
+    is_shaped = applied is not None and applied.shape == planned.shape_hash and all_exist(connection, bound)
     objects = texts(ddl, connection)
     if ddl or not is_shaped:
         objects += planned.shape
@@ -227,28 +227,6 @@ def _objects(connection: Connection, planned: Plan, existing: table.Existing | N
     if existing is None or ddl or existing.has_row_security != bound.has_row_security:
         objects += texts(table.row_security(bound, existing), connection)
     return objects
-
-
-def shape_of(connection: Connection, bound: BoundSync) -> tuple[str, ...]:
-    """The DDL of all objects that a sync needs but its triggers."""
-    statements = [*queue.statements(bound), *table.statements(bound), *triggers.function_statements(bound)]
-    return texts(statements, connection)
-
-
-def hash_of(shape: Sequence[str]) -> str:
-    """What is noted of the DDL that made a sync's objects."""
-    return hashlib.sha256("\n".join(shape).encode()).hexdigest()
-
-
-def has_all(connection: Connection, bound: BoundSync) -> bool:
-    """Whether all that the sync needs is there, and its triggers are as they should be."""
-    mending = [*triggers.mending(connection, bound), *table.mending(connection, bound)]
-    return _all_exist(connection, bound) and not mending
-
-
-def texts(statements: Sequence[sql.Composable], connection: Connection | None = None) -> tuple[str, ...]:
-    """Composed statements as what is sent."""
-    return tuple(statement.as_string(connection).replace("%%", "%") for statement in statements)
 
 
 def _ddl(changes: Sequence[Change]) -> tuple[str, ...]:
@@ -261,17 +239,6 @@ def _applied(connection: Connection, name: str) -> Applied | None:
         return None
     number, definition, shape, noted, generation, granted, _ = row
     return Applied(number, definition, shape, noted, generation, tuple(granted))
-
-
-def _all_exist(connection: Connection, bound: BoundSync) -> bool:
-    """Whether the sync's queue, target, view and functions are there."""
-    names = [("freshvec", f"queue_{bound.name}"), *bound.readable]
-    functions = [f"{kind}_{bound.name}" for kind in _FUNCTIONS]
-    if bound.is_shown:
-        functions.append(f"embedded_{bound.edition.sync if bound.edition else bound.name}")
-    given = {"names": [sql.Identifier(*name).as_string() for name in names], "functions": functions}
-    row = connection.execute(_SQL["all_exist"], given).fetchone()
-    return bool(row and row[0])
 
 
 def _readers(access: table.Access) -> tuple[str, ...]:

@@ -6,13 +6,6 @@ SELECT id, definition, shape, identity, generation, granted, source_oid::bigint
 SELECT source_oid::regclass::text FROM freshvec.sync
  WHERE name = %(name)s AND EXISTS (SELECT FROM pg_class WHERE oid = source_oid)
 
--- all_exist: whether these tables, views and functions are there
-SELECT bool_and(to_regclass(name) IS NOT NULL) AND (
-         SELECT count(*) = cardinality(%(functions)s::text[])
-           FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-          WHERE n.nspname = 'freshvec' AND p.proname = ANY (%(functions)s::text[]))
-  FROM unnest(%(names)s::text[]) AS name
-
 -- target_taken: the sync that already writes to a target
 SELECT name FROM freshvec.sync
  WHERE target_schema = %(target_schema)s AND target_table = %(target_table)s AND name <> %(name)s

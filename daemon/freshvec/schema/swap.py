@@ -14,7 +14,8 @@ from freshvec.records import Model
 from freshvec.schema import editions, migrations
 from freshvec.schema.apply import PATIENCE_SECONDS, forget, remove
 from freshvec.schema.editions import Editions, meaning
-from freshvec.schema.plan import hash_of, plan, shape_of
+from freshvec.schema.objects import hash_of, shape_of
+from freshvec.schema.plan import plan
 from freshvec.source.bound import BoundSync
 from freshvec.source.edition import Edition, view_of
 from freshvec.source.locks import attempt, patiently, take, wait_at_most
