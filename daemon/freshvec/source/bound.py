@@ -1,6 +1,5 @@
 """A sync bound to the database, and the SQL fragments that every query about it shares."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,11 +8,11 @@ from psycopg import sql
 
 from freshvec.arrays import TextArray
 from freshvec.config import Sync
-from freshvec.db import finished, quoted, verbatim
+from freshvec.db import finished, quoted
 from freshvec.records import Key, Model
-from freshvec.source import blank, layout
+from freshvec.source import blank, key_fragments, layout
 from freshvec.source.edition import Edition, view_of
-from freshvec.source.key import KeyColumn, beyond, up_to
+from freshvec.source.key import KeyColumn
 from freshvec.source.text import hash_of, rendered_of, text_of
 
 # A token is rarely longer than a few letters: this many characters per token hold more than a model reads,
@@ -140,24 +139,19 @@ class BoundSync:
     @cached_property
     def _fragments(self) -> dict[str, sql.Composable]:
         """All that a template may name, as finished text: a binding composes dozens of queries of it."""
-        parts = (
-            self._names()
-            | layout.fragments(self)
-            | self._text_parts()
-            | self._key_lists()
-            | self._key_conditions()
-        )
+        parts = self._names() | layout.fragments(self) | self._text_parts() | key_fragments.fragments(self)
         return {name: finished(part) for name, part in parts.items()}
 
     def _names(self) -> dict[str, sql.Composable]:
         """What the sync's objects are called."""
         whose = self.edition.sync if self.edition else self.name
+        comma = sql.SQL(", ")
         return {
             "sync_name": sql.Literal(self.name),
             "source": quoted(*self.source_name),
             "target": quoted(*self.target_name),
             "vectors": quoted(*self.vectors_name),
-            "tables": _list(quoted(*table) for table in self.tables),
+            "tables": comma.join(quoted(*table) for table in self.tables),
             "view": quoted(*self.view_name),
             "queue": quoted("freshvec", f"queue_{self.name}"),
             "queue_name": sql.Literal(quoted("freshvec", f"queue_{self.name}").as_string(None)),
@@ -167,7 +161,7 @@ class BoundSync:
             "was_intact": quoted("freshvec", f"was_intact_{self.name}"),
             "embedded": quoted("freshvec", f"embedded_{whose}"),
             "nearest": quoted("freshvec", f"nearest_{whose}"),
-            "readable": _list([quoted(*name) for name in self.readable]),
+            "readable": comma.join(quoted(*name) for name in self.readable),
             "visible": quoted("freshvec", f"visible_{self.name}"),
             "answered": quoted("freshvec", f"answered_{self.name}"),
             "guard": quoted("freshvec", f"guard_{self.name}"),
@@ -198,82 +192,10 @@ class BoundSync:
             "fingerprint": sql.Literal(self.model.fingerprint),
         }
 
-    def _key_lists(self) -> dict[str, sql.Composable]:
-        """Key columns: as lists, as texts, as typed columns. `k1`, `k2`… stand for given ones."""
-        numbered = [quoted(f"k{i}") for i, _ in enumerate(self.key, 1)]
-        placeholders = [sql.SQL(f"%(k{i})s") for i, _ in enumerate(self.key, 1)]
-        types = [column.declared for column in self.key]
-        plain = [verbatim(column.type) for column in self.key]
-        given = _list(_each("{}::text[]", placeholders))
-        d, t = self.keys("d"), self.keys("t")
-        return {
-            # lists of columns
-            "keys": _list(self.keys()),
-            "view_columns": _list(_each("{} {}", self.keys(), plain)),
-            "d_keys": _list(d),
-            "t_keys": _list(t),
-            "c_keys": _list(self.keys("c")),
-            "c_key_texts": _list(_each("{}::text", self.keys("c"))),
-            "r_keys": _list(self.keys("r")),
-            "k": _list(numbered),
-            "d_keys_as_k": _list(_each("{} AS {}", d, numbered)),
-            "g_keys": _list(self._given("g")),
-            "q_keys": _list(self._given("q")),
-            "k_typed": _list(self._typed()),
-            # the same as texts: how keys travel between Postgres and the daemon
-            "d_key_texts": _list(_each("{}::text", d)),
-            "t_key_texts": _list(_each("{}::text", t)),
-            "k_texts": _list(_each("{}::text", numbered)),
-            # definitions of columns
-            "k_typed_columns": _list(_each("{} {}", numbered, types)),
-            "key_columns_typed": _list(_each("{} {} NOT NULL", self.keys(), types)),
-            "key_arguments": _list(plain),
-            # rows of key texts, given as one text[] parameter per key column
-            "key_params": given,
-            "d_or_t_key_texts": _list(_each("coalesce({}, {})::text", d, t)),
-            "given_keys": sql.SQL("unnest({}) WITH ORDINALITY AS k ({}, place)").format(
-                given, _list(numbered)
-            ),
-        }
-
-    def _key_conditions(self) -> dict[str, sql.Composable]:
-        """Which rows have which key, and which come after one that is given."""
-        after = [column.cast(sql.SQL(f"%(k{i})s::text")) for i, column in enumerate(self.key, 1)]
-        last = [column.cast(sql.SQL(f"%(last{i})s::text")) for i, column in enumerate(self.key, 1)]
-        arguments: list[sql.Composable] = [sql.SQL(f"${i}") for i, _ in enumerate(self.key, 1)]
-        d, t = self.keys("d"), self.keys("t")
-        return {
-            "d_is_k": self.same(d, self._typed()),
-            "t_is_k": self.same(t, self._typed()),
-            "t_is_g": self.same(t, self._given("g")),
-            "d_is_t": self.same(d, t),
-            "d_is_c": self.same(d, self.keys("c")),
-            "c_is_t": self.same(self.keys("c"), t),
-            "c_is_r": self.same(self.keys("c"), self.keys("r")),
-            "c_is_new": self.same(self.keys("c"), [sql.SQL("NEW.{}").format(name) for name in self.keys()]),
-            "t_is_old": self.same(t, [sql.SQL("OLD.{}").format(name) for name in self.keys()]),
-            "d_is_g": self.same(d, self._given("g")),
-            "q_is_g": self.same(self._given("q"), self._given("g")),
-            "d_is_argument": self.same(d, arguments),
-            "t_is_argument": self.same(t, arguments),
-            "q_is_argument": self.same(self._given("q"), arguments),
-            "t_is_new": self.same(t, [sql.SQL("NEW.{}").format(name) for name in self.keys()]),
-            "beyond_after": beyond(self.key, self.keys(), after),
-            "t_beyond_after": beyond(self.key, t, after),
-            "up_to_last": up_to(self.key, self.keys(), last),
-        }
-
-    def _given(self, alias: str) -> list[sql.Composable]:
-        return [quoted(alias, f"k{i}") for i, _ in enumerate(self.key, 1)]
-
-    def _typed(self) -> list[sql.Composable]:
-        """Given keys, which are texts, as values of the key's types."""
-        return [column.cast(given) for column, given in zip(self.key, self._given("k"), strict=True)]
-
     def same(self, left: list[sql.Composable], right: list[sql.Composable]) -> sql.Composable:
         """Whether two keys are one, column by column, as the key's index decides it."""
         pairs = zip(self.key, left, right, strict=True)
-        return _all(column.equals(one, other) for column, one, other in pairs)
+        return sql.SQL(" AND ").join(column.equals(one, other) for column, one, other in pairs)
 
     def key_arrays(self, keys: list[Key]) -> dict[str, TextArray]:
         """Parameters for `{given_keys}`: one array of texts per key column."""
@@ -286,16 +208,3 @@ class BoundSync:
     def last_values(self, key: Key) -> dict[str, str]:
         """Parameters for `{up_to_last}`."""
         return {f"last{i}": part for i, part in enumerate(key, 1)}
-
-
-def _each(pattern: Any, *columns: Iterable[sql.Composable]) -> list[sql.Composed]:
-    """`pattern` filled in once per key column."""
-    return [sql.SQL(pattern).format(*parts) for parts in zip(*columns, strict=True)]
-
-
-def _list(parts: Iterable[sql.Composable]) -> sql.Composed:
-    return sql.SQL(", ").join(parts)
-
-
-def _all(parts: Iterable[sql.Composable]) -> sql.Composed:
-    return sql.SQL(" AND ").join(parts)
