@@ -13,6 +13,7 @@ from freshvec import __version__, logs
 from freshvec.cli.app import ConfigOption, SyncArgument, app, load_settings, new_console
 from freshvec.cli.run_options import (
     AddressOption,
+    DropIndexOption,
     MemberOption,
     OnOption,
     RayOption,
@@ -181,14 +182,7 @@ def _serving_on(settings: Settings, address: str) -> Settings:
 )
 def backfill(
     sync: SyncArgument = None,
-    drop_index: Annotated[
-        bool,
-        typer.Option(
-            "--drop-index",
-            help="Drop the index that freshvec made, and build it at the end: faster where most rows are to "
-            "be encoded again. Searches read every row meanwhile.",
-        ),
-    ] = False,
+    drop_index: DropIndexOption = False,
     workers: WorkersOption = None,
     on: OnOption = None,
     ray_address: RayOrAddressOption = None,

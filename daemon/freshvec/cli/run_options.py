@@ -1,4 +1,4 @@
-"""The options of `run`, `backfill` and `serve`: where they answer, and how many work where."""
+"""The options of `run`, `backfill` and `serve`: where they answer, how many work where, and in what way."""
 
 from typing import Annotated
 
@@ -47,5 +47,13 @@ MemberOption = Annotated[
         metavar="N",
         help="Be the worker of this number, from 0, of several that share the rows and are started one by "
         "one: on the GPU of that number; only 0 serves. `--workers` starts all.",
+    ),
+]
+DropIndexOption = Annotated[
+    bool,
+    typer.Option(
+        "--drop-index",
+        help="Drop the index that freshvec made, and build it at the end: faster where most rows are to "
+        "be encoded again. Searches read every row meanwhile.",
     ),
 ]

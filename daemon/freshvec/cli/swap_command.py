@@ -1,11 +1,11 @@
 """The command that makes another set of a sync's vectors, and lets its view show it: swap."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from freshvec.cli.app import ConfigOption, app, load_settings, sync_names
+from freshvec.cli import swap_options as options
+from freshvec.cli.app import ConfigOption, app, load_settings
 from freshvec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,39 +19,24 @@ _DAY = 86_400.0
     "freshvec swap articles --commit; freshvec swap articles --rollback"
 )
 def swap(
-    sync: Annotated[str, typer.Argument(help="The sync's name.", autocompletion=sync_names)],
-    model: Annotated[str | None, typer.Option(help="Begin: with this model.")] = None,
-    columns: Annotated[str | None, typer.Option(help="Begin: with these columns, as in title,body.")] = None,
-    expression: Annotated[str | None, typer.Option(help="Begin: with this text, in SQL.")] = None,
-    where: Annotated[str | None, typer.Option(help="Begin: with these rows alone.")] = None,
-    kind: Annotated[
-        str | None, typer.Option("--type", help="Begin: with vectors of this type, as in halfvec.")
-    ] = None,
-    from_file: Annotated[
-        bool, typer.Option("--from-file", help="Begin: with what the file says by now, as of passages.")
-    ] = False,
-    table: Annotated[
-        str | None, typer.Option(help="Begin: the new table. Default: the old one's name and a number.")
-    ] = None,
-    commit: Annotated[bool, typer.Option("--commit", help="Let the view show the new vectors.")] = False,
-    rollback: Annotated[bool, typer.Option("--rollback", help="Let it show the old ones again.")] = False,
-    finish: Annotated[bool, typer.Option("--finish", help="Take the old ones away.")] = False,
-    abandon: Annotated[bool, typer.Option("--abandon", help="Take the new ones away.")] = False,
-    keep: Annotated[
-        float,
-        typer.Option(min=0, metavar="DAYS", help="How long a commit keeps the old ones fresh."),
-    ] = 7.0,
-    queries: Annotated[
-        Path | None, typer.Option(help="Searches to compare old and new by, one a line. Default: rows.")
-    ] = None,
-    sample: Annotated[int, typer.Option(min=0, help="How many rows to compare by; 0 for no report.")] = 100,
-    force: Annotated[
-        bool, typer.Option("--force", help="Commit though rows failed, or the index is not built.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    wait: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait for what is under way: changes, locks, a worker.")
-    ] = 60.0,
+    sync: options.Sync,
+    model: options.Model = None,
+    columns: options.Columns = None,
+    expression: options.Expression = None,
+    where: options.Where = None,
+    kind: options.Type = None,
+    from_file: options.FromFile = False,
+    table: options.Table = None,
+    commit: options.Commit = False,
+    rollback: options.Rollback = False,
+    finish: options.Finish = False,
+    abandon: options.Abandon = False,
+    keep: options.Keep = 7.0,
+    queries: options.Queries = None,
+    sample: options.Sample = 100,
+    force: options.Force = False,
+    yes: options.Yes = False,
+    wait: options.Wait = 60.0,
     config_path: ConfigOption = None,
 ) -> None:
     """Fill vectors of another model beside the old ones, then let the view show them.
@@ -60,9 +45,7 @@ def swap(
     """
     from freshvec.cli.swapping import Swap
 
-    changes: dict[str, Any] = {"model": model, "expression": expression, "where": where, "type": kind}
-    changes["columns"] = [each.strip() for each in columns.split(",")] if columns is not None else None
-    changes = {name: value for name, value in changes.items() if value is not None}
+    changes = _changes(columns, model=model, expression=expression, where=where, type=kind)
     steps = [commit, rollback, finish, abandon, bool(changes or table or from_file)]
     if sum(steps) > 1:
         raise UsageError("only one of --commit, --rollback, --finish, --abandon and what begins a swap")
@@ -79,6 +62,13 @@ def swap(
             _end(swapping, yes=yes, is_new=abandon)
         else:
             swapping.show(queries, sample)
+
+
+def _changes(columns: str | None, **others: str | None) -> dict[str, Any]:
+    """What is to be otherwise than it is, of what was given."""
+    named = None if columns is None else [each.strip() for each in columns.split(",")]
+    given: dict[str, Any] = {"columns": named, **others}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _end(swapping: "Swap", *, yes: bool, is_new: bool) -> None:

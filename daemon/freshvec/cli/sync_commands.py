@@ -21,6 +21,20 @@ if TYPE_CHECKING:
     from freshvec.target.index import Seen
 
 _PATIENCE_SECONDS = 10.0  # with whoever is altering a table that is only looked at
+SqlOption = Annotated[
+    bool, typer.Option("--sql", help="Print SQL alone, which psql runs in place of `freshvec apply`.")
+]
+MeasureOption = Annotated[
+    bool, typer.Option(help="Load the model for a second, to tell how long encoding takes here.")
+]
+ReplaceOption = Annotated[
+    bool,
+    typer.Option(
+        "--replace",
+        help="Where the file names another model: make all vectors anew in their place. Searches do not "
+        "find a row until it has its new one; `freshvec swap` spares them that.",
+    ),
+]
 AdoptOption = Annotated[
     str | None,
     typer.Option(
@@ -41,13 +55,9 @@ WaitOption = Annotated[
 )
 def plan(
     sync: SyncArgument = None,
-    as_sql: Annotated[
-        bool, typer.Option("--sql", help="Print SQL alone, which psql runs in place of `freshvec apply`.")
-    ] = False,
+    as_sql: SqlOption = False,
     as_json: JsonOption = False,
-    measure: Annotated[
-        bool, typer.Option(help="Load the model for a second, to tell how long encoding takes here.")
-    ] = True,
+    measure: MeasureOption = True,
     adopt: AdoptOption = None,
     trust: TrustOption = False,
     config_path: ConfigOption = None,
@@ -161,14 +171,7 @@ def _costs(
 )
 def apply(
     sync: SyncArgument = None,
-    replace: Annotated[
-        bool,
-        typer.Option(
-            "--replace",
-            help="Where the file names another model: make all vectors anew in their place. Searches do not "
-            "find a row until it has its new one; `freshvec swap` spares them that.",
-        ),
-    ] = False,
+    replace: ReplaceOption = False,
     wait: WaitOption = 60.0,
     adopt: AdoptOption = None,
     trust: TrustOption = False,
