@@ -74,24 +74,7 @@ def run(artefact: Artefact, texts: Texts, options: Options, step: Step) -> Repor
         sum(text.truncated for text in tokens),
     )
     del tokens
-    for precision, device in lineup(artefact, options.devices):
-        step(f"{precision} on {device}: loading it and looking for the batch size")
-        try:
-            report.contenders.append(_ours(artefact, texts.rows, precision, device, options))
-        except FreshvecError as error:
-            if options.devices:
-                raise
-            report.left_out.append(f"{precision} on {device} is left out: {error}")
-    for device in dict.fromkeys(contender.device for contender in report.contenders):
-        for name in options.baselines:
-            step(f"{name} on {device}: loading it")
-            try:
-                report.contenders.append(_theirs(artefact, name, device, report.tokens))
-            except FreshvecError as error:
-                report.left_out.append(f"{name} on {device} is left out: {error}")
-    refusal = openvino_session.refusal()
-    if refusal is not None and multiplies_bf16():
-        report.left_out.append(f"bf16 on cpu is left out: {refusal.problem}. {refusal.remedy}")
+    _line_up(report, options, step)
     _limits(report, step)
     for turn in range(1, options.rounds + 1):
         for contender in report.contenders:
@@ -104,6 +87,31 @@ def run(artefact: Artefact, texts: Texts, options: Options, step: Step) -> Repor
     processes = pool_processes(report.threads)
     report.tokenizing = tokenizing_rates(artefact, texts.rows, options.rounds, processes, quick)
     return report
+
+
+def _line_up(report: Report, options: Options, step: Step) -> None:
+    """Every graph and baseline that can run here into the report, and why others are left out.
+
+    Raises FreshvecError when a graph cannot run on a device that was asked for.
+    """
+    for precision, device in lineup(report.artefact, options.devices):
+        step(f"{precision} on {device}: loading it and looking for the batch size")
+        try:
+            report.contenders.append(_ours(report.artefact, report.texts.rows, precision, device, options))
+        except FreshvecError as error:
+            if options.devices:
+                raise
+            report.left_out.append(f"{precision} on {device} is left out: {error}")
+    for device in dict.fromkeys(contender.device for contender in report.contenders):
+        for name in options.baselines:
+            step(f"{name} on {device}: loading it")
+            try:
+                report.contenders.append(_theirs(report.artefact, name, device, report.tokens))
+            except FreshvecError as error:
+                report.left_out.append(f"{name} on {device} is left out: {error}")
+    refusal = openvino_session.refusal()
+    if refusal is not None and multiplies_bf16():
+        report.left_out.append(f"bf16 on cpu is left out: {refusal.problem}. {refusal.remedy}")
 
 
 def _is_quick(artefact: Artefact) -> bool:
