@@ -12,7 +12,8 @@ import numpy as np
 from freshvec.encoding.passages import split
 from freshvec.records import Tokens, Vector
 from freshvec.worker.worker import Worker
-from tests.support import Connection, NullEncoder, as_vector, settings_for, sync_of
+from tests.staleness import as_vector
+from tests.support import Connection, NullEncoder, settings_for, sync_of
 
 TOKENS, OVERLAP = 60, 10
 SPECIAL = 2  # tokens around each text

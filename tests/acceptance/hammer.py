@@ -23,18 +23,15 @@ import psycopg
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.encoding.encoder import OnnxEncoder
 from tests.exports import exported
+from tests.staleness import EVERY_ROW, EVERY_ROW_CUT, EVERY_ROW_IN_COLUMN, stale
 from tests.support import (
     DOCS_SYNC,
-    EVERY_ROW,
-    EVERY_ROW_CUT,
-    EVERY_ROW_IN_COLUMN,
     MODEL,
     Connection,
     WorkerProcess,
     config_toml,
     exists,
     models_in,
-    stale,
     until,
     write_config,
 )

@@ -26,13 +26,13 @@ from freshvec.encoding.encoder import OnnxEncoder
 from tests.acceptance.hammer import LAYOUTS, hammers, last_fence
 from tests.conftest import QUICK
 from tests.exports import exported
+from tests.staleness import stale
 from tests.support import (
     MODEL,
     Connection,
     WorkerProcess,
     config_toml,
     models_in,
-    stale,
     until,
     write_config,
 )

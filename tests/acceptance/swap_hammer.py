@@ -22,7 +22,8 @@ from freshvec.embedded import EmbeddedPostgres
 from tests.acceptance.hammer import Stage, hammers, has_written, last_fence
 from tests.conftest import QUICK
 from tests.second_model import SECOND, encoder_of, two_models
-from tests.support import EVERY_ROW_SHOWN, MODEL, Connection, WorkerProcess, count, exists, stale, until
+from tests.staleness import EVERY_ROW_SHOWN, stale
+from tests.support import MODEL, Connection, WorkerProcess, count, exists, until
 
 ROWS = 200
 _SHOWING_SECONDS = 1.5  # before a command's end, when the view comes to show the other edition

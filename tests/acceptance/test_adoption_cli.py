@@ -11,16 +11,8 @@ import pytest
 
 from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.stdlib_texts import docstrings
-from tests.support import (
-    MODEL,
-    Connection,
-    WorkerProcess,
-    config_toml,
-    count,
-    freshvec,
-    stale,
-    write_config,
-)
+from tests.staleness import stale
+from tests.support import MODEL, Connection, WorkerProcess, config_toml, count, freshvec, write_config
 
 ROWS, PAGE = 450, 100
 SYNC = f'[[sync]]\nname = "records"\ntable = "records"\ncolumns = ["content"]\nmodel = "{MODEL}"\n'

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from freshvec.encoding.encoder import OnnxEncoder
+from tests.staleness import stale
 from tests.support import (
     DOCS_SYNC,
     MODEL,
@@ -20,7 +21,6 @@ from tests.support import (
     exists,
     free_port,
     freshvec,
-    stale,
     until,
     write_config,
 )

@@ -26,9 +26,9 @@ from tests.acceptance.hammer import (
     owner,
     stopped_outside_of_transactions,
 )
+from tests.staleness import EVERY_ROW_IN_COLUMN, stale
 from tests.support import (
     DOCS_SYNC,
-    EVERY_ROW_IN_COLUMN,
     Connection,
     NullEncoder,
     WorkerProcess,
@@ -37,7 +37,6 @@ from tests.support import (
     exists,
     running,
     settings_for,
-    stale,
     sync_of,
     until,
     wait_fresh,

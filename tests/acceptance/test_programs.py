@@ -30,7 +30,8 @@ from tests.acceptance.programs import (
     composed,
     tables,
 )
-from tests.support import Connection, NullEncoder, as_vector, bound_sync, running, settings_for, sync_of
+from tests.staleness import as_vector
+from tests.support import Connection, NullEncoder, bound_sync, running, settings_for, sync_of
 
 _WANTED = int(os.environ.get("FRESHVEC_PROGRAMS", "0"))
 _AT_REST_SECONDS = 45.0

@@ -13,6 +13,7 @@ from urllib.request import urlopen
 import pytest
 
 from freshvec.encoding.encoder import OnnxEncoder
+from tests.staleness import stale
 from tests.support import (
     DOCS_SYNC,
     Connection,
@@ -22,7 +23,6 @@ from tests.support import (
     exists,
     free_port,
     freshvec,
-    stale,
     until,
     write_config,
 )

@@ -15,17 +15,8 @@ from freshvec.embedded import EmbeddedPostgres
 from freshvec.schema.migrations import migrate
 from freshvec.worker import ownership
 from freshvec.worker.worker import Worker
-from tests.support import (
-    Connection,
-    NullEncoder,
-    exists,
-    running,
-    settings_for,
-    stale,
-    sync_of,
-    until,
-    wait_fresh,
-)
+from tests.staleness import stale
+from tests.support import Connection, NullEncoder, exists, running, settings_for, sync_of, until, wait_fresh
 
 STALE = """
 SELECT count(*) FROM docs d FULL JOIN docs_embedding t USING (id)

@@ -17,7 +17,15 @@ from freshvec.encoding.encoder import OnnxEncoder
 from tests.acceptance.hammer import hammers
 from tests.acceptance.share_hammer import AT_REST
 from tests.conftest import QUICK
-from tests.support import DOCS_SYNC, Connection, WorkerProcess, config_toml, stale, until, write_config
+from tests.staleness import stale
+from tests.support import (
+    DOCS_SYNC,
+    Connection,
+    WorkerProcess,
+    config_toml,
+    until,
+    write_config,
+)
 
 HOT, COLD = 100, 400
 SHARING = {"FRESHVEC_DAEMON_SHARE": "true"}

@@ -9,7 +9,8 @@ from freshvec.backoff import Backoff
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.errors import DatabaseError
 from tests.integration.stepwise import HeldEncoder
-from tests.support import Connection, running, settings_for, stale, sync_of, until
+from tests.staleness import stale
+from tests.support import Connection, running, settings_for, sync_of, until
 
 CUT = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity

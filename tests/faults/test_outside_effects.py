@@ -9,6 +9,7 @@ from freshvec.capture import queue
 from freshvec.source.rows import RowReader
 from freshvec.target.upsert import TargetWriter
 from freshvec.worker import failures
+from tests.staleness import stale
 from tests.support import (
     Connection,
     NullEncoder,
@@ -16,7 +17,6 @@ from tests.support import (
     exists,
     running,
     settings_for,
-    stale,
     sync_of,
     until,
     wait_fresh,

@@ -19,17 +19,9 @@ from pydantic import SecretStr
 
 from freshvec.db import connect
 from freshvec.embedded import EmbeddedPostgres
+from tests.staleness import stale
 from tests.standby import Standby, server_with_docs
-from tests.support import (
-    Connection,
-    NullEncoder,
-    running,
-    settings_for,
-    stale,
-    sync_of,
-    until,
-    wait_fresh,
-)
+from tests.support import Connection, NullEncoder, running, settings_for, sync_of, until, wait_fresh
 
 
 def ends_fresh(url: str, encoder: NullEncoder, what: str, began: float) -> None:

@@ -14,10 +14,10 @@ from freshvec.errors import FreshvecError
 from freshvec.health import status
 from freshvec.scans.verify import Report, verify
 from freshvec.worker.worker import Worker
+from tests.staleness import as_vector
 from tests.support import (
     Connection,
     NullEncoder,
-    as_vector,
     bound_sync,
     running,
     settings_for,

@@ -16,7 +16,16 @@ from freshvec.records import Model, Tokens, Vector
 from freshvec.schema import editions, migrations, swap
 from freshvec.schema.apply import apply
 from freshvec.worker.worker import Worker
-from tests.support import MODEL, Connection, NullEncoder, as_vector, settings_for, sync_of, until, wait_fresh
+from tests.staleness import as_vector
+from tests.support import (
+    MODEL,
+    Connection,
+    NullEncoder,
+    settings_for,
+    sync_of,
+    until,
+    wait_fresh,
+)
 
 OTHER = "bge-m3"
 

@@ -13,8 +13,8 @@ from freshvec.db import connect
 from freshvec.scans.verify import verify
 from freshvec.schema.apply import remove
 from tests.integration.adopting import Adoption, embed
+from tests.staleness import EVERY_ROW_IN_COLUMN, stale
 from tests.support import (
-    EVERY_ROW_IN_COLUMN,
     Connection,
     NullEncoder,
     backfill,
@@ -22,7 +22,6 @@ from tests.support import (
     count,
     running,
     settings_for,
-    stale,
     sync_of,
     until,
     wait_fresh,

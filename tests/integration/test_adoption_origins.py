@@ -6,16 +6,8 @@ from freshvec.adoption.origin import Origin, triggers
 from freshvec.db import connect
 from freshvec.errors import FreshvecError
 from tests.integration.adopting import Adoption, embed
-from tests.support import (
-    Connection,
-    NullEncoder,
-    backfill,
-    bound_sync,
-    count,
-    settings_for,
-    stale,
-    sync_of,
-)
+from tests.staleness import stale
+from tests.support import Connection, NullEncoder, backfill, bound_sync, count, settings_for, sync_of
 
 
 @pytest.fixture

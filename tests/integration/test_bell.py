@@ -13,6 +13,7 @@ from freshvec.capture.bell import Bell
 from freshvec.db import connect
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.worker.worker import Worker
+from tests.staleness import stale
 from tests.support import (
     Connection,
     NullEncoder,
@@ -20,7 +21,6 @@ from tests.support import (
     count,
     running,
     settings_for,
-    stale,
     sync_of,
     until,
     wait_fresh,

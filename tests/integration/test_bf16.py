@@ -18,16 +18,8 @@ from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.encoding.loading import Models
 from freshvec.encoding.trial import LEAST_BATCHED, LEAST_COSINE, Trials
 from freshvec.export import gate
-from tests.support import (
-    MODEL,
-    Connection,
-    backfill,
-    count,
-    models_in,
-    settings_for,
-    stale,
-    sync_of,
-)
+from tests.staleness import stale
+from tests.support import MODEL, Connection, backfill, count, models_in, settings_for, sync_of
 
 refusal = openvino_session.refusal()
 pytestmark = pytest.mark.skipif(refusal is not None, reason=refusal.problem if refusal else "")

@@ -17,12 +17,12 @@ from freshvec.records import Vector, shortened
 from freshvec.scans.verify import verify, verify_vectors
 from freshvec.schema.plan import plan
 from freshvec.target.search import search
+from tests.staleness import as_vector
 from tests.support import (
     MODEL,
     REPOSITORY,
     Connection,
     NullEncoder,
-    as_vector,
     backfill,
     running,
     settings_for,

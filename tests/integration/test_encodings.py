@@ -8,6 +8,7 @@ from freshvec.db import connect
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.errors import SchemaError
 from freshvec.source.blank import shows_something
+from tests.staleness import stale
 from tests.support import (
     Connection,
     NullEncoder,
@@ -15,7 +16,6 @@ from tests.support import (
     count,
     running,
     settings_for,
-    stale,
     sync_of,
     until,
     wait_fresh,

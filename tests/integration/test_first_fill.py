@@ -7,6 +7,7 @@ import pytest
 from freshvec.db import connect
 from freshvec.target.fill import can_fill
 from tests.integration.stepwise import HeldEncoder
+from tests.staleness import stale
 from tests.support import (
     Connection,
     NullEncoder,
@@ -15,7 +16,6 @@ from tests.support import (
     count,
     running,
     settings_for,
-    stale,
     sync_of,
     until,
     wait_fresh,

@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from freshvec.worker.worker import Worker
+from tests.staleness import stale
 from tests.support import (
     Connection,
     NullEncoder,
@@ -13,7 +14,6 @@ from tests.support import (
     exists,
     running,
     settings_for,
-    stale,
     sync_of,
     until,
     wait_fresh,

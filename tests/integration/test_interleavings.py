@@ -14,17 +14,8 @@ from freshvec.pipeline.ledger import Ledger, Portion, Ready
 from freshvec.records import Entry, Fate, Tokens, Urgency
 from freshvec.scans.backfill import Backfill, Page
 from tests.integration.stepwise import KEY, Bench, HeldEncoder, drain, flush, outcome
-from tests.support import (
-    Connection,
-    NullEncoder,
-    count,
-    running,
-    settings_for,
-    stale,
-    sync_of,
-    until,
-    wait_fresh,
-)
+from tests.staleness import stale
+from tests.support import Connection, NullEncoder, count, running, settings_for, sync_of, until, wait_fresh
 
 
 @pytest.fixture

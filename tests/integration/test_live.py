@@ -13,6 +13,7 @@ from freshvec.db import connect
 from freshvec.health import status
 from freshvec.records import Tokens, Vector
 from freshvec.scans.verify import verify
+from tests.staleness import stale
 from tests.support import (
     Connection,
     NullEncoder,
@@ -22,7 +23,6 @@ from tests.support import (
     exists,
     running,
     settings_for,
-    stale,
     sync_of,
     until,
     wait_fresh,

@@ -19,6 +19,7 @@ from freshvec import pooler
 from freshvec.db import connect
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.errors import DatabaseError
+from tests.staleness import stale
 from tests.support import (
     DOCS_SYNC,
     Connection,
@@ -27,7 +28,6 @@ from tests.support import (
     freshvec,
     running,
     settings_for,
-    stale,
     sync_of,
     until,
     wait_fresh,

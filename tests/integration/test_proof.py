@@ -4,6 +4,7 @@ from freshvec.db import connect
 from freshvec.encoding.loading import Models
 from freshvec.scans.verify import WRONG_VECTOR, verify, verify_vectors
 from freshvec.source.bound import BoundSync
+from tests.staleness import stale
 from tests.support import (
     MODEL,
     Connection,
@@ -12,7 +13,6 @@ from tests.support import (
     bound_sync,
     running,
     settings_for,
-    stale,
     sync_of,
     until,
     wait_fresh,

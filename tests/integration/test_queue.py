@@ -13,15 +13,8 @@ from freshvec.embedded import EmbeddedPostgres
 from freshvec.records import Entry, Key
 from freshvec.source.bound import BoundSync
 from tests.integration.stepwise import Bench, HeldEncoder, drain
-from tests.support import (
-    Connection,
-    bound_sync,
-    count,
-    running,
-    stale,
-    until,
-    wait_fresh,
-)
+from tests.staleness import stale
+from tests.support import Connection, bound_sync, count, running, until, wait_fresh
 
 
 @pytest.fixture

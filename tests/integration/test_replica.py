@@ -13,6 +13,7 @@ from freshvec.records import Fate, Outcome
 from freshvec.scans.backfill import Backfill
 from freshvec.scans.replica import Replica
 from freshvec.target.upsert import TargetWriter
+from tests.staleness import stale
 from tests.standby import Standby, server_with_docs
 from tests.support import (
     Connection,
@@ -21,7 +22,6 @@ from tests.support import (
     bound_sync,
     running,
     settings_for,
-    stale,
     sync_of,
     until,
     wait_fresh,

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from freshvec.embedded import EmbeddedPostgres
+from tests.staleness import stale
 from tests.support import (
     Connection,
     NullEncoder,
@@ -17,7 +18,6 @@ from tests.support import (
     count,
     running,
     settings_for,
-    stale,
     sync_of,
     until,
     wait_fresh,

@@ -17,6 +17,7 @@ from freshvec.config import Settings
 from freshvec.errors import EncodingError
 from freshvec.records import Tokens, Vector
 from freshvec.worker.worker import Worker
+from tests.staleness import stale
 from tests.support import (
     REPOSITORY,
     Connection,
@@ -25,7 +26,6 @@ from tests.support import (
     count,
     running,
     settings_for,
-    stale,
     sync_of,
     until,
 )

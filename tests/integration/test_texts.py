@@ -17,12 +17,12 @@ from freshvec.encoding.batching import plan_batches
 from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.records import Change, Entry, Tokens
 from freshvec.scans.backfill import Backfill, Page
+from tests.staleness import as_vector
 from tests.support import (
     DOCS_SYNC,
     MODEL,
     Connection,
     NullEncoder,
-    as_vector,
     config_toml,
     count,
     freshvec,

@@ -8,7 +8,8 @@ import pytest
 from freshvec.capture.queue import QUEUE_FULL
 from freshvec.db import connect, queries
 from tests.integration.stepwise import Bench
-from tests.support import Connection, NullEncoder, bound_sync, count, running, stale, until, wait_fresh
+from tests.staleness import stale
+from tests.support import Connection, NullEncoder, bound_sync, count, running, until, wait_fresh
 
 
 @pytest.fixture

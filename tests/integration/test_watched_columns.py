@@ -8,6 +8,7 @@ import pytest
 
 from freshvec.db import connect
 from freshvec.scans.verify import verify
+from tests.staleness import stale
 from tests.support import (
     Connection,
     NullEncoder,
@@ -17,7 +18,6 @@ from tests.support import (
     count,
     running,
     settings_for,
-    stale,
     sync_of,
     until,
     wait_fresh,

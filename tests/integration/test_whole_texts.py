@@ -17,6 +17,7 @@ from freshvec.records import Encoder, Fate, Key, Outcome, SourceRow, Tokens, Vec
 from freshvec.source.rows import RowReader
 from freshvec.target.upsert import TargetWriter
 from freshvec.worker.worker import Worker
+from tests.staleness import stale
 from tests.support import (
     Connection,
     NullEncoder,
@@ -25,7 +26,6 @@ from tests.support import (
     count,
     running,
     settings_for,
-    stale,
     sync_of,
     until,
     wait_fresh,
