@@ -23,19 +23,12 @@ import psycopg
 
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.encoding.encoder import OnnxEncoder
-from tests.acceptance.hammer import LAYOUTS, hammers, last_fence
+from tests.acceptance.hammer import LAYOUTS, last_fence
+from tests.acceptance.hot_rows import hammers
 from tests.conftest import QUICK
 from tests.exports import exported
 from tests.staleness import stale
-from tests.support import (
-    MODEL,
-    Connection,
-    WorkerProcess,
-    config_toml,
-    models_in,
-    until,
-    write_config,
-)
+from tests.support import MODEL, Connection, WorkerProcess, config_toml, models_in, until, write_config
 
 HOT, ROWS = 200, 3000  # the others are walked only
 STOPPED_SECONDS = 5.0  # past every timeout

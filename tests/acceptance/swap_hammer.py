@@ -19,7 +19,8 @@ from pathlib import Path
 import psycopg
 
 from freshvec.embedded import EmbeddedPostgres
-from tests.acceptance.hammer import Stage, hammers, has_written, last_fence
+from tests.acceptance.hammer import Stage, has_written, last_fence
+from tests.acceptance.hot_rows import hammers
 from tests.conftest import QUICK
 from tests.second_model import SECOND, encoder_of, two_models
 from tests.staleness import EVERY_ROW_SHOWN, stale

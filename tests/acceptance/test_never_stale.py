@@ -17,15 +17,12 @@ from freshvec.target.upsert import TargetWriter
 from tests.acceptance.hammer import (
     AT_REST,
     COLUMN_SYNC,
-    Counter,
-    Hammer,
-    hammers,
     has_written,
     last_fence,
-    lost,
     owner,
     stopped_outside_of_transactions,
 )
+from tests.acceptance.hot_rows import Counter, Hammer, hammers, lost
 from tests.staleness import EVERY_ROW_IN_COLUMN, stale
 from tests.support import (
     DOCS_SYNC,
@@ -64,13 +61,7 @@ def test_nothing_is_stale_after_three_kills(
         process = workers(config)
         until("the worker has begun", lambda: exists(connection, "docs_embedding"))
         with hammers(url, ROWS):
-            for kill in range(4):
-                before = last_fence(connection)
-                until("it has written many portions", partial(has_written, connection, before))
-                assert process.is_running, f"before kill {kill}: {process.output}"
-                if kill < 3:
-                    process.kill()
-                    process = workers(config)
+            process = after_three_kills(process, partial(workers, config), connection)
         until("everything is fresh", lambda: connection.execute(AT_REST).fetchone() == (True,))
         assert stale(connection, encoder) == []
         assert process.stop() == 0
@@ -95,17 +86,28 @@ def test_in_a_column_of_the_table_nothing_is_stale_or_lost_after_three_kills(
         until("the worker has begun", lambda: exists(connection, "docs_embedding"))
         used: list[Hammer] = []
         with hammers(url, ROWS, kind=Counter, used=used):
-            for kill in range(4):
-                before = last_fence(connection)
-                until("it has written many portions", partial(has_written, connection, before))
-                assert process.is_running, f"before kill {kill}: {process.output}"
-                if kill < 3:
-                    process.kill()
-                    process = workers(config)
+            process = after_three_kills(process, partial(workers, config), connection)
         until("everything is fresh", lambda: connection.execute(AT_REST).fetchone() == (True,))
         assert stale(connection, encoder, EVERY_ROW_IN_COLUMN) == []
         assert lost(connection, used) == []
         assert process.stop() == 0
+
+
+def after_three_kills(
+    process: WorkerProcess, start: Callable[[], WorkerProcess], connection: Connection
+) -> WorkerProcess:
+    """Each has written many portions when it is killed; the one that runs at the end has written, too."""
+    for _ in range(3):
+        writes_many_portions(process, connection)
+        process.kill()
+        process = start()
+    writes_many_portions(process, connection)
+    return process
+
+
+def writes_many_portions(process: WorkerProcess, connection: Connection) -> None:
+    until("it has written many portions", partial(has_written, connection, last_fence(connection)))
+    assert process.is_running, process.output
 
 
 @pytest.mark.parametrize("version", ["18", "16"])

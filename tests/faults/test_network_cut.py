@@ -14,18 +14,11 @@ import pytest
 
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.encoding.encoder import OnnxEncoder
-from tests.acceptance.hammer import hammers
+from tests.acceptance.hot_rows import hammers
 from tests.acceptance.share_hammer import AT_REST
 from tests.conftest import QUICK
 from tests.staleness import stale
-from tests.support import (
-    DOCS_SYNC,
-    Connection,
-    WorkerProcess,
-    config_toml,
-    until,
-    write_config,
-)
+from tests.support import DOCS_SYNC, Connection, WorkerProcess, config_toml, until, write_config
 
 HOT, COLD = 100, 400
 SHARING = {"FRESHVEC_DAEMON_SHARE": "true"}
