@@ -57,6 +57,12 @@ def bench(*arguments: str, cwd: Path, hidden: tuple[str, ...] = ()) -> subproces
     return subprocess.run(program, capture_output=True, text=True, timeout=200, cwd=cwd, check=False)
 
 
+def of_lines(models: Path, lines: Path, *, rows: int, rounds: int) -> tuple[str, ...]:
+    """The arguments that measure the model on the CPU with so many lines of a file."""
+    texts = (MODEL, "--models-dir", str(models), "--texts", str(lines))
+    return (*texts, "--rows", str(rows), "--rounds", str(rounds), "--device", "cpu")
+
+
 def found(done: subprocess.CompletedProcess[str]) -> Any:
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -64,19 +70,7 @@ def found(done: subprocess.CompletedProcess[str]) -> Any:
 
 @pytest.mark.timeout(240)
 def test_json_from_a_file_without_configuration(models: Path, lines: Path, tmp_path: Path) -> None:
-    given = [
-        MODEL,
-        "--models-dir",
-        str(models),
-        "--texts",
-        str(lines),
-        "--rows",
-        "20",
-        "--rounds",
-        "2",
-        "--device",
-        "cpu",
-    ]
+    given = of_lines(models, lines, rows=20, rounds=2)
     report = found(
         bench(*given, "--json", "--against", "sentence-transformers", "--against", "fastembed", cwd=tmp_path)
     )
@@ -158,20 +152,7 @@ def test_an_old_export_says_what_shares_need(models: Path, lines: Path, tmp_path
     manifest.write_text(
         json.dumps({k: v for k, v in json.loads(manifest.read_text()).items() if k != "flops_per_token"})
     )
-    given = (
-        MODEL,
-        "--models-dir",
-        str(models),
-        "--texts",
-        str(lines),
-        "--rows",
-        "15",
-        "--rounds",
-        "1",
-        "--device",
-        "cpu",
-    )
-    done = bench(*given, cwd=tmp_path)
+    done = bench(*of_lines(models, lines, rows=15, rounds=1), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"run `freshvec export {MODEL}` again" in done.stdout
 
@@ -200,21 +181,11 @@ def test_wrong_usage_is_said_before_anything_is_measured(models: Path, lines: Pa
 
 
 def test_ctrl_c_ends_it_without_a_word_too_many(models: Path, lines: Path, tmp_path: Path) -> None:
-    program = [
-        sys.executable,
-        "-m",
-        "freshvec",
-        "bench",
-        MODEL,
-        "--models-dir",
-        str(models),
-        "--texts",
-        str(lines),
-    ]
+    measuring = ("freshvec", "bench", *of_lines(models, lines, rows=300, rounds=1000))
     log = tmp_path / "log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [*program, "--device", "cpu", "--rounds", "1000"],
+            [sys.executable, "-m", *measuring],
             stderr=output,
             stdout=output,
             cwd=tmp_path,
