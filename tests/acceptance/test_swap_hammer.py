@@ -8,5 +8,6 @@ def test_nothing_is_wrong_and_searches_answer(url: str) -> None:
     assert run.wrong == [], run.told()
     assert [step for step, *_ in run.steps] == ["--yes", "--commit", "--rollback", "--commit"]
     # Writers, workers and commands that start leave little of the machine to who searches. That no search
-    # ever waits for the swap itself is proved statement by statement in tests/integration/test_swap.py.
+    # ever waits for the swap itself is proved statement by statement:
+    # tests/integration/test_swap_searches.py.
     assert run.got.longest() < 2000, run.told()

@@ -8,6 +8,7 @@ import pytest
 
 from freshvec.export import gate
 from tests.integration.at_rest import Kept
+from tests.integration.swapping import Swapped
 from tests.support import Connection, sync_of
 
 
@@ -64,3 +65,11 @@ def many(kept: Kept) -> Kept:
     """The same with 500 rows."""
     kept.app.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(51, 500) g")
     return kept
+
+
+@pytest.fixture
+def swapped(either_url: str, app: Connection) -> Swapped:
+    """`docs (id, body, title)` with 60 rows, to be kept, and the swap of its sync."""
+    app.execute("CREATE TABLE docs (id int PRIMARY KEY, body text, title text DEFAULT 'title')")
+    app.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 60) g")
+    return Swapped(either_url, app)

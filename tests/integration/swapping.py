@@ -17,15 +17,7 @@ from freshvec.schema import editions, migrations, swap
 from freshvec.schema.apply import apply
 from freshvec.worker.worker import Worker
 from tests.staleness import as_vector
-from tests.support import (
-    MODEL,
-    Connection,
-    NullEncoder,
-    settings_for,
-    sync_of,
-    until,
-    wait_fresh,
-)
+from tests.support import MODEL, Connection, NullEncoder, settings_for, sync_of, until, wait_fresh
 
 OTHER = "bge-m3"
 
@@ -178,6 +170,14 @@ class Swapped:
             return not self.wrong(encoder)
         except Error:
             return False
+
+
+def edit(app: Connection, word: str) -> None:
+    """Of `docs`: some rows changed, one deleted and inserted again, one without a text."""
+    app.execute("UPDATE docs SET body = %s || id WHERE id <= 20", (word,))
+    app.execute("DELETE FROM docs WHERE id = 21")
+    app.execute("INSERT INTO docs VALUES (21, %s)", (word,))
+    app.execute("UPDATE docs SET body = NULL WHERE id = 22")
 
 
 def _are_near(one: Vector, other: Vector) -> bool:
