@@ -21,10 +21,10 @@ from tests.support import (
     exists,
     free_port,
     freshvec,
+    is_running,
     until,
     write_config,
 )
-from tests.unit.test_fleet import is_running
 
 ROWS = 200
 FRESH = "SELECT backlog = 0 AND coverage = 1 AND backfill_done FROM freshvec.status WHERE sync = 'docs'"
