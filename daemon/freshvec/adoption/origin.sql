@@ -1,6 +1,7 @@
--- candidates: columns that may hold vectors of the source's rows: in the source itself, or in a table that has
--- its key by a foreign key, or by the names and types of its columns. With each: its type, its dimension, the
--- key's columns there, how they are known, whether an index finds rows by them, and all columns with types.
+-- candidates: columns that may hold vectors of the source's rows: in the source itself, or in a table that
+-- has its key by a foreign key, or by the names and types of its columns. With each: its type, its dimension,
+-- the key's columns there, how they are known, whether an index finds rows by them, and all columns with
+-- types.
 WITH key AS (
   SELECT a.attname, a.attnum, a.atttypid, k.place
     FROM unnest(%(key)s::text[]) WITH ORDINALITY AS k (name, place)
@@ -64,8 +65,8 @@ SELECT CASE WHEN has_schema_privilege(to_regnamespace('ai')::oid, 'USAGE')
 -- vectorizer_of: pgai's number of whatever made a trigger
 SELECT id::int FROM ai.vectorizer WHERE trigger_name = %(trigger)s
 
--- triggers: those of others on the source that keep vectors: by what they, their functions or these functions'
--- schemas are called, or what their functions say
+-- triggers: those of others on the source that keep vectors: by what they, their functions or these
+-- functions' schemas are called, or what their functions say
 SELECT t.tgname::text, quote_ident(t.tgname), t.tgrelid::regclass::text, fn.nspname::text
   FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace fn ON fn.oid = p.pronamespace
  WHERE t.tgrelid = %(oid)s::oid AND NOT t.tgisinternal AND fn.nspname <> 'freshvec'

@@ -21,8 +21,8 @@ SELECT {d_key_texts}, d.freshvec_hash,
                WHEN d.freshvec_changed_at > o.made_at THEN 'date' END AS refusal) AS r
  WHERE d.freshvec_hash IS NOT NULL
 
--- untouched: rows that nothing of ours has written yet, and of which no change is noted since the triggers are
--- there. An edit that came before the old way made a new vector would else be taken for embedded.
+-- untouched: rows that nothing of ours has written yet, and of which no change is noted since the triggers
+-- are there. An edit that came before the old way made a new vector would else be taken for embedded.
 NOT EXISTS (SELECT FROM {target} AS t WHERE {d_is_t}) AND NOT EXISTS (SELECT FROM {queue} AS q WHERE {d_is_q})
   AND NOT EXISTS (SELECT FROM freshvec.rescan WHERE sync = {sync_name})
 

@@ -1,5 +1,5 @@
--- create: the sync's queue, append-only, with the source's own key types. No sequence numbers it: lastval() in
--- the application's session would be ours.
+-- create: the sync's queue, append-only, with the source's own key types. No sequence numbers it: lastval()
+-- in the application's session would be ours.
 CREATE TABLE IF NOT EXISTS {queue} (
   xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
   changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -17,9 +17,9 @@ DO $freshvec$ BEGIN
   END IF;
 END $freshvec$
 
--- read: changed rows, each with its entries: one reading of a row answers all of them. It begins at the oldest
--- entry that an earlier snapshot did not see: of a transaction that ran then, or of a later one. The fence is
--- drawn after the queue's snapshot, before any text is read.
+-- read: changed rows, each with its entries: one reading of a row answers all of them. It begins at the
+-- oldest entry that an earlier snapshot did not see: of a transaction that ran then, or of a later one. The
+-- fence is drawn after the queue's snapshot, before any text is read.
 WITH file (number) AS MATERIALIZED (
   SELECT pg_relation_filenode({queue_name})::text
 ), handed_out (xid, place) AS MATERIALIZED (

@@ -26,8 +26,9 @@ SELECT coalesce(sum(hit) / nullif(sum(hit + missed), 0), 1)::float8, coalesce(su
                pg_stat_get_blocks_hit(c.oid) AS hit
           FROM pg_class c
          WHERE c.oid IN (SELECT to_regclass(name) FROM unnest(%(targets)s::text[]) AS name)
-            OR c.oid IN (SELECT indexrelid FROM pg_index
-                          WHERE indrelid IN (SELECT to_regclass(name) FROM unnest(%(targets)s::text[]) AS name))
+            OR c.oid IN (SELECT i.indexrelid
+                           FROM pg_index i JOIN unnest(%(targets)s::text[]) AS name
+                             ON i.indrelid = to_regclass(name))
        ) AS blocks
 
 -- clock: the server's time, in seconds

@@ -1,7 +1,7 @@
 -- load: the replica that is furthest behind, if it is further than it may be; whether a checkpoint is late,
 -- and the bytes of WAL since the last one that has ended began; whether this role sees all of this, and its
--- name. A checkpoint is late that has let WAL grow beyond max_wal_size and makes no rests any more, since it is
--- behind its schedule: at full speed it ends, or catches up, once fewer write.
+-- name. A checkpoint is late that has let WAL grow beyond max_wal_size and makes no rests any more, since it
+-- is behind its schedule: at full speed it ends, or catches up, once fewer write.
 SELECT r.name, r.seconds,
        w.bytes > pg_size_bytes(current_setting('max_wal_size')) AND EXISTS (
          SELECT FROM pg_stat_activity

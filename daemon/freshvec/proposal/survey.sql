@@ -1,8 +1,8 @@
 -- within: a survey waits for nobody, and leaves a table that takes long
 SELECT set_config('statement_timeout', '5s', false), set_config('lock_timeout', '500ms', false)
 
--- server: who is connected where, the version, and pgvector: its version, the one that could be installed, and
--- whether it has halfvec
+-- server: who is connected where, the version, and pgvector: its version, the one that could be installed,
+-- and whether it has halfvec
 SELECT current_database(), current_user::text, current_setting('server_version'),
        (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
        (SELECT default_version FROM pg_available_extensions WHERE name = 'vector'),

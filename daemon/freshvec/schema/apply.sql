@@ -56,7 +56,8 @@ SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n
 -- find_tables: the tables made for an applied sync, its target first
 SELECT made.schema, made.name
   FROM freshvec.sync AS s CROSS JOIN LATERAL (VALUES
-    (1, s.target_schema, s.target_table), (2, s.vectors_schema, s.vectors_table)) AS made (place, schema, name)
+         (1, s.target_schema, s.target_table),
+         (2, s.vectors_schema, s.vectors_table)) AS made (place, schema, name)
  WHERE s.name = %(name)s
    AND (made.place = 1 OR (made.schema, made.name) NOT IN ((s.target_schema, s.target_table),
                                                            (s.source_schema, s.source_table)))

@@ -20,7 +20,8 @@ DO $freshvec$
 BEGIN
   IF to_regclass(%(table)s)::oid IS DISTINCT FROM %(oid)s::oid
      OR %(columns)s IS DISTINCT FROM (
-          SELECT string_agg(format('%%s %%s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum)
+          SELECT string_agg(format('%%s %%s', attname, format_type(atttypid, atttypmod)), ', '
+                            ORDER BY attnum)
             FROM pg_attribute WHERE attrelid = %(oid)s::oid AND attnum > 0 AND NOT attisdropped) THEN
     RAISE EXCEPTION 'table %% has changed since this was planned', %(table)s
       USING HINT = 'Run freshvec plan --sql again.';

@@ -11,7 +11,8 @@ SELECT pg_advisory_xact_lock(%(class)s, hashtext(name)) FROM unnest(%(names)s::t
 -- show: from now on the view shows this one; the other may leave after a while
 UPDATE freshvec.edition
    SET is_shown = (name = %(name)s), shown_at = CASE WHEN name = %(name)s THEN now() ELSE shown_at END,
-       kept_until = CASE WHEN name <> %(name)s THEN now() + make_interval(secs => %(keep_seconds)s::float8) END
+       kept_until = CASE WHEN name <> %(name)s
+                         THEN now() + make_interval(secs => %(keep_seconds)s::float8) END
  WHERE name IN (%(name)s, %(other)s)
 
 -- hide: what the view shows no more, so that one edition at most is ever shown

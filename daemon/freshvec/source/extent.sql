@@ -10,7 +10,8 @@ WITH RECURSIVE family AS (
 )
 SELECT coalesce(sum(pages), 0)::bigint, coalesce(sum(pg_total_relation_size(oid)), 0)::bigint, count(*)::int,
        CASE WHEN bool_or(pages > 0 AND (reltuples <= 0 OR relpages = 0)) THEN NULL
-            ELSE coalesce(sum(CASE WHEN pages > 0 THEN reltuples / nullif(relpages, 0) * pages END), 0) END::float8
+            ELSE coalesce(sum(CASE WHEN pages > 0 THEN reltuples / nullif(relpages, 0) * pages END), 0)
+       END::float8
   FROM member
 
 -- count: rows in a share of the pages

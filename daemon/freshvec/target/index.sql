@@ -1,6 +1,6 @@
 -- look: whether every row has its vector, whether most vectors are of another model still, how many there
--- are, whether this role may make indexes; who else works on those of ours, and on which; the trouble that was
--- noted; and those there are
+-- are, whether this role may make indexes; who else works on those of ours, and on which; the trouble that
+-- was noted; and those there are
 SELECT s.backfill_done OR s.walk_proves,
        NOT (s.backfill_done OR s.walk_proves) AND 2 * s.rows_embedded < c.reltuples,
        s.rows_embedded, pg_has_role(c.relowner, 'USAGE'), coalesce(l.pid, p.pid), p.name, s.index_trouble,

@@ -16,9 +16,9 @@ SET LOCAL search_path = pg_catalog, pg_temp
 -- a later read has been written; then what we know of them. A row is locked in its newest version, and its
 -- text is that version's. What is held already is not written again. Gives, as target/upsert.sql does: rows
 -- embedded and failed, more or fewer; places whose write was refused, the highest fence among those, and how
--- many of these were never given. The path is set amid it, once no name and no text is looked up any more, for
--- triggers alone. Then the places of rows that we have got; of those that were due; and that
--- hold what they should.
+-- many of these were never given. The path is set amid it, once no name and no text is looked up any more,
+-- for triggers alone. Then the places of rows that we have got; of those that were due; and that hold what
+-- they should.
 WITH given AS MATERIALIZED (
   SELECT {k_typed_as_k}, {embedding} AS embedding, {digest} AS vector_hash, k.fence, k.encode_error, k.place,
          k.encode_error IS NOT NULL AND k.hash_slot = 0 AS is_unread,
@@ -102,8 +102,8 @@ WITH given AS MATERIALIZED (
 SELECT -(SELECT count(*) FILTER (WHERE embedded) FROM before),
        (SELECT count(*) FROM written) - (SELECT count(*) FILTER (WHERE failed) FROM before)
 
--- empty: take the vectors out of rows of the source that have no text any more, and nobody else has. Gives the
--- places of rows that we have got, and of those among them that have no text now
+-- empty: take the vectors out of rows of the source that have no text any more, and nobody else has. Gives
+-- the places of rows that we have got, and of those among them that have no text now
 WITH given AS MATERIALIZED (
   SELECT {k_typed_as_k}, k.place FROM {given_keys}
 ), claimed AS MATERIALIZED (

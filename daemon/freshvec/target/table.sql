@@ -69,8 +69,8 @@ CREATE OR REPLACE FUNCTION {visible}({key_arguments}) RETURNS boolean LANGUAGE s
 SELECT EXISTS (SELECT FROM {source} AS d WHERE {d_is_argument})
 $freshvec$
 
--- create_answered: whether all that was noted of a row, in entries up to a transaction, is answered; without a
--- key, of any row. It looks at what is ours alone, and keys come as values: nothing of the user's runs with
+-- create_answered: whether all that was noted of a row, in entries up to a transaction, is answered; without
+-- a key, of any row. It looks at what is ours alone, and keys come as values: nothing of the user's runs with
 -- its owner's rights. While the table is walked, a row counts once it was read since the walk began.
 CREATE OR REPLACE FUNCTION {answered}({key_arguments}, latest xid8) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $freshvec$
@@ -95,8 +95,8 @@ CREATE POLICY freshvec_visible ON {table} FOR SELECT USING ({visible}({keys}))
 ALTER TABLE {table} DISABLE ROW LEVEL SECURITY;
 DROP POLICY IF EXISTS freshvec_visible ON {table}
 
--- describe: an existing relation of the target's name: oid, name and type of what is kept, whether it is ours,
--- row security
+-- describe: an existing relation of the target's name: oid, name and type of what is kept, whether it is
+-- ours, row security
 SELECT c.oid::bigint, a.attname::text, format_type(a.atttypid, a.atttypmod),
        EXISTS (SELECT FROM pg_attribute o WHERE o.attrelid = c.oid AND o.attname IN ('fence', 'chunk_start'))
        OR c.relkind = 'v' AND pg_get_viewdef(c.oid) LIKE '%% freshvec.embedded\_%%',

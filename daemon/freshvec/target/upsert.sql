@@ -6,9 +6,9 @@ SELECT o.place::int
 
 -- upsert: write the vectors of rows that exist, unless a later read has been written. `before` sees the
 -- target as it was, so that what it holds is counted by differences; a row that another member has written
--- since is taken for one that has a vector. Gives: rows embedded and failed, more or fewer; the places of rows
--- whose write was refused though the target holds another text, the highest fence among those, and how many
--- of these fences the sequence has never given.
+-- since is taken for one that has a vector. Gives: rows embedded and failed, more or fewer; the places of
+-- rows whose write was refused though the target holds another text, the highest fence among those, and how
+-- many of these fences the sequence has never given.
 WITH given AS MATERIALIZED (
   SELECT {d_keys_as_k}, {embedding} AS {kept_as}, k.fence, k.encode_error, k.place,
          CASE WHEN k.hash_slot > 0

@@ -2,9 +2,10 @@
 SELECT name FROM unnest(%(names)s::text[]) AS name
  WHERE pg_try_advisory_lock_shared(%(class)s, hashtext(name))
 
--- look: of each sync: its id, the sessions that share it, whether one of them leads, whether one that shared it
--- is gone, whether it is walked, and how many of those sessions were ended. A session whose client does not read what it is sent is in a
--- write that no timeout ends, so that a stopped worker which is rung would keep its locks.
+-- look: of each sync: its id, the sessions that share it, whether one of them leads, whether one that shared
+-- it is gone, whether it is walked, and how many of those sessions were ended. A session whose client does
+-- not read what it is sent is in a write that no timeout ends, so that a stopped worker which is rung would
+-- keep its locks.
 WITH held AS MATERIALIZED (
   SELECT l.classid::bigint AS class, l.objid::bigint AS object, l.pid, l.mode
     FROM pg_locks AS l
