@@ -95,12 +95,6 @@ def test_links_lead_somewhere(document: str) -> None:
             assert not anchor or anchor in anchors(target), link
 
 
-@pytest.mark.parametrize("document", names(DOCUMENTS))
-def test_lines_fit(document: str) -> None:
-    lines = (REPOSITORY / document).read_text(encoding="utf-8").splitlines()
-    assert [line for line in lines if len(line) > 110] == []
-
-
 @pytest.mark.parametrize("document", ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"])
 def test_files_that_are_named_exist(document: str) -> None:
     """Names in backquotes with a slash in them, looked for from the top and from the package."""
