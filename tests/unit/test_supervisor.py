@@ -46,6 +46,7 @@ notify(f"STATUS={name} is well")
 while True:
     signal.pause()
 """
+ALL_WELL = "STATUS=2 of 2 workers run; w0 is well"
 DONE = """
 import pathlib, sys
 
@@ -111,7 +112,7 @@ def test_ready_when_all_are_then_signs_of_life_and_a_clean_end(waiting: Fleet) -
     until("it is ready", lambda: "READY=1" in waiting.heard)
     assert waiting.pid("w0"), "both were before"
     assert waiting.pid("w1")
-    until("its status is theirs", lambda: "STATUS=2 of 2 workers run; w0 is well" in waiting.heard)
+    until("its status is theirs", lambda: ALL_WELL in waiting.heard)
     before = waiting.heard.count("WATCHDOG=1")
     until("the watchdog hears it", lambda: waiting.heard.count("WATCHDOG=1") > before + 2)
     waiting.process.send_signal(signal.SIGHUP)
@@ -135,7 +136,7 @@ def test_it_is_not_ready_while_one_is_not(folder: Path) -> None:
 
 
 def test_one_that_ends_is_started_again_and_the_others_go_on(waiting: Fleet) -> None:
-    until("it is ready", lambda: "READY=1" in waiting.heard)
+    until("all is well", lambda: ALL_WELL in waiting.heard)
     first, second = waiting.pid("w0"), waiting.pid("w1")
     os.kill(second, signal.SIGKILL)
     until("it is said", lambda: any("w1 was ended by SIGKILL" in line for line in waiting.heard))
@@ -143,7 +144,7 @@ def test_one_that_ends_is_started_again_and_the_others_go_on(waiting: Fleet) -> 
     assert "w1 was ended by SIGKILL; it is started again in" in waiting.log.read_text()
     assert waiting.pid("w0") == first
     assert is_running(first)
-    until("all is well again", lambda: waiting.heard.count("STATUS=2 of 2 workers run; w0 is well") > 1)
+    until("all is well again", lambda: waiting.heard.count(ALL_WELL) > 1)
 
 
 @pytest.mark.parametrize("stopped", [False, True])
@@ -199,7 +200,7 @@ def test_what_only_its_user_can_cure_ends_all(folder: Path, code: int) -> None:
         assert fleet.process.wait(30) == code
         assert f"w1 ended with {code}: all workers end" in fleet.log.read_text()
         assert not is_running(fleet.pid("w0"))
-        assert "STATUS=2 of 2 workers run; w0 is well" not in fleet.heard
+        assert ALL_WELL not in fleet.heard
     finally:
         fleet.close()
 
