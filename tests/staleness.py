@@ -42,12 +42,12 @@ def stale(connection: Connection, encoder: Encoder, every_row: LiteralString = E
             have.append((source, text, as_vector(vector)))
     if not have:
         return wrong
-    fresh = encoder.encode(encoder.tokenize([text for _, text, _ in have]))
-    for (row, _, vector), wanted in zip(have, fresh, strict=True):
-        cosine = float(vector @ wanted / np.linalg.norm(vector) / np.linalg.norm(wanted))
-        if cosine <= 0.9999:
-            wrong.append(f"{row}: cosine {cosine:.4f}")
-    return wrong
+    fresh = np.asarray(encoder.encode(encoder.tokenize([text for _, text, _ in have])))
+    kept = np.stack([vector for *_, vector in have])
+    lengths = np.linalg.norm(kept, axis=1) * np.linalg.norm(fresh, axis=1)
+    cosines = (kept * fresh).sum(axis=1) / lengths
+    judged = zip(have, cosines, strict=True)
+    return wrong + [f"{row}: cosine {cosine:.4f}" for (row, *_), cosine in judged if cosine <= 0.9999]
 
 
 def as_vector(text: str) -> Vector:

@@ -37,8 +37,8 @@ def embedding_script(connection: Connection, vectors: dict[str, str]) -> None:
 
 @pytest.fixture(scope="module")
 def vectors(encoder: OnnxEncoder) -> dict[str, str]:
-    """Some texts and their vectors, encoded by the page."""
-    texts = [text[:120] for _, text in islice(docstrings(), ROWS)]
+    """Some short texts and their vectors, encoded by the page."""
+    texts = [f"{number} {text[:20]}" for number, (_, text) in enumerate(islice(docstrings(), ROWS))]
     pages = (texts[low : low + PAGE] for low in range(0, ROWS, PAGE))
     return {
         text: str(vector.tolist())

@@ -80,10 +80,9 @@ class Kept:
         if have:
             judge = NullEncoder()
             fresh = judge.encode(judge.tokenize([text for _, text, _ in have]))
-            pairs = zip(have, fresh, strict=True)
-            found += [
-                f"{key}: of another text" for (key, _, v), f in pairs if not np.allclose(v, f, atol=1e-5)
-            ]
+            are_near = np.isclose([vector for *_, vector in have], fresh, atol=1e-5).all(axis=1)
+            pairs = zip(have, are_near, strict=True)
+            found += [f"{key}: of another text" for (key, *_), is_near in pairs if not is_near]
         return found
 
     @property
