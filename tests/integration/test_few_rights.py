@@ -75,6 +75,12 @@ def says_who_can(few: Few) -> bool:
     return "freshvec apply docs" in said and "as the owner of docs" in said
 
 
+def walks(few: Few, worker: Worker) -> bool:
+    worker.sweep()
+    pipeline = worker.keepers[0].pipeline
+    return pipeline is not None and pipeline.is_walking
+
+
 def walked(few: Few, worker: Worker) -> bool:
     worker.sweep()
     return not few.wrong() and few.verify().is_fresh
@@ -99,6 +105,23 @@ def test_what_it_may_not_mend_is_said_and_found_by_walks(few: Few, event: str) -
         worker.sweep()
         until("nothing is said any more", lambda: few.status()["last_error"] is None)
         few.comes_to_rest()
+
+
+def test_a_walk_that_it_did_not_ask_for_is_followed_by_others(few: Few) -> None:
+    """As one that was under way when the last worker was stopped, and one that somebody asks for later."""
+    few.daemon = {"sweep_seconds": 0.2}
+    few.app.execute("DROP TRIGGER freshvec_docs_insert ON docs; INSERT INTO docs VALUES (700, 'unseen')")
+    few.app.execute("UPDATE freshvec.sync SET backfill_done = false")
+    with running(few.restricted, NullEncoder(seconds_a_batch=0.3)) as worker:
+        until("it is seen", lambda: walks(few, worker))
+        until("it has found the change", lambda: walked(few, worker))
+        for number in range(701, 703):
+            few.app.execute("INSERT INTO docs VALUES (%s, 'unseen')", (number,))
+            few.app.execute("INSERT INTO freshvec.rescan (sync, reason) VALUES ('docs', 'a test')")
+            until("another is seen", lambda: walks(few, worker))
+            until("that has found the change", lambda: walked(few, worker))
+        few.app.execute("INSERT INTO docs VALUES (800, 'unseen')")
+        until("one that nobody asked for follows", lambda: walked(few, worker))
 
 
 def test_rights_that_are_given_later_are_used(few: Few) -> None:
