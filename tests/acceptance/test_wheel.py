@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 from pathlib import Path
 
@@ -66,6 +67,23 @@ def test_the_migrations_apply_from_there(
 
 def test_an_editable_install_finds_them_in_the_checkout() -> None:
     assert data.folder("migrations") == REPOSITORY / "migrations"
+
+
+def git_lists(*which: str) -> set[str]:
+    command = ["git", "ls-files", *which]
+    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("this is no checkout of git")
+    return {path for path in listed.stdout.splitlines() if (REPOSITORY / path).exists()}
+
+
+def test_the_source_archive_holds_what_git_tracks(built: Path) -> None:
+    """And nothing that lies beside it, as a file with a password. What is new in a folder comes along."""
+    (archive,) = built.glob("*.tar.gz")
+    with tarfile.open(archive) as files:
+        held = {name.partition("/")[2] for name in files.getnames()} - {"PKG-INFO"}
+    new = {path for path in git_lists("--others", "--exclude-standard") if "/" in path}
+    assert held - new == git_lists()
 
 
 def test_types_and_metadata_come_along(installed: Path, tmp_path: Path) -> None:
