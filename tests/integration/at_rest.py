@@ -80,9 +80,9 @@ class Kept:
         if have:
             judge = NullEncoder()
             fresh = judge.encode(judge.tokenize([text for _, text, _ in have]))
-            are_near = np.isclose([vector for *_, vector in have], fresh, atol=1e-5).all(axis=1)
-            pairs = zip(have, are_near, strict=True)
-            found += [f"{key}: of another text" for (key, *_), is_near in pairs if not is_near]
+            distances = np.abs(np.stack([vector for *_, vector in have]) - fresh).max(axis=1)
+            pairs = zip(have, distances, strict=True)
+            found += [f"{key}: of another text" for (key, *_), distance in pairs if not distance < 1e-5]
         return found
 
     @property
