@@ -48,3 +48,9 @@ def fill(docs: Connection, rows: int) -> None:
 
 def done_by(worker: Worker) -> int:
     return worker.keepers[0].progress.snapshot().done
+
+
+def encoded_by(workers: list[Worker]) -> int:
+    """Texts, by all of them together."""
+    encoders = [dispatcher.encoder for worker in workers for dispatcher in worker.dispatchers.values()]
+    return sum(encoder.encoded for encoder in encoders if isinstance(encoder, NullEncoder))

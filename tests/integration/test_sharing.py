@@ -6,7 +6,16 @@ from contextlib import ExitStack, contextmanager
 
 from psycopg import sql
 
-from tests.integration.sharing import done_by, fill, is_at_rest, is_fair, shards, shared, together
+from tests.integration.sharing import (
+    done_by,
+    encoded_by,
+    fill,
+    is_at_rest,
+    is_fair,
+    shards,
+    shared,
+    together,
+)
 from tests.staleness import stale
 from tests.support import Connection, NullEncoder, backfill, count, running, settings_for, sync_of, until
 
@@ -18,8 +27,10 @@ def test_all_of_them_walk_and_each_has_changes_of_its_own(docs: Connection) -> N
         before = [done_by(worker) for worker in workers]
         assert sum(before) >= 20_000
         assert docs.execute("SELECT count(*) FROM freshvec.range").fetchone() == (0,)
+        encoded = encoded_by(workers)
         docs.execute("UPDATE docs SET body = body || ' changed' WHERE id <= 3000")
         until("the changes are in", lambda: is_at_rest(docs))
+        assert encoded_by(workers) - encoded == 3000
         changes = [done_by(worker) - count for worker, count in zip(workers, before, strict=True)]
         assert sum(changes) == 3000, "each change was one worker's"
         assert min(changes) > 600
@@ -28,6 +39,21 @@ def test_all_of_them_walk_and_each_has_changes_of_its_own(docs: Connection) -> N
             "all is counted",
             lambda: docs.execute("SELECT rows_embedded FROM freshvec.sync").fetchone() == (20_000,),
         )
+
+
+def test_a_walk_of_many_encodes_each_row_once(docs: Connection) -> None:
+    with together(docs, 3) as workers:
+        until("all is fresh", lambda: is_at_rest(docs))
+        docs.execute("ALTER TABLE docs DISABLE TRIGGER ALL")
+        fill(docs, 15_000)
+        docs.execute("ALTER TABLE docs ENABLE TRIGGER ALL")
+        docs.execute("INSERT INTO freshvec.rescan (sync, reason) VALUES ('docs', 'a test')")
+        for worker in workers:
+            worker.sweep()
+        until("the walk is over", lambda: is_at_rest(docs))
+        assert stale(docs, NullEncoder()) == []
+        assert encoded_by(workers) == 15_000
+        assert min(done_by(worker) for worker in workers) > 1000
 
 
 def test_a_partitioned_table_is_shared_like_any_other(application: Connection) -> None:
