@@ -35,13 +35,13 @@ freshvec reads one TOML file: the one named with `--config`, else the one in `FR
 `{SEARCHED[0]}` in the working folder, else `{SEARCHED[1]}`.
 
 A variable of the environment wins over the file, and so does a credential of systemd that is named as a
-setting is, such as `database_url`; a variable wins over a credential. A faulty file is refused with every
-fault at once: the key, what is wrong, and what to write instead.
+setting is, such as `database_url`; a variable wins over a credential. A command that is typed reads the
+service's file `database_url` beside the configuration as that credential, where whoever types it may read it.
+A faulty file is refused with every fault at once: the key, what is wrong, and what to write instead.
 
 Two more variables are no settings of the file. `FRESHVEC_API_KEY` is the key that embeddings requests must
 carry, and that the page and the metrics ask for as a password; an address that others can reach needs one.
-systemd's credential `api_key` does the same. `NO_COLOR` takes all colours and styles off what is
-shown.
+systemd's credential `api_key` does the same. `NO_COLOR` takes all colours and styles off what is shown.
 """
 NAMES = {str: "text", bool: "true or false", int: "whole number", float: "number", Path: "path"}
 
@@ -123,12 +123,13 @@ def _default(default: Any) -> str:
         or not str(getattr(default, "_secret_value", default))
     ):
         return "may be left out"
-    return "default `[]`" if default == () else f"default `{default}`"
+    written = "[]" if default == () else str(default).lower() if isinstance(default, bool) else default
+    return f"default `{written}`"
 
 
 def _bounds(metadata: list[Any]) -> list[str]:
-    """The least value, where there is one."""
-    words = (("ge", "at least"), ("gt", "more than"))
+    """The least value and the greatest, where there are any."""
+    words = (("ge", "at least"), ("gt", "more than"), ("le", "at most"))
     return [
         f"{word} {getattr(rule, name)}" for rule in metadata for name, word in words if hasattr(rule, name)
     ]

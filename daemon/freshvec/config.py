@@ -54,7 +54,7 @@ class Daemon(Frozen):
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of the encoder. Default: as many as the cgroup and the affinity allow."""
     batch_tokens: int | None = Field(default=None, ge=16)
-    """Tokens per batch, padding included. Default: found by measuring, and kept beside the models."""
+    """Tokens per batch, padding included. Default: found by measuring, and kept for the next start."""
     commit_every_batches: int = Field(default=5, ge=1)
     """Encoded batches that are written in one transaction. A live change never waits for others."""
     commit_every_seconds: float = Field(default=1.0, gt=0)
@@ -114,7 +114,7 @@ class Sync(Frozen):
     where: Annotated[str, StringConstraints(min_length=1)] | None = None
     """An SQL condition over the row. Rows that do not meet it have no embedding."""
     model: str
-    """A name from `freshvec models`, exported beforehand."""
+    """A name from `freshvec models`, of a model that was fetched or exported beforehand."""
     queue_bytes: int = Field(default=2**30, ge=2**16)
     """Bytes of queue after which, with no worker to read it, changes are noted no more and the table is
     walked."""

@@ -48,6 +48,7 @@ _EXAMPLES = {
 _LIMITS = {
     "greater_than_equal": "it must be {ge:g} or more",
     "greater_than": "it must be more than {gt:g}",
+    "less_than_equal": "it must be {le} or less",
     "finite_number": "it must be a finite number",
     "too_short": "the list is empty; write one entry at least",
     "string_too_short": "it is empty; write something, or leave the key out",

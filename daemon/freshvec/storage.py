@@ -47,7 +47,7 @@ def _qualified(value: str) -> str:
 _INSTEAD = {
     "sparsevec": "it is for vectors that are mostly zeros, and a model's have none; "
     'write "halfvec", which takes half the space',
-    "bit": "bits alone rank badly, and the numbers cannot be had back from them; write index = "
+    "bit": "bits alone rank badly, and the numbers cannot be recovered from them; write index = "
     '{ type = "hnsw", binary = true }, which finds rows by bits and orders them by their vectors',
 }
 

@@ -115,6 +115,10 @@ def test_five_faults_at_once_each_with_key_problem_and_remedy(tmp_path: Path) ->
         ("[daemon]\nsweep_seconds=[1]", "daemon.sweep_seconds: it is a number, not a list; write"),
         ("[daemon]\nsweep_seconds=0", "daemon.sweep_seconds: it must be more than 0, but it says 0"),
         (
+            '[[sync]]\nname="a"\ntable="t"\nmodel="m"\ncolumns=["x"]\nindex={ m = 200 }',
+            "sync[0].index.m: it must be 100 or less, but it says 200",
+        ),
+        (
             "[daemon]\nthreads=1.5",
             "daemon.threads: it is a whole number, not a number with a fraction; write",
         ),
