@@ -38,7 +38,11 @@ def new_console(*, stderr: bool = False) -> "Console":
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="Default: ./freshvec.toml, /etc/freshvec/freshvec.toml."),
+    typer.Option(
+        "--config",
+        "-c",
+        help="The file. Default: FRESHVEC_CONFIG, else ./freshvec.toml, else /etc/freshvec/freshvec.toml.",
+    ),
 ]
 
 

@@ -145,7 +145,7 @@ def wait(
 def search(
     text: Annotated[str, typer.Argument(help="What to look for.")],
     sync: SyncOption = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1)] = 5,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many rows.")] = 5,
     as_json: JsonOption = False,
     config_path: ConfigOption = None,
 ) -> None:

@@ -130,7 +130,7 @@ def bench(
         list[str] | None,
         typer.Option(help="sentence-transformers or fastembed, measured in turns; may be repeated."),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How many; figures are their medians.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="How many rounds; figures are their medians.")] = 3,
     models_dir: ModelsDirOption = None,
     config_path: ConfigOption = None,
     as_json: JsonOption = False,

@@ -36,7 +36,7 @@ def show_demo(
     rows: Annotated[int | None, typer.Option(help="Use only so many texts.")] = None,
     models_dir: Annotated[Path | None, typer.Option(help="Where the exported model is kept.")] = None,
 ) -> None:
-    """See it work: an embedded Postgres, a real model, live edits, searches. Leaves nothing behind."""
+    """See it work: an embedded Postgres, a real model, live edits, searches. Only the model stays."""
     from freshvec.cli import demo
 
     demo.run(new_console(), rows, models_dir)
@@ -55,7 +55,7 @@ def run(
     config_path: ConfigOption = None,
     member: MemberOption = None,
 ) -> None:
-    """Backfill what is missing, then keep every row fresh until SIGTERM."""
+    """Backfill what is missing, then keep every row fresh until Ctrl-C or SIGTERM."""
     number = _begin_as(member)
     settings = load_settings(config_path)
     if address is not None:
@@ -189,8 +189,10 @@ def backfill(
     config_path: ConfigOption = None,
     member: MemberOption = None,
 ) -> None:
-    """Make every row fresh once, with a progress bar, build the declared index, then exit. Resumes where a
-    killed run stopped."""
+    """Make every row fresh once, with a progress bar, build the declared index, then exit.
+
+    It goes on where a run that was killed has stopped.
+    """
     number = _begin_as(member)
     settings = load_settings(config_path)
     syncs = settings.find(sync)
