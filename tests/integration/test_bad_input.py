@@ -97,7 +97,7 @@ def test_a_target_of_another_dimension(url: str, docs: Connection, models_dir: P
     message = failure(tmp_path, config_toml(url, models_dir, DOCS_SYNC))
     assert "its embeddings are vector(8)" in message
     assert "but model all-MiniLM-L6-v2 with type vector gives vector(384)" in message
-    assert "`freshvec swap docs` keeps them while others are made" in message
+    assert "`freshvec swap docs --from-file` keeps them while others are made" in message
 
 
 def test_two_syncs_with_one_target_from_two_files(

@@ -240,7 +240,8 @@ def check_existing(connection: Connection, bound: BoundSync) -> Existing | None:
             subject,
             f"its embeddings are {has}, but model {bound.model.name} with type {bound.sync.target.type} "
             f"gives {wanted}",
-            f"`freshvec swap {bound.name}` keeps them while others are made; or name another target.",
+            f"`freshvec swap {bound.name} --from-file` keeps them while others are made; or name another "
+            "target.",
         )
     return existing
 
