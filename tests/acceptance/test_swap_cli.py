@@ -143,6 +143,18 @@ def test_another_model_in_the_file_is_asked_about(
     assert count(docs, "freshvec.sync WHERE model = 'mini-two'") == 1
 
 
+def test_what_cannot_be_made_anew_changes_nothing(commands: Commands, docs: Connection) -> None:
+    """Of a sync that was swapped, so that the database notes what is declared: else a worker would give up
+    the vectors it has for ones that it cannot make."""
+    commands("swap", "docs", "--model", SECOND, "--yes")
+    commands("backfill")
+    commands("swap", "docs", "--commit")
+    noted = docs.execute("SELECT * FROM freshvec.edition ORDER BY number").fetchall()
+    commands.declare("bge-m3")
+    assert "cannot load model 'bge-m3': it is not exported" in commands("apply", "--replace", code=78)
+    assert docs.execute("SELECT * FROM freshvec.edition ORDER BY number").fetchall() == noted
+
+
 def test_what_cannot_be_is_told(commands: Commands) -> None:
     for wrong in (("--commit", "--rollback"), ("--commit", "--model", SECOND)):
         assert "only one of --commit" in commands("swap", "docs", *wrong, code=2)

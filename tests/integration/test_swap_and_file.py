@@ -3,7 +3,9 @@
 import pytest
 
 from freshvec.errors import SchemaError
+from freshvec.records import Model
 from freshvec.schema import editions
+from freshvec.schema.plan import plan
 from tests.integration.swapping import OTHER, Swapped, Wide, edit
 from tests.support import MODEL, NullEncoder, until, wait_fresh
 
@@ -41,6 +43,28 @@ def test_a_file_that_names_another_model_asks_for_a_swap(swapped: Swapped) -> No
             editions.to_apply(connection, [swapped.declared])
         (replaced,) = editions.to_apply(connection, [swapped.declared], is_replaced=True)
         assert replaced.model == OTHER
+
+
+def test_vectors_that_do_not_fit_the_table_are_refused_before_anything_is_noted(swapped: Swapped) -> None:
+    """Else a worker would give up the vectors it has for ones that it cannot write."""
+    with swapped.running() as worker:
+        swapped.begin(model=OTHER)
+        swapped.filled(worker)
+        swapped.show()
+    swapped.sync["model"] = "e5-large-v2"
+    larger = Model("e5-large-v2", 16, 512, b"another 16 bytes")
+    with swapped.connection() as connection:
+        noted = connection.execute("SELECT * FROM freshvec.edition ORDER BY number").fetchall()
+        with pytest.raises(
+            SchemaError, match=r"its embeddings are vector\(12\).* `freshvec swap docs --from"
+        ):
+            editions.to_apply(
+                connection,
+                [swapped.declared],
+                is_replaced=True,
+                look=lambda sync: plan(connection, sync, larger, None),
+            )
+        assert connection.execute("SELECT * FROM freshvec.edition ORDER BY number").fetchall() == noted
 
 
 def test_a_sync_without_vectors_is_defined_anew_without_being_asked(swapped: Swapped) -> None:

@@ -186,6 +186,7 @@ def apply(
     from freshvec.encoding.loading import Models
     from freshvec.schema import editions, migrations
     from freshvec.schema.apply import apply as apply_sync
+    from freshvec.schema.plan import plan as plan_sync
 
     settings = load_settings(config_path)
     models, syncs = Models(settings), _adopting(settings, sync, adopt, trust=trust)
@@ -200,7 +201,12 @@ def apply(
         for name in migrations.migrate(connection):
             typer.echo(f"migrated: {name}")
         role = settings.database.worker_role
-        for each in editions.to_apply(connection, syncs, is_replaced=replace):
+        for each in editions.to_apply(
+            connection,
+            syncs,
+            is_replaced=replace,
+            look=lambda made_anew: plan_sync(connection, made_anew, models.describe(made_anew), role),
+        ):
             bound, changed = apply_sync(connection, each, models.describe(each), role, wait)
             state = "applied" if changed else "nothing to do"
             column = each.target.column

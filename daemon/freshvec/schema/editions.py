@@ -3,7 +3,7 @@ the file should say where it differs."""
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -130,17 +130,25 @@ def run(connection: Connection, declared: Sequence[Sync]) -> tuple[Sync, ...]:
 
 
 def to_apply(
-    connection: Connection, declared: Sequence[Sync], *, is_replaced: bool = False
+    connection: Connection,
+    declared: Sequence[Sync],
+    *,
+    is_replaced: bool = False,
+    look: Callable[[Sync], object] = lambda sync: None,
 ) -> tuple[Sync, ...]:
     """All that is to be applied of these syncs; `is_replaced`: with vectors made anew in their place where
-    the file wants others.
+    the file wants others. `look` raises where that cannot be, as where they would not fit the table: a worker
+    would give up the old ones for it.
 
-    Raises SchemaError where it does and nobody said so.
+    Raises SchemaError where the file wants others and nobody said so.
     """
     found = find_all(connection, declared)
     for each in found:
         if each.is_refused and not is_replaced:
             raise SchemaError("apply", f"sync {each.name!r}", each.note)
+        if each.is_refused:
+            look(each.replaced.shown)
+    for each in found:
         if each.is_refused:
             note = {"name": each.shown.name, "declared": json.dumps(meaning(each.declared))}
             with translated("replace", f"the vectors of sync {each.name!r}"):
@@ -228,7 +236,7 @@ def _asks(sync: Sync, wants: dict[str, Any], has: dict[str, Any]) -> str:
     return (
         f"the file names model {wants['model']}, and its vectors are of {has['model']}: "
         f"`freshvec swap {sync.name} --model {wants['model']}` {beside}; "
-        f"`freshvec apply {sync.name} --replace` makes all anew in their place"
+        f"`freshvec apply {sync.name} --replace` makes all anew in their place, if they have as many numbers"
     )
 
 

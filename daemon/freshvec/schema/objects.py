@@ -36,7 +36,7 @@ def all_exist(connection: Connection, bound: BoundSync) -> bool:
     names = [("freshvec", f"queue_{bound.name}"), *bound.readable]
     functions = [f"{kind}_{bound.name}" for kind in _FUNCTIONS]
     if bound.is_shown:
-        functions.append(f"embedded_{bound.edition.sync if bound.edition else bound.name}")
+        functions.append(f"embedded_{bound.declared_name}")
     given = {"names": [sql.Identifier(*name).as_string() for name in names], "functions": functions}
     row = connection.execute(_SQL["all_exist"], given).fetchone()
     return bool(row and row[0])

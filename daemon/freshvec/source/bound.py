@@ -63,6 +63,11 @@ class BoundSync:
         return self.sync.name
 
     @property
+    def declared_name(self) -> str:
+        """What commands know it by: that of the sync in the file, of which it may be an edition."""
+        return self.edition.sync if self.edition else self.name
+
+    @property
     def key_columns(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.key)
 
@@ -144,7 +149,6 @@ class BoundSync:
 
     def _names(self) -> dict[str, sql.Composable]:
         """What the sync's objects are called."""
-        whose = self.edition.sync if self.edition else self.name
         comma = sql.SQL(", ")
         return {
             "sync_name": sql.Literal(self.name),
@@ -159,8 +163,8 @@ class BoundSync:
             "capture_row": quoted("freshvec", f"capture_row_{self.name}"),
             "is_intact": quoted("freshvec", f"is_intact_{self.name}"),
             "was_intact": quoted("freshvec", f"was_intact_{self.name}"),
-            "embedded": quoted("freshvec", f"embedded_{whose}"),
-            "nearest": quoted("freshvec", f"nearest_{whose}"),
+            "embedded": quoted("freshvec", f"embedded_{self.declared_name}"),
+            "nearest": quoted("freshvec", f"nearest_{self.declared_name}"),
             "readable": comma.join(quoted(*name) for name in self.readable),
             "visible": quoted("freshvec", f"visible_{self.name}"),
             "answered": quoted("freshvec", f"answered_{self.name}"),

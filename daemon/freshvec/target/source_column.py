@@ -146,7 +146,8 @@ def is_gone(bound: BoundSync) -> SchemaError:
         f"write the vectors of sync {bound.name!r} to",
         f"{bound.sync.table}, column {bound.sync.target.column}",
         "it is not there any more",
-        f"{making(bound).as_string(None)}; or `freshvec remove {bound.name}`, or name another column.",
+        f"{making(bound).as_string(None)}; or `freshvec remove {bound.declared_name}`, or name another "
+        "column.",
     )
 
 

@@ -240,16 +240,16 @@ def check_existing(connection: Connection, bound: BoundSync) -> Existing | None:
             subject,
             f"its embeddings are {has}, but model {bound.model.name} with type {bound.sync.target.type} "
             f"gives {wanted}",
-            f"`freshvec swap {bound.name} --from-file` keeps them while others are made; or name another "
-            "target.",
+            f"`freshvec swap {bound.declared_name} --from-file` keeps them while others are made; or name "
+            "another target.",
         )
     return existing
 
 
 def _other_layout(bound: BoundSync, kept_as: str) -> SchemaError:
-    remedy = f"Name another target, or `freshvec remove {bound.name}` first."
+    remedy = f"Name another target, or `freshvec remove {bound.declared_name}` first."
     if "vector_hash" not in (kept_as, layout.kept_as(bound.sync)):
-        swap = f"`freshvec swap {bound.name} --from-file`"
+        swap = f"`freshvec swap {bound.declared_name} --from-file`"
         remedy = f"{swap} keeps them while others are made; or name another target."
     return SchemaError(
         f"use the target of sync {bound.name!r},",

@@ -65,7 +65,7 @@ def _without_ddl(
     error: DatabaseError,
     before: tuple[bool, tuple[str, ...]],
 ) -> Binding:
-    remedy = f"Run `freshvec apply {sync.name}` as the owner of {sync.table}"
+    remedy = f"Run `freshvec apply {planned.bound.declared_name}` as the owner of {sync.table}"
     problem = f"this worker may not mend it: {error.problem}"
     if planned.applied is None or planned.needs_objects:
         raise SchemaError("keep", f"sync {sync.name!r}", problem, f"{remedy}.") from error

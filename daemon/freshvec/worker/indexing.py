@@ -133,8 +133,8 @@ class Indexing:
             statement = index.dropping(bound.vectors_name[0], step.name)
         target = ".".join(bound.vectors_name)
         trouble = (
-            f"this worker may not {step.verb} the index of {target}. Run `freshvec apply {bound.name}` as "
-            f"its owner, or: {statement.as_string(connection)}"
+            f"this worker may not {step.verb} the index of {target}. Run "
+            f"`freshvec apply {bound.declared_name}` as its owner, or: {statement.as_string(connection)}"
         )
         self._tell(f"sync {bound.name}: {trouble}")
         self._note(connection, bound.name, trouble)
@@ -148,7 +148,7 @@ class Indexing:
             self._tell(
                 f"sync {bound.name}: most rows are encoded again with an index in place, which takes many "
                 "times as long; write rebuild = true in index, or stop this worker and run "
-                f"`freshvec backfill {bound.name} --drop-index`"
+                f"`freshvec backfill {bound.declared_name} --drop-index`"
             )
 
     def _tell(self, message: str) -> None:
