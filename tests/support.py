@@ -124,9 +124,13 @@ def sync_of(table: str, name: str = "docs", **more: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def running(settings: Settings, encoder: Encoder, *, once: bool = False) -> Iterator[Worker]:
-    """A worker in a thread of this process with the given encoder; stopped at the end."""
-    worker = Worker(settings, settings.sync, once=once, load=lambda _: encoder, tick_seconds=0.2)
+def running(
+    settings: Settings, encoder: Encoder | Callable[[str], Encoder], *, once: bool = False
+) -> Iterator[Worker]:
+    """A worker in a thread of this process with the given encoder, or what gives one for each model; stopped
+    at the end."""
+    load = encoder if callable(encoder) else lambda _: encoder
+    worker = Worker(settings, settings.sync, once=once, load=load, tick_seconds=0.2)
     raised: list[BaseException] = []
 
     def run() -> None:

@@ -1,9 +1,12 @@
 """The keepers of a worker, one for each sync that is run, and the models that they encode with."""
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from loguru import logger
 
+from freshvec.backoff import Backoff
 from freshvec.capture.bell import Listener
 from freshvec.config import Settings, Sync
 from freshvec.encoding.dispatch import Dispatcher
@@ -12,6 +15,17 @@ from freshvec.errors import DeviceError, ModelError, UnusableModelError
 from freshvec.pipeline.resources import Resources
 from freshvec.records import Encoder
 from freshvec.worker.keeper import Keeper
+
+FIRST_SECONDS = 30.0  # at most, until a model that could not be loaded is tried again
+
+
+@dataclass(frozen=True)
+class _LeftOut:
+    """A sync whose model could not be loaded, and when that is tried again."""
+
+    sync: Sync
+    backoff: Backoff
+    due: float
 
 
 class Keepers:
@@ -29,7 +43,7 @@ class Keepers:
         self.all: list[Keeper] = []
         self.dispatchers: dict[str, Dispatcher] = {}
         self.left_out: dict[str, str] = {}
-        self._left_out: dict[str, Sync] = {}
+        self._left_out: dict[str, _LeftOut] = {}
         self._settings = settings
         self._models = Models(settings)
         self._load = load or self._models.encoder
@@ -66,15 +80,18 @@ class Keepers:
             self.all.remove(keeper)
         self.left_out = {name: why for name, why in self.left_out.items() if name in wanted}
         there = {keeper.sync.name for keeper in self.all}
-        beginning = [
-            sync for sync in syncs if sync.name not in there and self._left_out.get(sync.name) != sync
-        ]
+        beginning = [sync for sync in syncs if sync.name not in there and self._may_begin(sync)]
         for sync in beginning:
             try:
                 self._add(sync)
             except ModelError as error:
                 self._leave_out(sync, error)
         return bool(ending or beginning)
+
+    def _may_begin(self, sync: Sync) -> bool:
+        """Whether it was not left out, or is tried again: a device may have had no room for its model."""
+        before = self._left_out.get(sync.name)
+        return before is None or before.sync != sync or time.monotonic() >= before.due
 
     def keep_budgets(self) -> None:
         """Keep what was found out about batch sizes."""
@@ -92,7 +109,14 @@ class Keepers:
         keeper = Keeper(sync, described, dispatcher, settings, resources, self._on_event, once=self._once)
         self.all.append(keeper)
         self.left_out.pop(sync.name, None)
+        self._left_out.pop(sync.name, None)
 
     def _leave_out(self, sync: Sync, error: ModelError) -> None:
-        self.left_out[sync.name], self._left_out[sync.name] = str(error), sync
-        logger.error("sync {}: {}", sync.name, error)
+        before = self._left_out.get(sync.name)
+        backoff = (
+            before.backoff if before and before.sync == sync else Backoff(first=FIRST_SECONDS, cap=600.0)
+        )
+        delay = backoff.next_delay()
+        self._left_out[sync.name] = _LeftOut(sync, backoff, time.monotonic() + delay)
+        self.left_out[sync.name] = str(error)
+        logger.error("sync {}: {} (next attempt in {:.0f} s or later)", sync.name, error, delay)
