@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -61,6 +62,7 @@ class PassageTexts(Texts):
     ) -> None:
         super().__init__(bound, dispatcher, progress, ledger, rows, slice_size)
         self._connection = connection
+        self._counting = threading.Lock()  # what rows are missing
 
     def handle(self, portion: Portion, rows: list[SourceRow], between: Callable[[], object]) -> None:
         changed = [row for group in self._pass_on_known(portion, rows) for row in group]
@@ -121,23 +123,31 @@ class PassageTexts(Texts):
             self._dispatcher.submit(portion.urgency, chosen, batch.size, done, owner=self._ledger)
 
     def _have_encoded(self, portion: Portion, texts: list[_Text], results: list[Vector | Exception]) -> None:
-        """Called on the encoder's thread: a batch is done."""
-        ready = []
+        """Called on a thread of the encoder's: a batch is done."""
+        ready: list[_Row] = []
         for each, result in zip(texts, results, strict=True):
             if isinstance(result, EncodingError) and result.retryable:
                 self._ledger.fail(result)
                 return
             if not isinstance(result, Exception):
                 self._dispatcher.recent.put(each.content_hash, result)
-            for row, place in each.where:
-                row.missing -= 1
-                if isinstance(result, Exception):
-                    row.error = str(result)[:500]
-                else:
-                    row.passages[place] = replace(row.passages[place], embedding=result)
-                if not row.missing:
-                    ready.append(row)
+            with self._counting:  # two batches may have passages of one row, on two threads
+                ready += _completed(each, result)
         self._ledger.put(portion, [_outcome(portion, row) for row in ready])
+
+
+def _completed(text: _Text, result: Vector | Exception) -> list[_Row]:
+    """Give its vector to each row that has this passage; gives those that lack nothing any more."""
+    ready = []
+    for row, place in text.where:
+        row.missing -= 1
+        if isinstance(result, Exception):
+            row.error = str(result)[:500]
+        else:
+            row.passages[place] = replace(row.passages[place], embedding=result)
+        if not row.missing:
+            ready.append(row)
+    return ready
 
 
 def _first(rows: list[SourceRow]) -> list[SourceRow]:
