@@ -77,7 +77,8 @@ class Reader:
         """Read one portion of the most urgent work there is; False when there is none or no room for it."""
         with translated("read", f"sync {self._bound.name!r}"):
             self._is_all_read = False
-            self._ledger.has_missed |= self._ledger.rests.end_due()
+            if self._ledger.rests.end_due():  # a plain store: the writer may set it meanwhile
+                self._ledger.has_missed = True
             if self._has_room(Urgency.LIVE, 10 * _LIVE_ROWS) and self._read_queue(Urgency.LIVE, _LIVE_ROWS):
                 self._is_all_read = not self._queue.has_more
                 return True

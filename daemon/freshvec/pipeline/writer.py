@@ -172,7 +172,8 @@ class Writer:
         for rest in rests:
             self._ledger.rests.begin(rest)
         self._ledger.settle(batches)
-        self._ledger.has_missed |= len(lags) < len(entries) or len(written) < len(batches)
+        if len(lags) < len(entries) or len(written) < len(batches):
+            self._ledger.has_missed = True
         self._clear_tombstones()
 
     def _filled(self, batches: list[Ready]) -> list[Outcome]:
