@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import psycopg
 import pytest
 
-from freshvec.errors import EncodingError
+from freshvec.errors import DatabaseError, EncodingError
+from freshvec.pipeline import epoch
 from freshvec.records import Tokens, Vector
 from tests.integration.sharing import fill, is_at_rest, is_fair, shards, shared, together
 from tests.staleness import stale
@@ -52,6 +54,30 @@ def test_one_that_is_killed_or_stopped_is_replaced_and_wakes_in_vain(
     until("two share again", lambda: is_fair(docs, 2), 30)
     until("all is fresh", lambda: is_at_rest(docs))
     assert stale(docs, NullEncoder()) == []
+
+
+def test_shards_that_could_not_be_given_up_stay_with_who_has_them(
+    docs: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a writing transaction takes longer than the wait for its lock."""
+    failures = [DatabaseError("resize", "the share", "a lock was not to be had", "Wait.", retryable=True)]
+    resize = epoch.resize
+
+    def fail_once(*given: Any) -> None:
+        if failures:
+            raise failures.pop()
+        resize(*given)
+
+    monkeypatch.setattr(epoch, "resize", fail_once)
+    fill(docs, 200)
+    with running(shared(docs), NullEncoder()):
+        until("the first one has all", lambda: is_fair(docs, 1))
+        with running(shared(docs), NullEncoder()):
+            until("two share", lambda: is_fair(docs, 2), 20)
+            docs.execute("UPDATE docs SET body = body || ' changed'")
+            until("the changes are in", lambda: is_at_rest(docs))
+            assert stale(docs, NullEncoder()) == []
+    assert failures == []
 
 
 def test_a_worker_that_was_terminated_gives_everything_back_at_once(

@@ -137,8 +137,9 @@ class Shares:
     def _give_up(self, connection: Connection, shards: set[int]) -> None:
         """For a worker whose pipeline has ended. What it may yet send is not written: only then may others
         own them."""
+        left = Share(mask(self._shards - shards), self.leads, connection.info.backend_pid)
+        epoch.resize(connection, self._name, left)  # where it fails, all of them are still this worker's
         self._shards -= shards
-        epoch.resize(connection, self._name, self._share(connection))
         self._unlock(connection, shards)
 
     def leave(self, connection: Connection) -> None:
