@@ -1,14 +1,20 @@
 """Ranges of a walk: handed out one after the other, each to one member, with a checkpoint of its own."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 
 from freshvec.db import connect
+from freshvec.encoding.budget import BatchBudget
+from freshvec.encoding.dispatch import Dispatcher
 from freshvec.errors import SupersededError
 from freshvec.pipeline.epoch import Epoch, bury, leave, resize, take
+from freshvec.pipeline.ledger import Ledger
+from freshvec.pipeline.progress import Progress
 from freshvec.pipeline.share import WHOLE, Share
+from freshvec.pipeline.walker import Walker
 from freshvec.records import Model
 from freshvec.scans import ranges
 from freshvec.scans.backfill import Backfill
@@ -157,6 +163,51 @@ def test_one_alone_walks_what_members_have_left_as_well(walked: Walked) -> None:
         while not walk.exhausted:
             seen += [int(row.key[0]) for row in walk.read_page(400).rows]
     assert sorted(seen) == list(range(301, ROWS + 1))
+
+
+def test_a_walk_does_not_end_while_the_end_of_a_range_is_not_written(walked: Walked) -> None:
+    with walked.member() as one:
+        number = one.walk.read_page(300).number
+        assert number is not None
+        epoch = take(one.connection, "docs", one.bound.generation, WHOLE)
+        walk = Backfill(one.connection, one.bound, epoch)
+        with epoch.transaction(one.connection):
+            assert not walk.finish(0, 0)
+        assert not walk.done
+        with epoch.transaction(one.connection):
+            ranges.passed(one.connection, one.bound, number)
+            assert walk.finish(0, 0)
+        assert walk.done
+
+
+def test_who_waits_for_the_end_of_a_walk_finds_that_another_has_begun(walked: Walked) -> None:
+    """One that nobody asked for is walked at leisure, the next one at once; and a replica that does not know
+    why it began is not asked."""
+    walked.docs.execute("UPDATE freshvec.sync SET walk_proves = true, walk_is_cut = true")
+    with walked.member() as one, ThreadPoolExecutor(1) as threads:
+        dispatcher = Dispatcher(NullEncoder(), BatchBudget(64, fixed=True))
+        walker = Walker(
+            one.connection,
+            one.bound,
+            dispatcher,
+            walked.settings.daemon,
+            Ledger(),
+            one.epoch,
+            threads,
+            Progress().stages,
+            100,
+            lambda portion, rows: None,
+            None,
+        )
+        until("all ranges are others'", lambda: walker.step() is None)
+        assert walker.phase == "proving"
+        walked.docs.execute(
+            "UPDATE freshvec.sync SET walk_proves = false, walk_is_cut = false,"
+            " walk_fence = nextval('freshvec.fence')"
+        )
+        until("a page is read", walker.step)
+        assert walker.phase == "walking"
+        dispatcher.stop(10)
 
 
 def test_another_definition_is_walked_from_the_beginning_whatever_was_cut(walked: Walked) -> None:

@@ -203,11 +203,12 @@ class Walker:
             self._proof = Proof(sample, self._dispatcher, self._settings.precision, self._ledger)
         if not self._proof.step():
             with self._epoch.transaction(self._connection):
-                self._backfill.finish(self._lost + self._proof.wrong, self._proof.same)
+                is_over = self._backfill.finish(self._lost + self._proof.wrong, self._proof.same)
             self._proof = None
-            now = time.monotonic()
-            self._proof_due = now + self._proof_every
-            self._repeat_due = now + max(_REST_OF_REPEATS, now - self._began)
+            if is_over:
+                now = time.monotonic()
+                self._proof_due = now + self._proof_every
+                self._repeat_due = now + max(_REST_OF_REPEATS, now - self._began)
         return 0
 
     def _is_walked(self) -> bool:
@@ -220,7 +221,9 @@ class Walker:
         self._backfill.done = left.is_over
         if self._share.leads and not (left.is_over or left.is_free or left.is_others):
             return True
-        if not left.is_free:
+        if left.is_free:
+            self._backfill.look()  # it may be of another walk, which has begun since
+        else:
             self._page_due = time.monotonic() + _OTHERS_SECONDS
         return False
 

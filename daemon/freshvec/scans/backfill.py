@@ -208,15 +208,18 @@ class Backfill:
         """These requests are answered. The caller holds the owner's transaction."""
         self._connection.execute(self._bound.compose(_SQL["answer_rescans"]), {"ids": list(rescans)})
 
-    def finish(self, found: int, vectors: int) -> None:
+    def finish(self, found: int, vectors: int) -> bool:
         """The last page is written and the orphans are removed: `found` faults more than were noted with the
-        pages.
+        pages. False where a range is still open, whose end is not written yet: the walk goes on.
 
         `vectors` were encoded again and found the same. The caller holds the owner's transaction.
         """
-        self._connection.execute(self._bound.compose(_SQL["finish"]), {"found": found, "vectors": vectors})
+        given = {"found": found, "vectors": vectors}
+        if not self._connection.execute(self._bound.compose(_SQL["finish"]), given).rowcount:
+            return False
         self.done, self.proves = True, False
         self.proven_seconds_ago = 0.0
+        return True
 
     def _pages_of(self, its: Range | None, after: Key | None) -> KeysetPages:
         """The pages of a range that come after a key."""
