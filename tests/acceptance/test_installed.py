@@ -97,7 +97,9 @@ def check_service(machine: Machine, articles: Connection) -> None:
 
 
 def check_removal(machine: Machine) -> None:
+    machine.run("systemctl enable freshvec@1 freshvec-folder@shop")
     machine.run("apt-get remove -y freshvec")
+    assert not [*(machine.root / "etc/systemd/system").glob("*.wants/freshvec*")], "nothing leads nowhere"
     assert machine.show("freshvec", "LoadState", "ActiveState") == ["not-found", "inactive"]
     assert not (machine.root / "opt/freshvec").exists()
     assert (machine.root / "etc/freshvec/freshvec.toml").exists(), "a purge takes it"

@@ -167,7 +167,7 @@ def test_a_model_that_is_not_exported_or_damaged(
     message = failure(tmp_path, config_toml(url, damaged, DOCS_SYNC), "run", code=78)
     assert "the fp32 graph of model 'all-MiniLM-L6-v2'" in message
     assert "is missing or not the file that was exported." in message
-    assert "exported. Run `freshvec export all-MiniLM-L6-v2` again" in message
+    assert "exported. Run `freshvec fetch all-MiniLM-L6-v2` again" in message
 
 
 def test_weights_that_are_not_the_catalogues(tmp_path: Path) -> None:

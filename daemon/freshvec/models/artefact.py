@@ -86,7 +86,8 @@ class Artefact(BaseModel):
 
     def path(self, precision: Precision) -> Path:
         """The graph's file, its checksum checked. Raises UnusableModelError when it is missing or damaged."""
-        remedy = f"Run `freshvec export {self.card.name}` again."
+        command = self.card.command if precision == "fp32" else f"freshvec export {self.card.name}"
+        remedy = f"Run `{command}` again."
         subject = f"the {precision} graph of model {self.card.name!r}"
         if precision not in self.graphs:
             raise UnusableModelError(
@@ -119,7 +120,7 @@ class Artefact(BaseModel):
                 "load",
                 f"the tokenizer of model {self.card.name!r}",
                 f"{path} is missing or not the file that was exported",
-                f"Run `freshvec export {self.card.name}` again.",
+                f"Run `{self.card.command}` again.",
             )
         return path
 
