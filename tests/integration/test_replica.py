@@ -1,16 +1,23 @@
 """Walks that read from a replica: what it does not show yet is not undone, and where it is away the primary
 is read."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
 from freshvec.config import Settings
 from freshvec.db import connect
+from freshvec.encoding.budget import BatchBudget
+from freshvec.encoding.dispatch import Dispatcher
 from freshvec.pipeline.epoch import take
-from freshvec.records import Fate, Outcome
-from freshvec.scans.backfill import Backfill
+from freshvec.pipeline.ledger import Ledger, Portion, Ready
+from freshvec.pipeline.stages import Stages
+from freshvec.pipeline.walker import Walker
+from freshvec.records import Fate, Outcome, SourceRow, Tokens, Urgency
+from freshvec.scans.backfill import Backfill, Page
 from freshvec.scans.replica import Replica
 from freshvec.target.upsert import TargetWriter
 from tests.staleness import stale
@@ -20,6 +27,7 @@ from tests.support import (
     NullEncoder,
     backfill,
     bound_sync,
+    count,
     running,
     settings_for,
     sync_of,
@@ -35,9 +43,9 @@ class Replicated:
         self.primary = primary
         self.standby = standby
 
-    def settings(self, replica: str | None = None) -> Settings:
+    def settings(self, replica: str | None = None, page_rows: int = 100) -> Settings:
         url = self.primary.info.dsn
-        settings = settings_for(url, sync_of("docs"), sweep_seconds=600, page_rows=100)
+        settings = settings_for(url, sync_of("docs"), sweep_seconds=600, page_rows=page_rows)
         given = settings.model_dump(exclude_unset=True)
         given["database"] = {"url": url, "replica": replica or self.standby.info.dsn}
         return Settings.model_validate(given)
@@ -96,6 +104,141 @@ def test_a_page_of_before_a_change_does_not_undo_it(replicated: Replicated) -> N
             writer.write([old])
         found = replicated.primary.execute("SELECT fence FROM docs_embedding WHERE id = 1").fetchone()
         assert found == (late,)
+
+
+def test_a_replica_that_does_not_know_of_the_owner_is_not_asked(replicated: Replicated) -> None:
+    """The one before had no replica, and so left nothing of rows that were emptied while it walked."""
+    settings, encoder = replicated.settings(), NullEncoder()
+    backfill(settings, encoder)
+    with (
+        connect(settings.database.url, "test") as primary,
+        connect(settings.database.replica, "test") as standby,
+    ):
+        bound = bound_sync(primary, settings, encoder)
+        owner = take(primary, "docs", bound.generation)
+        Backfill(primary, bound, owner).restart()
+        replicated.primary.execute("SELECT nextval('freshvec.fence') FROM generate_series(1, 100)")
+        replicated.catch_up()
+        replicated.hold_back()
+        replica = Replica(standby)
+        begun = primary.execute("SELECT walk_fence FROM freshvec.sync").fetchone() or (0,)
+        assert (replica.fence() or 0) > begun[0], "it does know of the walk"
+        walk = Backfill(primary, bound, owner, replica)
+        (last,) = replicated.primary.execute("SELECT last_value FROM freshvec.fence").fetchone() or (0,)
+        assert walk.draw_fence() == last + 1, "the primary's"
+
+
+def test_a_walk_counts_as_an_older_reading_until_its_last_page(replicated: Replicated) -> None:
+    """Before its first page, too: that may wait, while rows are emptied and the standby lags."""
+    settings, encoder = replicated.settings(), NullEncoder()
+    backfill(settings, encoder)
+    change = Portion(Urgency.LIVE, 10**6, 1)
+    with (
+        connect(settings.database.url, "test") as primary,
+        connect(settings.database.replica, "test") as standby,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        bound = bound_sync(primary, settings, encoder)
+        owner = take(primary, "docs", bound.generation)
+
+        def walker(ledger: Ledger) -> Walker:
+            dispatcher = Dispatcher(encoder, BatchBudget(64, fixed=True))
+            replica = Replica(standby)
+
+            def write(page: Portion, rows: list[SourceRow]) -> None:
+                ledger.settle([Ready(page, [Outcome(row.key, page.fence, Fate.KEEP) for row in rows])])
+
+            given = (primary, bound, dispatcher, settings.daemon, ledger, owner, threads, Stages())
+            return Walker(*given, page_rows=100, handle=write, replica=replica)
+
+        begins, goes_on = Ledger(), Ledger()
+        first = walker(begins)
+        assert not begins.has_older(change)
+        first.restart()
+        assert begins.has_older(change)
+        second = walker(goes_on)
+        assert goes_on.has_older(change)
+        while not second.is_over:
+            second.step()
+        assert not goes_on.has_older(change)
+
+
+class AtTexts(NullEncoder):
+    """Does something when a text is made tokens for the first time."""
+
+    def __init__(self, **meanwhile: Callable[[], None]) -> None:
+        super().__init__()
+        self._meanwhile = meanwhile
+
+    def tokenize(self, texts: list[str]) -> list[Tokens]:
+        for text in texts:
+            self._meanwhile.pop(text, lambda: None)()
+        return super().tokenize(texts)
+
+
+class Walked:
+    """A walk in pages of 20 rows, one of which is emptied. From page 8 on pages come from the standby, which
+    shows how it was before that: as when it was not to be had for a while."""
+
+    EMPTIED = 290
+
+    def __init__(self, replicated: Replicated, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.replicated = replicated
+        self.primary = replicated.primary
+        self.pages: list[Page] = []
+        self.encoder = AtTexts(row1=self.empty, row101=self.wait)
+        self._is_to_be_had = threading.Event()
+        read, fence = Backfill.read_page, Replica.fence
+
+        def reading(walk: Backfill, limit: int) -> Page:
+            self.pages.append(read(walk, limit))
+            return self.pages[-1]
+
+        def drawing(replica: Replica) -> int | None:
+            return fence(replica) if self._is_to_be_had.is_set() else None
+
+        monkeypatch.setattr(Backfill, "read_page", reading)
+        monkeypatch.setattr(Replica, "fence", drawing)
+
+    def empty(self) -> None:
+        """While the first page is made tokens."""
+        self.primary.execute("SELECT nextval('freshvec.fence') FROM generate_series(1, 100)")
+        self.replicated.catch_up()
+        self.replicated.hold_back()
+        self.primary.execute("UPDATE docs SET body = NULL WHERE id = %s", (self.EMPTIED,))
+
+    def wait(self) -> None:
+        """While the sixth page is: what was read before is written."""
+        passed = "SELECT backfill_after[1]::int >= 100 FROM freshvec.sync"
+        until("five pages are written", lambda: self.primary.execute(passed).fetchone() == (True,))
+        assert count(self.primary, "freshvec.queue_docs") == 0, "so is the emptied row"
+        self._is_to_be_had.set()
+
+    def run(self) -> None:
+        settings = self.replicated.settings(page_rows=20)
+        with running(settings, self.encoder) as worker:
+            wait_fresh(worker)
+            last = [row for page in self.pages for row in page.rows if row.key == (str(self.EMPTIED),)]
+            assert last[0].text == f"row{self.EMPTIED}", "it is read as it was"
+            assert stale(self.primary, NullEncoder()) == []
+            left = f"docs_embedding WHERE id = {self.EMPTIED}"
+            until("nothing is left of it", lambda: count(self.primary, left) == 0)
+
+
+@pytest.mark.parametrize("why", ["first fill", "asked", "proof"])
+def test_a_page_of_before_a_row_was_emptied_does_not_bring_it_back(
+    replicated: Replicated, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    if why != "first fill":
+        backfill(replicated.settings(), NullEncoder())
+    replicated.primary.execute("UPDATE docs SET body = 'row' || id")
+    if why != "first fill":
+        replicated.primary.execute("DELETE FROM freshvec.queue_docs")
+    if why == "asked":
+        replicated.primary.execute("SELECT freshvec.ask_for_walk('docs', 'test')")
+    if why == "proof":
+        replicated.primary.execute("UPDATE freshvec.sync SET proven_at = now() - interval '2 days'")
+    Walked(replicated, monkeypatch).run()
 
 
 def test_a_table_is_filled_from_a_replica_that_lags_and_edits_beside_it_stay(replicated: Replicated) -> None:

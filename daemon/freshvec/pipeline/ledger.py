@@ -76,14 +76,14 @@ class Ledger:
         self._lock = threading.Lock()
         self._unwritten: dict[Portion, int] = {}  # rows, by portion in the order of reading
         self._pages: deque[Portion] = deque()  # of the backfill, in key order
-        self._ahead = math.inf  # fence of the page that is being read ahead, before it is opened
+        self._ahead = math.inf  # the earliest fence that a page may have which is not opened yet
         self._in_flight = dict.fromkeys(Urgency, 0)  # rows
         self._entries: dict[Urgency, set[Entry]] = {urgency: set() for urgency in Urgency}
         self._on_ready = on_ready
         self._ready: deque[Ready] = deque()
 
     def expect(self, fence: float) -> None:
-        """A page is about to be read ahead under this fence; infinity: none is."""
+        """A page is about to be read under this fence, or a later one; infinity: none is that matters."""
         with self._lock:
             self._ahead = fence
 

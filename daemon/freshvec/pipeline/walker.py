@@ -146,11 +146,13 @@ class Walker:
         (pipeline/amid_walk.py), so their walk begins alone."""
         with self._epoch.transaction(self._connection, alone=not self._share.is_whole):
             self._backfill.restart(rescans or [], proves=proves, discards_queue=discards_queue)
+        self._ahead.expect()
         self.has_walked = True
 
     def _join(self) -> bool:
         """Whether the one that leads has begun a walk."""
         self._backfill.look()
+        self._ahead.expect()
         self.has_walked |= not self._backfill.done
         return not self._backfill.done
 

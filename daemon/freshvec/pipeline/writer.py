@@ -218,19 +218,22 @@ class Writer:
         return self._epoch.pid is not None and (self._walk is None or self._walk.is_under_way)
 
     def _clear_tombstones(self) -> None:
-        """Take away those that no older reading can overtake any more. Among members, a walk's pages may be
-        anybody's; what is more than can be remembered is found by the next walk."""
-        if self._is_walked:
+        """Take away those that no older reading can overtake any more.
+
+        A walk may need them to its end: among members its pages may be anybody's, and those from a replica
+        show what was long ago. What is more than can be remembered is found by the next walk.
+        """
+        if not self._is_walked:
+            oldest = self._ledger.oldest_fence()
+            over = [outcome for outcome in self._tombstones if outcome.fence < oldest]
+            if over:
+                with self.transaction() as self._walk:
+                    if self._is_walked:
+                        return
+                    self.target.clear_tombstones(over)
+                self._tombstones = [outcome for outcome in self._tombstones if outcome.fence >= oldest]
+        if self._walk is None or self._walk.is_under_way:
             self._tombstones = self._tombstones[-_MOST_TOMBSTONES:]
-            return
-        oldest = self._ledger.oldest_fence()
-        over = [outcome for outcome in self._tombstones if outcome.fence < oldest]
-        if over:
-            with self.transaction() as self._walk:
-                if self._is_walked:
-                    return
-                self.target.clear_tombstones(over)
-            self._tombstones = [outcome for outcome in self._tombstones if outcome.fence >= oldest]
 
     @contextmanager
     def transaction(self, *, alone: bool = False) -> Iterator[Walk]:

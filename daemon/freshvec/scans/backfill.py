@@ -4,6 +4,7 @@ The same walk answers a request to compare the whole table, and proves now and t
 it compares every row's hash, so it finds whatever no trigger saw.
 """
 
+import math
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -74,9 +75,15 @@ class Backfill:
         self.look()
 
     def look(self) -> None:
-        """How far the walk is, as the database has it. What was read ahead is forgotten."""
+        """How far the walk is, as the database has it. What was read ahead is forgotten.
+
+        For a replica a walk that goes on begins now: who had it before, maybe without a replica, has left
+        nothing of the rows that were emptied.
+        """
         state = self._connection.execute(self._bound.compose(_SQL["state"])).fetchone()
         after, self.done, self.proves, self.proven_seconds_ago, *cut, self._begun_at = state or _NOT_APPLIED
+        if self._replica is not None and not self.done:
+            self._begun_at = self._next_fence()
         is_cut, has_ranges = cut
         self._begin_at(tuple(after) if after else None, has_tail=not is_cut, has_ranges=has_ranges)
 
@@ -101,12 +108,21 @@ class Backfill:
         """Whether everything was proven fresh before: only then is what is not fresh a fault."""
         return self.proven_seconds_ago is not None
 
+    @property
+    def earliest_fence(self) -> float:
+        """Of the pages that are yet to be read; infinity where they are later than all that was read before.
+
+        A page from a replica may be of any moment since the walk began.
+        """
+        return math.inf if self._replica is None or self.exhausted else self._begun_at
+
     def draw_fence(self) -> int:
         """The fence of the page that is read next. A replica that does not know of the walk is not asked."""
         fence = self._replica.fence() if self._replica is not None else None
         self._is_from_replica = fence is not None and fence > self._begun_at
-        if fence is not None and self._is_from_replica:
-            return fence
+        return fence if fence is not None and self._is_from_replica else self._next_fence()
+
+    def _next_fence(self) -> int:
         row = self._connection.execute(_SQL["fence"]).fetchone()
         assert row is not None
         return int(row[0])
