@@ -9,7 +9,7 @@ from freshvec.bench.texts import Texts
 from freshvec.bench.throughput import tokenizing_rates
 from freshvec.encoding import quick_tokens
 from freshvec.encoding.machine import cpu_limit
-from freshvec.encoding.tokenizer import pool_processes
+from freshvec.encoding.tokenizer_pool import pool_processes
 from freshvec.encoding.trial import Trials
 from tests.benchmarks.harness import Report, median, one_line_texts, texts
 from tests.exports import exported

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
-from freshvec.encoding.tokenizer import Tokenizer, TokenizerPool
+from freshvec.encoding.tokenizer import Tokenizer
 from tests.support import MODEL
 
 LIMIT = 32
@@ -134,13 +133,3 @@ def test_odd_characters_in_a_long_text(
     ours: Tokenizer, plain: HuggingFaceTokenizer, start: str, unit: str, count: int, end: str
 ) -> None:
     same(ours, plain, start + unit * count + end)
-
-
-def test_a_pool_of_tokenizers_gives_what_one_gives(path: Path) -> None:
-    texts = [f"text number {n} " * (n % 120) for n in range(700)]
-    pool = TokenizerPool(path, 256, "", processes=2)
-    for count in (3, 700):
-        one, many = Tokenizer(path, 256).encode(texts[:count]), pool.encode(texts[:count])
-        assert [(t.ids.tolist(), t.truncated) for t in many] == [(t.ids.tolist(), t.truncated) for t in one]
-    assert many[0].ids.dtype == np.int64
-    pool.close()

@@ -14,7 +14,8 @@ from freshvec.encoding.budget import BatchBudget, first_guess
 from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.encoding.machine import cpu_limit, gpu_memory, multiplies_bf16
 from freshvec.encoding.providers import choose
-from freshvec.encoding.tokenizer import Tokenizer, pool_processes
+from freshvec.encoding.tokenizer import Tokenizer
+from freshvec.encoding.tokenizer_pool import pool_processes
 from freshvec.encoding.trial import Trials
 from freshvec.errors import FreshvecError
 from freshvec.models.artefact import Artefact, Precision

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from freshvec.encoding.batching import plan_batches
 from freshvec.encoding.budget import BatchBudget
-from freshvec.encoding.tokenizer import Tokenizer, TokenizerPool
+from freshvec.encoding.tokenizer import Tokenizer
+from freshvec.encoding.tokenizer_pool import TokenizerPool
 from freshvec.models.artefact import Artefact
 from freshvec.records import Encoder, OutOfMemoryError
 

@@ -12,7 +12,8 @@ from freshvec.encoding.cosine import cosines
 from freshvec.encoding.machine import cpu_limit
 from freshvec.encoding.openvino_session import OpenVinoSession
 from freshvec.encoding.session import OnnxSession, Session
-from freshvec.encoding.tokenizer import Tokenizer, TokenizerPool, pool_processes
+from freshvec.encoding.tokenizer import Tokenizer
+from freshvec.encoding.tokenizer_pool import TokenizerPool, pool_processes
 from freshvec.errors import DeviceError, EncodingError, ModelError
 from freshvec.models.artefact import Artefact, Precision
 from freshvec.records import Tokens, Vector

@@ -11,7 +11,8 @@ import numpy as np
 
 from freshvec.encoding import session as product
 from freshvec.encoding.machine import cpu_limit
-from freshvec.encoding.tokenizer import Tokenizer, TokenizerPool, pool_processes
+from freshvec.encoding.tokenizer import Tokenizer
+from freshvec.encoding.tokenizer_pool import TokenizerPool, pool_processes
 from freshvec.records import Tokens
 from tests.benchmarks.gpu.setting import Setting, rates
 from tests.benchmarks.gpu.variants import AS_IT_COMES, PAGE, encode, planned, planned_on_grid, session
