@@ -11,10 +11,10 @@ from tests.support import Connection, NullEncoder, running, settings_for, sync_o
 AT_REST = "SELECT backlog = 0 AND coverage = 1 AND backfill_done AND NOT rescan_waiting FROM freshvec.status"
 
 
-def shared(docs: Connection, **daemon: Any) -> Settings:
+def shared(docs: Connection, sync: dict[str, Any] | None = None, **daemon: Any) -> Settings:
     """Nothing is found by sweeps but what is not heard of."""
     daemon = {"sweep_seconds": 600.0, "page_rows": 100, "share": True, **daemon}
-    return settings_for(docs.info.dsn, sync_of("docs"), **daemon)
+    return settings_for(docs.info.dsn, sync or sync_of("docs"), **daemon)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from freshvec.source.bound import BoundSync
 from freshvec.worker import binding
 from freshvec.worker.worker import Worker
 from tests.integration.at_rest import Kept
-from tests.support import MODEL, NullEncoder, running, until, wait_fresh
+from tests.support import MODEL, NullEncoder, count, running, sync_of, until, wait_fresh
 
 NULL = Model(MODEL, 8, 256, NullEncoder.fingerprint)
 
@@ -212,3 +212,16 @@ def test_without_its_objects_it_waits_for_the_owner_and_says_so(few: Few, event:
         for relation in ("docs_embedding", "docs_embedded"):
             granted = few.app.execute("SELECT has_table_privilege('few', %s, 'SELECT')", (relation,))
             assert granted.fetchone() == (True,), f"what is made anew is granted anew: {relation}"
+
+
+def test_a_queue_that_was_full_is_made_small_again(few: Few) -> None:
+    few.sync = sync_of("docs", queue_bytes=2**16)
+    few.apply()
+    while not count(few.app, "freshvec.rescan"):
+        few.app.execute("UPDATE docs SET body = body || '.' WHERE id <= 60")
+    with running(few.restricted, NullEncoder()) as worker:
+        wait_fresh(worker)
+        assert few.status()["last_error"] is None
+        few.app.execute("UPDATE docs SET body = 'noted' WHERE id = 7")
+        size = few.app.execute("SELECT pg_relation_size('freshvec.queue_docs')").fetchone()
+        assert size == (8192,)

@@ -107,6 +107,6 @@ def test_ddl_amid_an_application_is_mended_or_is_seen_at_the_next_look(
             bound, _ = apply(cast(Connection, interrupted), settings.sync[0], NULL)
             if interrupted.statements <= at:
                 break
-            if identity.is_same(identity.applied(connection, "docs"), identity.read(connection, bound)[0]):
+            if identity.is_as_noted(connection, bound):
                 assert plan(connection, settings.sync[0], NULL).is_applied, f"before statement {at}"
             at += 1

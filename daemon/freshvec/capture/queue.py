@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from freshvec.db import Session, queries, quoted, verbatim
+from freshvec.db import Session, queries, quoted, translated, verbatim
 from freshvec.records import Change, Entry, Key
 from freshvec.source.bound import BoundSync
+from freshvec.source.locks import attempt, take_free
 
 _SQL = queries("capture/queue")
 # Reasons for a walk that make it another one: for lost partitions only orphans are looked for, and a queue
@@ -162,3 +163,17 @@ def delete(connection: Session, bound: BoundSync, entries: list[Entry]) -> list[
 def discard(connection: Session, bound: BoundSync) -> None:
     """Delete every entry that is visible: in the transaction that begins a walk of the whole table."""
     connection.execute(bound.compose(_SQL["discard"]))
+
+
+def discard_file(connection: Session, bound: BoundSync) -> None:
+    """The same, and the queue is small again. What is deleted leaves its file as large, for as long as an old
+    snapshot is open or nothing is vacuumed.
+
+    Raises LockedError where somebody has the queue, DatabaseError where this role may not.
+    """
+    name = ("freshvec", f"queue_{bound.name}")
+    emptying = translated("empty", f"the queue of sync {bound.name!r}")
+    with emptying, attempt(connection, [name], "ACCESS EXCLUSIVE"):
+        take_free(connection, [name], "ACCESS EXCLUSIVE")
+        connection.execute(bound.compose(_SQL["discard_file"]))
+        connection.execute(bound.compose(_SQL["note_file"]))

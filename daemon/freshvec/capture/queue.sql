@@ -81,3 +81,12 @@ SELECT NOT EXISTS (SELECT FROM (VALUES (false), (true)) AS kind (bulk)
 
 -- discard: a walk that begins now answers every entry that is visible now
 DELETE FROM {queue}
+
+-- discard_file: and the file that they filled
+TRUNCATE ONLY {queue}
+
+-- note_file: the new one is the sync's, and nobody else's doing
+UPDATE freshvec.sync
+   SET identity = jsonb_set(identity::jsonb, ARRAY['queue_file'],
+                            to_jsonb(pg_relation_filenode({queue_name})::bigint))::text
+ WHERE name = {sync_name} AND identity <> ''

@@ -5,10 +5,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 
+from loguru import logger
+
+from freshvec.capture import queue
 from freshvec.capture.queue import ORPHANS, QUEUE_FULL
 from freshvec.config import Daemon
 from freshvec.db import Session
 from freshvec.encoding.dispatch import Dispatcher
+from freshvec.errors import DatabaseError, LockedError
 from freshvec.pipeline.ahead import PageAhead
 from freshvec.pipeline.epoch import Epoch
 from freshvec.pipeline.ledger import Ledger, Portion
@@ -65,7 +69,7 @@ class Walker:
         self.has_walked = not self._backfill.done  # whether a walk was seen under way
         self._orphans: OrphanScan | None = None
         self._orphans_asked: list[str] = []  # the requests that the scan under way answers
-        self._answered: list[str] = []  # the requests that the last walk was for
+        self._answered: list[tuple[str, str]] = []  # the requests that the last walk was for
         self._began = time.monotonic()
         self._repeat_due = 0.0
         self._lost = 0  # orphans that this walk has found
@@ -129,9 +133,8 @@ class Walker:
         self._orphans, self._lost = None, 0  # a walk ends with a scan of its own, from the beginning
         self._began = time.monotonic()
         if rescans:
-            self._answered = [number for number, _ in rescans]
-            full = any(reason == QUEUE_FULL for _, reason in rescans)
-            self.restart(self._answered, discards_queue=full)
+            self._answered = rescans
+            self.restart([number for number, _ in rescans], discards_queue=_is_full(rescans))
             return True
         if self.is_proof_due:
             self._proof_due = math.inf
@@ -144,10 +147,22 @@ class Walker:
     ) -> None:
         """Walk the whole table. Members must not write what they read before, unless it is written by then
         (pipeline/amid_walk.py), so their walk begins alone."""
-        with self._epoch.transaction(self._connection, alone=not self._share.is_whole):
-            self._backfill.restart(rescans or [], proves=proves, discards_queue=discards_queue)
+        if not (discards_queue and self._restart_with_small_queue(rescans or [])):
+            discard = queue.discard if discards_queue else None
+            with self._epoch.transaction(self._connection, alone=not self._share.is_whole):
+                self._backfill.restart(rescans or [], proves=proves, discard=discard)
         self._ahead.expect()
         self.has_walked = True
+
+    def _restart_with_small_queue(self, rescans: list[str]) -> bool:
+        """Alone, since whoever writes has the queue. False where somebody else has it."""
+        try:
+            with self._epoch.transaction(self._connection, alone=True):
+                self._backfill.restart(rescans, discard=queue.discard_file)
+        except (LockedError, DatabaseError) as error:
+            logger.info("sync {}: its queue stays as large for now. {}", self._bound.name, error)
+            return False
+        return True
 
     def _join(self) -> bool:
         """Whether the one that leads has begun a walk."""
@@ -245,7 +260,13 @@ class Walker:
         """The requests to be answered now.
 
         One that the last walk left, because an open transaction relies on it, rests as long as that walk
-        took: the transaction may go on for hours.
+        took: the transaction may go on for hours. So does one for a queue that is full again: whoever is in
+        the way of making its file smaller may stay for hours, too.
         """
-        is_left = {number for number, _ in rescans} <= set(self._answered)
-        return [] if is_left and time.monotonic() < self._repeat_due else rescans
+        is_left = set(rescans) <= set(self._answered)
+        is_full_again = _is_full(self._answered) and {reason for _, reason in rescans} == {QUEUE_FULL}
+        return [] if (is_left or is_full_again) and time.monotonic() < self._repeat_due else rescans
+
+
+def _is_full(rescans: list[tuple[str, str]]) -> bool:
+    return any(reason == QUEUE_FULL for _, reason in rescans)

@@ -5,14 +5,13 @@ it compares every row's hash, so it finds whatever no trigger saw.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import psycopg
 
-from freshvec.capture import queue
 from freshvec.db import Session, queries
 from freshvec.errors import DatabaseError
 from freshvec.records import Key, SourceRow
@@ -24,6 +23,7 @@ from freshvec.source.rows import MOST_CHARACTERS, RowReader, fits, is_of_the_row
 
 _SQL = queries("scans/backfill")
 _FEWEST_ROWS = 16
+Discard = Callable[[Session, BoundSync], None]
 _NOT_APPLIED = (None, True, False, None, False, False, 0)
 
 
@@ -204,15 +204,14 @@ class Backfill:
             self._most_rows *= 2
 
     def restart(
-        self, rescans: Iterable[str] = (), *, proves: bool = False, discards_queue: bool = False
+        self, rescans: Iterable[str] = (), *, proves: bool = False, discard: Discard | None = None
     ) -> None:
-        """Begin the walk again, and with that answer these requests; with `discards_queue` every queue entry
-        too.
+        """Begin the walk again, and with that answer these requests; with `discard` every queue entry too.
 
         The caller holds the owner's transaction.
         """
-        if discards_queue:  # first: of what it has seen, no reading is later than the walk's beginning
-            queue.discard(self._connection, self._bound)
+        if discard is not None:  # first: of what it has seen, no reading is later than the walk's beginning
+            discard(self._connection, self._bound)
         begun = self._connection.execute(self._bound.compose(_SQL["restart"]), {"proves": proves}).fetchone()
         self._begun_at = begun[0] if begun else 0
         self._connection.execute(self._bound.compose(_SQL["discard_ranges"]))

@@ -13,6 +13,7 @@ from freshvec.source.bound import BoundSync
 _SQL = queries("schema/identity")
 QUERY = _SQL["identity"]
 _WITH_GENERATION = f"SELECT ({QUERY}), ({_SQL['generation']})"
+_WITH_NOTED = f"SELECT ({QUERY}), generation, identity FROM freshvec.sync WHERE name = %(name)s"
 OURS = ("triggers", "target", "target_files", "guards", "queue", "queue_file", "view")
 _PARTIAL = ("members", "triggers")  # a partition that came or went changes these two
 
@@ -75,11 +76,10 @@ def generation(connection: Connection, name: str) -> int | None:
     return None if row is None else row[0]
 
 
-def applied(connection: Connection, name: str) -> str:
-    """The identity that was noted when the sync was last bound."""
-    row = connection.execute(_SQL["applied"], {"name": name}).fetchone()
-    assert row is not None
-    return str(row[0])
+def is_as_noted(connection: Connection, bound: BoundSync) -> bool:
+    """Whether all is still as it is noted, and the generation that of `bound`."""
+    row = connection.execute(_WITH_NOTED, names(bound)).fetchone()
+    return row is not None and row[1] == bound.generation and is_same(row[0], row[2])
 
 
 def noted(planned: str, now: str, *, has_made: bool) -> str:

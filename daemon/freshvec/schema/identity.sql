@@ -50,6 +50,3 @@ SELECT json_build_object(
 
 -- generation: of an applied sync
 SELECT generation FROM freshvec.sync WHERE name = %(name)s
-
--- applied: the identity that was noted when the sync was last bound
-SELECT identity FROM freshvec.sync WHERE name = %(name)s

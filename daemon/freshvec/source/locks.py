@@ -19,7 +19,7 @@ from loguru import logger
 from psycopg import sql
 
 from freshvec.backoff import Backoff
-from freshvec.db import Connection, queries, quoted
+from freshvec.db import Connection, Session, queries, quoted
 from freshvec.errors import FreshvecError, LockedError
 
 _SQL = queries("source/locks")
@@ -89,7 +89,7 @@ class Holder:
 
 @contextmanager
 def attempt(
-    connection: Connection, tables: Sequence[Name], mode: Mode, seconds: float = ATTEMPT_SECONDS
+    connection: Session, tables: Sequence[Name], mode: Mode, seconds: float = ATTEMPT_SECONDS
 ) -> Iterator[None]:
     """A transaction that waits for no lock longer than so many seconds, and that Postgres ends where this
     process is stalled, or cut off, with locks in hand.
@@ -114,7 +114,7 @@ def held(connection: Connection, tables: Sequence[Name], mode: Mode) -> Iterator
         yield
 
 
-def wait_at_most(connection: Connection, seconds: float) -> None:
+def wait_at_most(connection: Session, seconds: float) -> None:
     """For any lock, for the rest of the transaction."""
     wait = sql.Literal(f"{seconds * 1000:.0f}ms")
     connection.execute(sql.SQL(_SQL["wait_at_most"]).format(wait=wait))
@@ -151,7 +151,17 @@ def take(connection: Connection, tables: Sequence[Name], mode: Mode) -> None:
         raise psycopg.errors.LockNotAvailable("some partitions are in use")
 
 
-def _lock_free(connection: Connection, names: list[Name], mode: Mode, deadline: float) -> bool:
+def take_free(connection: Session, tables: Sequence[Name], mode: Mode) -> None:
+    """Lock these tables at a moment when nobody has them, in the transaction of an `attempt`. Nobody waits
+    for an attempt that fails.
+
+    Raises LockNotAvailable, which `attempt` translates.
+    """
+    if not _lock_free(connection, tables, mode, time.monotonic() + ATTEMPT_SECONDS):
+        raise psycopg.errors.LockNotAvailable("they are in use")
+
+
+def _lock_free(connection: Session, names: Sequence[Name], mode: Mode, deadline: float) -> bool:
     """Lock these tables at a moment when all of them are free, if there is one before the deadline."""
     while True:
         try:
@@ -164,7 +174,7 @@ def _lock_free(connection: Connection, names: list[Name], mode: Mode, deadline: 
         time.sleep(_POLL_SECONDS)
 
 
-def _lock(connection: Connection, names: list[Name], mode: str, *, at_once: bool = False) -> None:
+def _lock(connection: Session, names: Sequence[Name], mode: str, *, at_once: bool = False) -> None:
     """Without the descendants: which of them are needed is the caller's to say.
 
     Raises LockedError where one of them was dropped or renamed meanwhile.
@@ -177,7 +187,7 @@ def _lock(connection: Connection, names: list[Name], mode: str, *, at_once: bool
         raise LockedError(".".join(names[0]), f"{error.diag.message_primary}", "Try it again.") from error
 
 
-def holders(connection: Connection, tables: Sequence[Name], mode: Mode) -> list[Holder]:
+def holders(connection: Session, tables: Sequence[Name], mode: Mode) -> list[Holder]:
     """Who is in the way of such a lock on these tables now."""
     given = {"tables": [_text(table) for table in tables], "modes": _CONFLICTS[mode]}
     rows = connection.execute(_SQL["holders"], given).fetchall()

@@ -151,7 +151,7 @@ GRANT SELECT ON {source} TO {role};
 GRANT INSERT, UPDATE, DELETE ON {tables} TO {role};
 GRANT SELECT ON {readable} TO {role};
 GRANT EXECUTE ON FUNCTION {answered} TO {role};
-GRANT SELECT, INSERT, DELETE ON {queue} TO {role}
+GRANT SELECT, INSERT, DELETE, TRUNCATE ON {queue} TO {role}
 
 -- grant_column: and where vectors are written to the source
 GRANT UPDATE ({vector_column}) ON {source} TO {role}
@@ -167,6 +167,7 @@ SELECT has_table_privilege(%(role)s, %(source)s, 'SELECT')
    AND has_table_privilege(%(role)s, %(queue)s, 'SELECT')
    AND has_table_privilege(%(role)s, %(queue)s, 'INSERT')
    AND has_table_privilege(%(role)s, %(queue)s, 'DELETE')
+   AND has_table_privilege(%(role)s, %(queue)s, 'TRUNCATE')
 
 -- drop: take the target and the queue away
 DROP TABLE IF EXISTS {tables};

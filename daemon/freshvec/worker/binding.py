@@ -9,7 +9,6 @@ from loguru import logger
 from freshvec.config import Sync
 from freshvec.db import Connection
 from freshvec.errors import DatabaseError, LockedError, SchemaError
-from freshvec.schema import identity
 from freshvec.schema.apply import carry_out, make_column
 from freshvec.schema.plan import Plan
 from freshvec.source.bound import BoundSync
@@ -89,12 +88,6 @@ def redefined(sync: Sync) -> SchemaError:
         "another definition of it was applied since this worker read its file",
         "Make the file say the same, then reload the worker (systemctl reload freshvec, or SIGHUP).",
     )
-
-
-def has_changed(connection: Connection, bound: BoundSync, before: str) -> bool:
-    """Whether the table, or what was applied to it, is another than when its identity was noted."""
-    now, generation = identity.read(connection, bound)
-    return not identity.is_same(now, before) or generation != bound.generation
 
 
 def is_mended(connection: Connection, binding: Binding, plan_again: Callable[[], Plan]) -> bool:

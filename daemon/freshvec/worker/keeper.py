@@ -21,7 +21,7 @@ from freshvec.records import Model
 from freshvec.schema import identity, migrations
 from freshvec.schema.plan import Plan, plan
 from freshvec.worker import ownership
-from freshvec.worker.binding import Binding, bind, has_changed, is_mended, redefined
+from freshvec.worker.binding import Binding, bind, is_mended, redefined
 from freshvec.worker.failures import Failures
 from freshvec.worker.indexing import Indexing
 from freshvec.worker.ringing import Ringing
@@ -56,7 +56,6 @@ class Keeper:
         self._resources = resources
         self._on_event = on_event  # of the pipeline: let the main loop advance
         self._once = once
-        self._identity = ""  # of the binding that the pipeline works by
         self._seen: int | None = None  # the generation that this declaration was first compared with
         self._binding: Binding | None = None  # the last one
         self._walks = Walks(sync.name, settings.daemon.sweep_seconds)
@@ -200,7 +199,6 @@ class Keeper:
         else:
             self._binding = Binding(planned.bound)
         bound = self._binding.bound
-        self._identity = identity.applied(connection, self.sync.name)  # it may fail: before the pipeline
         share = WHOLE if self._shares is None else self._shares.begin(connection, bound.id)
         epoch = take(connection, bound.name, bound.generation, share)
         self.pipeline = Pipeline(
@@ -246,7 +244,7 @@ class Keeper:
         connection = listener.connection
         self._ringing.look(listener, self.pipeline)
         bound, binding = self.pipeline.bound, self._binding
-        if has_changed(connection, bound, self._identity) or (
+        if not identity.is_as_noted(connection, bound) or (
             binding is not None and is_mended(connection, binding, lambda: self._plan(connection))
         ):
             logger.info("sync {}: its table or what was applied has changed; looking again", self.sync.name)
