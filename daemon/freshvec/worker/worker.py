@@ -28,6 +28,7 @@ from freshvec.worker.keepers import Keepers
 from freshvec.worker.owning import Owning
 from freshvec.worker.pulse import Pulse
 from freshvec.worker.sdnotify import notify
+from freshvec.worker.sweeps import Sweeps
 
 _ACTIVITY_SECONDS = 5.0
 _MOST_ATTEMPTS = 10  # in a row: for a minute and a half or so
@@ -70,6 +71,8 @@ class Worker:
         self._keepers = Keepers(settings, load, self._resources, self._waker.wake, once=once)
         self._keepers.begin(self._following.at_start())
         self._is_look_due = False  # at what is to be run
+        self._sweeps = Sweeps(settings.daemon.sweep_seconds)
+        self._housekeeping = Housekeeping()
         self._activity = Activity(settings, self.pressure)
         self._headline = Headline()
         self._file_fault = ""  # why the file was not taken up when it was read again
@@ -97,7 +100,7 @@ class Worker:
         """Work until stopped. Raises FreshvecError for what needs somebody's help before anything can run."""
         if self._endpoint is not None:
             self._endpoint.start()
-        housekeeping = self._begin_housekeeping()
+        self._begin_housekeeping()
         backoff = Backoff()
         try:
             while not self._stopping.is_set():
@@ -114,7 +117,7 @@ class Worker:
                     self._stopping.wait(delay)
         finally:
             notify("STOPPING=1")
-            housekeeping.stop()
+            self._housekeeping.stop()
             if self._endpoint is not None:
                 self._endpoint.stop()
             for keeper in self.keepers:
@@ -199,6 +202,8 @@ class Worker:
         """Advance every sync, and wait for news or for what is due, until told to stop."""
         is_ready = False
         while not self._stopping.is_set():
+            if self._sweeps.take():
+                self._sweep()
             if self._reloading.is_set():
                 self._take_up(listener)
             elif self._is_look_due:
@@ -212,6 +217,7 @@ class Worker:
                 notify("READY=1\nSTATUS=beginning")
                 is_ready = True
             self._check_devices()
+            self._housekeeping.tend()
             self.ping()
             self._on_tick(self.keepers)
             if self._once and all(keeper.is_done for keeper in self.keepers):
@@ -239,28 +245,29 @@ class Worker:
         """Seconds until something is due without news."""
         due = [keeper.seconds_until_due() for keeper in self.keepers if keeper.seconds_until_due() > 0]
         watchdog = [self.pulse.watchdog / 3] if self.pulse.watchdog else []
-        return max(0.01, min([self._tick_seconds, self._owning.patience(self.keepers), *due, *watchdog]))
+        others = [self._owning.patience(self.keepers), self._sweeps.patience()]
+        return max(0.01, min([self._tick_seconds, *others, *due, *watchdog]))
 
     def ping(self) -> None:
         """Show a sign of life, if every pipeline moves."""
         self.pulse.feel(self.keepers)
 
-    def _begin_housekeeping(self) -> Housekeeping:
-        jobs = Housekeeping()
-        sweep = self._settings.daemon.sweep_seconds
-        jobs.every(sweep, self.sweep, "sweep", jitter=sweep / 10)
-        jobs.every(_ACTIVITY_SECONDS, self.housekeep, "activity")
+    def _begin_housekeeping(self) -> None:
+        self._housekeeping.every(_ACTIVITY_SECONDS, self.housekeep, "activity")
         if self.pressure.is_asked_for:
-            jobs.every(SECONDS_BETWEEN_LOOKS, self._activity.feel_pressure, "pressure")
-        jobs.start()
-        return jobs
+            self._housekeeping.every(SECONDS_BETWEEN_LOOKS, self._activity.feel_pressure, "pressure")
+        self._housekeeping.start()
 
     def sweep(self) -> None:
+        """Have the main loop look at everything now."""
+        self._sweeps.ask()
+        self._waker.wake()
+
+    def _sweep(self) -> None:
         """A notification is a hint, this is the guarantee."""
         self._is_look_due = True
         for keeper in self.keepers:
             keeper.sweep()
-        self._waker.wake()
 
     def housekeep(self) -> None:
         """Keep what was found out about batch sizes, and what was measured."""
