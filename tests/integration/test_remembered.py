@@ -30,6 +30,11 @@ ALTERED = {
         "ALTER TABLE freshvec.queue_docs ADD CONSTRAINT never CHECK (false) NOT VALID",
         "ALTER TABLE freshvec.queue_docs DROP CONSTRAINT never",
     ),
+    "queue retyped": (
+        "ALTER TABLE freshvec.queue_docs ALTER k1 TYPE smallint",
+        "ALTER TABLE freshvec.queue_docs ALTER k1 TYPE int",
+    ),
+    "queue narrowed": ("ALTER TABLE freshvec.queue_docs DROP k1", None),
     "queue widened": ("ALTER TABLE freshvec.queue_docs ADD more int DEFAULT 0", None),
     "queue with a rule": ("CREATE RULE never AS ON INSERT TO freshvec.queue_docs DO ALSO SELECT 1 / 0", None),
 }
@@ -120,7 +125,9 @@ def test_a_member_that_was_let_go_may_be_altered(app: Connection, session: Conne
     session.execute("DELETE FROM docs_low")
 
 
-@pytest.mark.parametrize("damage", ["column dropped", "column renamed", "key renamed"])
+@pytest.mark.parametrize(
+    "damage", ["column dropped", "column renamed", "key renamed", "queue checks", "queue retyped"]
+)
 def test_what_an_old_snapshot_does_not_show_is_seen(
     app: Connection, session: Connection, damage: str
 ) -> None:

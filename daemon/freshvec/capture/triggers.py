@@ -24,6 +24,7 @@ _ENABLE = {"O": "enable_origin", "R": "enable_replica", "A": "enable_always"}
 _MAKE: Mode = "SHARE ROW EXCLUSIVE"
 _DROP: Mode = "ACCESS EXCLUSIVE"
 _FUNCTIONS = ("is_intact", "was_intact", "function", "row_function", "revoke")
+_BOOLEAN = 16  # the type's oid
 _TOAST_CHUNK_IDS = 170000  # the version that can tell whether an out-of-line value kept its place
 
 
@@ -194,15 +195,18 @@ def _parts(bound: BoundSync) -> dict[str, sql.Composable]:
 def _looks(bound: BoundSync) -> dict[str, sql.Composable]:
     """The fragments of how both functions begin: whether a change can be noted."""
     columns = bound.relied_on
+    queued = [(f"k{place}", column.type_oid, column.modifier) for place, column in enumerate(bound.key, 1)]
     is_partitioned = bound.relations[0].is_partitioned
     parts = {
         "name": sql.SQL(bound.name),
-        "queue_columns": sql.Literal(3 + len(bound.key)),
+        "queue_count": sql.Literal(3 + len(bound.key)),
+        "noted_count": sql.Literal(1 + len(bound.key)),
+        "queue_columns": _columns([("bulk", _BOOLEAN, -1), *queued]),
         "queue_bytes": sql.Literal(bound.sync.queue_bytes),
         "column_count": sql.Literal(len(columns)),
         "column_names": _names(list(columns)),
         "key_names": _names(list(bound.key_columns)),
-        "key_types": sql.Literal([column.type_oid for column in bound.key]),
+        "key_columns": _columns([(column.name, column.type_oid, column.modifier) for column in bound.key]),
         "row_function": sql.Literal(quoted("freshvec", f"capture_row_{bound.name}").as_string(None)),
         "source_name": sql.Literal(quoted(*bound.source_name).as_string(None)),
         # Partitions have their columns from the table itself; children may be disowned and then altered.
@@ -242,6 +246,12 @@ def _changed(bound: BoundSync, new: str, old: str) -> sql.Composable:
         changed = sql.SQL(differs).format(_column(new, own), _column(old, own))
         pairs.append(sql.SQL("({} AND {})").format(by_others, changed))
     return sql.SQL(" OR ").join(pairs) if pairs else sql.SQL("false")
+
+
+def _columns(columns: list[tuple[str, int, int]]) -> sql.Composable:
+    """Names, types and modifiers, as they are compared with those in the catalogue."""
+    rows = [sql.SQL("({}, {}::oid, {})").format(*map(sql.Literal, column)) for column in columns]
+    return sql.SQL(", ").join(rows)
 
 
 def _names(names: list[str]) -> sql.Composable:

@@ -1,18 +1,26 @@
--- is_intact: whether a change can be noted: nothing in the queue refuses it, and the table has our columns
+-- is_intact: whether a change can be noted: nothing in the queue refuses it, and the table has our columns, its
+-- key those of the queue, which takes no longer values
 CREATE OR REPLACE FUNCTION {is_intact}(changed regclass) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $freshvec$
+DECLARE
+  queue regclass := to_regclass({queue_name});
+  -- What an old snapshot shows may be past: whatever was touched by a transaction whose end it does not see.
+  is_now boolean := current_setting('transaction_isolation') IN ('read committed', 'read uncommitted');
+  unseen int := age(pg_snapshot_xmin(pg_current_snapshot())::xid);
 BEGIN
   RETURN EXISTS (SELECT FROM pg_class AS c
-                  WHERE c.oid = to_regclass({queue_name}) AND c.relkind = 'r'
-                    AND c.relnatts = {queue_columns} AND c.relchecks = 0
+                  WHERE c.oid = queue AND c.relkind = 'r'
+                    AND c.relnatts = {queue_count} AND c.relchecks = 0
                     AND NOT c.relhastriggers AND NOT c.relhasrules AND NOT c.relrowsecurity
-                    AND has_table_privilege(c.oid, 'INSERT'))
-     -- What an old snapshot shows of a column may be past: the object has its name as it is now.
+                    AND has_table_privilege(c.oid, 'INSERT') AND (is_now OR age(c.xmax) > unseen))
+     AND (SELECT count(*) = {noted_count} FROM pg_attribute AS a
+           WHERE a.attrelid = queue AND (a.attname, a.atttypid, a.atttypmod) IN ({queue_columns})
+             AND (is_now OR age(a.xmax) > unseen))
      AND (SELECT count(*) = {column_count} FROM pg_attribute AS a
            WHERE a.attrelid = changed AND a.attnum > 0 AND a.attname = ANY ({column_names})
-             AND (a.attname <> ALL ({key_names}) OR a.atttypid = ANY ({key_types}::oid[]))
-             AND (pg_identify_object_as_address('pg_class'::regclass, changed, a.attnum)).object_names[3]
-                 = a.attname);
+             AND (a.attname <> ALL ({key_names})
+                  OR (a.attname, a.atttypid, a.atttypmod) IN ({key_columns}))
+             AND (is_now OR age(a.xmax) > unseen));
 END
 $freshvec$
 

@@ -100,11 +100,12 @@ def _key(connection: Connection, sync: Sync, oid: int) -> tuple[KeyColumn, ...]:
                 number,
                 kind,
                 type_oid,
+                modifier,
                 tuple(collation) if collation else None,
                 tuple(equal),
                 tuple(more),
             )
-            for name, number, kind, type_oid, collation, equal, more in rows
+            for name, number, kind, type_oid, modifier, collation, equal, more in rows
         )
     deferrable = connection.execute(_SQL["deferrable"], {"oid": oid}).fetchone()
     if deferrable:

@@ -12,6 +12,7 @@ SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text,
 -- key: the columns of the primary key, or of the first unique index that allows no NULL: with collation and
 -- operators
 SELECT a.attname::text, a.attnum::int, format_type(a.atttypid, a.atttypmod), a.atttypid::bigint,
+       a.atttypmod::int,
        CASE WHEN a.attcollation <> 0 THEN ARRAY[cn.nspname::text, co.collname::text] END,
        ARRAY[en.nspname::text, eq.oprname::text], ARRAY[gn.nspname::text, gt.oprname::text]
   FROM (SELECT i.indexrelid, i.indrelid, i.indkey, i.indclass, i.indnkeyatts

@@ -15,12 +15,14 @@ _BYTEWISE = {("pg_catalog", "default"), ("pg_catalog", "C"), ("pg_catalog", "POS
 
 @dataclass(frozen=True)
 class KeyColumn:
-    """As read from the catalogue. `equality` is the operator that the key's index decides by."""
+    """As read from the catalogue. `equality` is the operator that the key's index decides by. `modifier` is
+    what the type was given, as a length: its number in the catalogue, -1 without one."""
 
     name: str
     number: int
     type: str
     type_oid: int
+    modifier: int
     collation: tuple[str, str] | None
     equality: tuple[str, str]
     greater: tuple[str, str]
