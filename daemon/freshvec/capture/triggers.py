@@ -199,6 +199,7 @@ def _looks(bound: BoundSync) -> dict[str, sql.Composable]:
     is_partitioned = bound.relations[0].is_partitioned
     parts = {
         "name": sql.SQL(bound.name),
+        "layout": sql.Literal(_layout(bound)),
         "queue_count": sql.Literal(3 + len(bound.key)),
         "noted_count": sql.Literal(1 + len(bound.key)),
         "queue_columns": _columns([("bulk", _BOOLEAN, -1), *queued]),
@@ -214,6 +215,13 @@ def _looks(bound: BoundSync) -> dict[str, sql.Composable]:
     }
     parts["and_no_others"] = bound.compose(_SQL["and_no_others"] if is_partitioned else "", **parts)
     return parts | {"refuses": bound.compose(_SQL["refuses"], **parts)}
+
+
+def _layout(bound: BoundSync) -> str:
+    """What the functions take key and table for: of two that know other keys, or name other columns, each has
+    another one."""
+    key = [(column.name, column.type_oid, column.modifier, column.equality) for column in bound.key]
+    return hashlib.sha256(repr((key, bound.relied_on)).encode()).hexdigest()[:8]
 
 
 def _keys_of(bound: BoundSync, alias: str) -> list[sql.Composable]:

@@ -1,6 +1,6 @@
--- is_intact: whether a change can be noted: nothing in the queue refuses it, and the table has our columns, its
--- key those of the queue, which takes no longer values
-CREATE OR REPLACE FUNCTION {is_intact}(changed regclass) RETURNS boolean
+-- is_intact: whether a change can be noted: nothing in the queue refuses it, the table has our columns, its
+-- key is that of the queue, and whoever asks takes both for what they are
+CREATE OR REPLACE FUNCTION {is_intact}(changed regclass, taken_for text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $freshvec$
 DECLARE
   queue regclass := to_regclass({queue_name});
@@ -8,7 +8,8 @@ DECLARE
   is_now boolean := current_setting('transaction_isolation') IN ('read committed', 'read uncommitted');
   unseen int := age(pg_snapshot_xmin(pg_current_snapshot())::xid);
 BEGIN
-  RETURN EXISTS (SELECT FROM pg_class AS c
+  RETURN taken_for = {layout}
+     AND EXISTS (SELECT FROM pg_class AS c
                   WHERE c.oid = queue AND c.relkind = 'r'
                     AND c.relnatts = {queue_count} AND c.relchecks = 0
                     AND NOT c.relhastriggers AND NOT c.relhasrules AND NOT c.relrowsecurity
@@ -25,14 +26,14 @@ END
 $freshvec$
 
 -- was_intact: the same of the table itself and all its partitions, looked at once in a session
-CREATE OR REPLACE FUNCTION {was_intact}(source regclass, queue regclass) RETURNS boolean
+CREATE OR REPLACE FUNCTION {was_intact}(source regclass, queue regclass, taken_for text) RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $freshvec$
 BEGIN
   -- It is not immutable, but said to be: so Postgres puts the answer into the plan of the expression that
   -- calls it, and makes that plan anew once one of the tables has been altered that are its constants. What
   -- an old snapshot shows is not to be kept.
   RETURN current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
-     AND {is_intact}(source) {and_no_others};
+     AND {is_intact}(source, taken_for) {and_no_others};
 END
 $freshvec$
 
@@ -83,7 +84,7 @@ DECLARE
   -- Rows noted by this transaction: from the 65th on it counts as bulk, and only the first one rings.
   noted int := coalesce(nullif(current_setting({noted}, true), ''), '0')::int;
   queue regclass := to_regclass({queue_name});
-  size bigint := CASE WHEN noted < 65 THEN pg_relation_size(queue) END;
+  size bigint := CASE WHEN noted < 65 THEN pg_relation_size(queue) WHEN queue IS NOT NULL THEN 0 END;
   can_note boolean := false;
   own xid8;
   ignored text;
@@ -120,17 +121,19 @@ END
 $freshvec$
 
 -- revoke: only triggers may call them, and these the rest
-REVOKE ALL ON FUNCTION {capture}(), {capture_row}(), {is_intact}(regclass), {was_intact}(regclass, regclass)
+REVOKE ALL ON FUNCTION {capture}(), {capture_row}(), {is_intact}(regclass, text),
+  {was_intact}(regclass, regclass, text)
   FROM PUBLIC
 
 -- refuses: what both functions do first: where a change cannot be noted, they ask for a walk
 -- A look at the catalogue takes the place of an EXCEPTION block, which is a subtransaction. What names a
-  -- table cannot even be planned where that is not there.
-  IF queue IS NOT NULL THEN
+  -- table cannot even be planned where that is not there. A queue without a size has been dropped while its
+  -- lock was waited for. Then this may be the old one of two functions: it says which key it knows.
+  IF size IS NOT NULL THEN
     IF to_regclass({source_name}) {is_of_source} THEN
-      can_note := {was_intact}({source_name}::regclass, {queue_name}::regclass);
+      can_note := {was_intact}({source_name}::regclass, {queue_name}::regclass, {layout});
     END IF;
-    can_note := can_note OR {is_intact}(TG_RELID);
+    can_note := can_note OR {is_intact}(TG_RELID, {layout});
   END IF;
   IF NOT can_note THEN
     BEGIN
@@ -196,5 +199,5 @@ DROP TRIGGER IF EXISTS {trigger} ON {relation}
 -- drop_functions: take the trigger functions away
 DROP FUNCTION IF EXISTS {capture}();
 DROP FUNCTION IF EXISTS {capture_row}();
-DROP FUNCTION IF EXISTS {was_intact}(regclass, regclass);
-DROP FUNCTION IF EXISTS {is_intact}(regclass)
+DROP FUNCTION IF EXISTS {was_intact}(regclass, regclass, text);
+DROP FUNCTION IF EXISTS {is_intact}(regclass, text)
