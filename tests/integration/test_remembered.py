@@ -92,6 +92,17 @@ def test_what_others_alter_is_seen(
         assert not warnings
 
 
+def test_a_transaction_warns_once(app: Connection, session: Connection, warnings: list[str]) -> None:
+    """However many rows and statements it has, and once more where its request was taken back."""
+    app.execute("ALTER TABLE docs DROP COLUMN body")
+    with session.transaction():
+        with session.transaction(force_rollback=True):
+            write(session, 60)
+        write(session, 70)
+    assert len(warnings) == 2
+    assert count(app, "freshvec.rescan") == 1
+
+
 def test_what_the_session_itself_alters_is_seen_and_taken_back(
     session: Connection, warnings: list[str]
 ) -> None:

@@ -187,8 +187,7 @@ def _parts(bound: BoundSync) -> dict[str, sql.Composable]:
         "changed": _changed(bound, "n", "o"),
         "new_changed": _changed(bound, "NEW", "OLD"),
         "bell_class": sql.Literal(BELL_LOCK_CLASS),
-        # A parameter's name bears no dot, which an edition's name has, but a dollar sign.
-        "noted": sql.Literal(f"freshvec.noted_{bound.name.replace('.', '$')}"),
+        "noted": _parameter(bound, "noted"),
     }
 
 
@@ -199,6 +198,7 @@ def _looks(bound: BoundSync) -> dict[str, sql.Composable]:
     is_partitioned = bound.relations[0].is_partitioned
     parts = {
         "name": sql.SQL(bound.name),
+        "asked": _parameter(bound, "asked"),
         "layout": sql.Literal(_layout(bound)),
         "queue_count": sql.Literal(3 + len(bound.key)),
         "noted_count": sql.Literal(1 + len(bound.key)),
@@ -222,6 +222,11 @@ def _layout(bound: BoundSync) -> str:
     another one."""
     key = [(column.name, column.type_oid, column.modifier, column.equality) for column in bound.key]
     return hashlib.sha256(repr((key, bound.relied_on)).encode()).hexdigest()[:8]
+
+
+def _parameter(bound: BoundSync, what: str) -> sql.Literal:
+    """The name of what a transaction remembers of a sync. It bears no dot, which an edition's name has."""
+    return sql.Literal(f"freshvec.{what}_{bound.name.replace('.', '$')}")
 
 
 def _keys_of(bound: BoundSync, alias: str) -> list[sql.Composable]:

@@ -135,17 +135,23 @@ REVOKE ALL ON FUNCTION {capture}(), {capture_row}(), {is_intact}(regclass, text)
     END IF;
     can_note := can_note OR {is_intact}(TG_RELID, {layout});
   END IF;
-  IF NOT can_note THEN
-    BEGIN
-      RAISE WARNING 'freshvec: sync {name} cannot note this change: table or queue is not as it was applied';
-      PERFORM freshvec.ask_for_walk({sync_name}, 'the table has changed');
-    EXCEPTION WHEN OTHERS THEN
-      RAISE WARNING 'freshvec: sync {name} could not ask for a walk; run freshvec verify --repair: %%',
-        SQLERRM;
-    END;
-    RETURN NULL;
-  ELSIF size > {queue_bytes} THEN
-    PERFORM freshvec.ask_for_walk({sync_name}, 'the queue is full');
+  IF NOT can_note OR size > {queue_bytes} THEN
+    -- Once in a transaction, not for each row: the walk begins after its end.
+    IF current_setting({asked}, true) IS DISTINCT FROM pg_current_xact_id()::text THEN
+      PERFORM set_config({asked}, pg_current_xact_id()::text, true);
+      BEGIN
+        IF can_note THEN
+          PERFORM freshvec.ask_for_walk({sync_name}, 'the queue is full');
+        ELSE
+          RAISE WARNING
+            'freshvec: sync {name} cannot note this change: table or queue is not as it was applied';
+          PERFORM freshvec.ask_for_walk({sync_name}, 'the table has changed');
+        END IF;
+      EXCEPTION WHEN OTHERS THEN
+        RAISE WARNING 'freshvec: sync {name} could not ask for a walk; run freshvec verify --repair: %%',
+          SQLERRM;
+      END;
+    END IF;
     RETURN NULL;
   END IF;
 
