@@ -180,3 +180,27 @@ def test_a_table_that_another_took_the_place_of_may_be_altered(app: Connection, 
             session.execute(f"INSERT INTO {table} VALUES ({row})".encode())
             session.execute(f"UPDATE {table} SET views = 1".encode())
             session.execute(f"DELETE FROM {table}".encode())
+
+
+@pytest.mark.parametrize("session", ["ordinary", "partitioned"], indirect=True)
+def test_rights_that_who_applied_has_lost(app: Connection, session: Connection) -> None:
+    """On the schema of ours nothing can be noted; on that of the table it can, without its name."""
+    applier = app.execute("SELECT current_database() || '_applier'").fetchone()
+    assert applier
+    name = applier[0]
+    app.execute(f"CREATE ROLE {name}; GRANT USAGE ON SCHEMA freshvec TO {name}".encode())
+    for kind in ("capture", "capture_row", "was_intact", "is_intact"):
+        app.execute(f"ALTER FUNCTION freshvec.{kind}_docs OWNER TO {name}".encode())
+    app.execute(f"ALTER TABLE freshvec.queue_docs OWNER TO {name}".encode())
+    try:
+        app.execute(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA freshvec TO {name}".encode())
+        assert noted(session, 3) == 3
+        app.execute("REVOKE USAGE ON SCHEMA public FROM PUBLIC")
+        assert noted(session, 4) == 3
+        app.execute(f"REVOKE USAGE ON SCHEMA freshvec FROM {name}".encode())
+        assert noted(session, 5) == 0
+        app.execute(f"REVOKE ALL ON FUNCTION freshvec.ring, freshvec.ask_for_walk FROM {name}".encode())
+        app.execute(f"GRANT USAGE ON SCHEMA freshvec TO {name}".encode())
+        assert noted(session, 6) == 3
+    finally:
+        app.execute(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}".encode())

@@ -210,10 +210,12 @@ def _looks(bound: BoundSync) -> dict[str, sql.Composable]:
         "key_columns": _columns([(column.name, column.type_oid, column.modifier) for column in bound.key]),
         "row_function": sql.Literal(quoted("freshvec", f"capture_row_{bound.name}").as_string(None)),
         "source_name": sql.Literal(quoted(*bound.source_name).as_string(None)),
+        "source_schema": sql.Literal(quoted(bound.source_name[0]).as_string(None)),
         # Partitions have their columns from the table itself; children may be disowned and then altered.
         "is_of_source": sql.SQL("IS NOT NULL" if is_partitioned else "= TG_RELID"),
     }
     parts["and_no_others"] = bound.compose(_SQL["and_no_others"] if is_partitioned else "", **parts)
+    parts |= {name: bound.compose(_SQL[name], **parts) for name in ("found_queue", "is_source", "may_ring")}
     return parts | {"refuses": bound.compose(_SQL["refuses"], **parts)}
 
 

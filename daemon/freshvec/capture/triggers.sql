@@ -42,7 +42,7 @@ CREATE OR REPLACE FUNCTION {capture}() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $freshvec$
 #variable_conflict use_column
 DECLARE
-  queue regclass := to_regclass({queue_name});
+  queue regclass := {found_queue};
   size bigint := pg_relation_size(queue);  -- whose look takes in what others have altered
   can_note boolean := false;
 BEGIN
@@ -69,7 +69,8 @@ BEGIN
     RETURN NULL;
   END IF;
   -- Whoever gets this lock is not to ring. The same is looked for in ring; a call costs more than this.
-  IF FOUND AND NOT pg_try_advisory_xact_lock_shared({bell_class}, hashtext({sync_name})) THEN
+  IF FOUND AND NOT pg_try_advisory_xact_lock_shared({bell_class}, hashtext({sync_name}))
+     AND {may_ring} THEN
     PERFORM freshvec.ring({sync_name});
   END IF;
   RETURN NULL;
@@ -83,7 +84,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fres
 DECLARE
   -- Rows noted by this transaction: from the 65th on it counts as bulk, and only the first one rings.
   noted int := coalesce(nullif(current_setting({noted}, true), ''), '0')::int;
-  queue regclass := to_regclass({queue_name});
+  queue regclass := {found_queue};
   size bigint := CASE WHEN noted < 65 THEN pg_relation_size(queue) WHEN queue IS NOT NULL THEN 0 END;
   can_note boolean := false;
   own xid8;
@@ -113,7 +114,7 @@ BEGIN
   IF TG_OP <> 'DELETE' THEN
     INSERT INTO {queue} (bulk, {k}) VALUES (noted > 64, {new_keys});
   END IF;
-  IF noted = 1 THEN
+  IF noted = 1 AND {may_ring} THEN
     PERFORM freshvec.ring({sync_name});
   END IF;
   RETURN NULL;
@@ -130,7 +131,7 @@ REVOKE ALL ON FUNCTION {capture}(), {capture_row}(), {is_intact}(regclass, text)
   -- table cannot even be planned where that is not there. A queue without a size has been dropped while its
   -- lock was waited for. Then this may be the old one of two functions: it says which key it knows.
   IF size IS NOT NULL THEN
-    IF to_regclass({source_name}) {is_of_source} THEN
+    IF ({is_source}) THEN
       can_note := {was_intact}({source_name}::regclass, {queue_name}::regclass, {layout});
     END IF;
     can_note := can_note OR {is_intact}(TG_RELID, {layout});
@@ -154,6 +155,16 @@ REVOKE ALL ON FUNCTION {capture}(), {capture_row}(), {is_intact}(regclass, text)
     END IF;
     RETURN NULL;
   END IF;
+
+-- found_queue: to look for a name fails for who may not use its schema, or no more
+CASE WHEN has_schema_privilege(to_regnamespace('freshvec'), 'USAGE') THEN to_regclass({queue_name}) END
+
+-- may_ring: whether who applied may; without, the sweep finds the change
+has_function_privilege(to_regprocedure('freshvec.ring(text)'), 'EXECUTE')
+
+-- is_source: whether the table that has the source's name is the one that it is applied to
+CASE WHEN has_schema_privilege(to_regnamespace({source_schema}), 'USAGE')
+         THEN to_regclass({source_name}) {is_of_source} END
 
 -- and_no_others: no partition is that of a table which this one took the place of: it may have other columns
 AND NOT EXISTS (SELECT FROM pg_trigger AS t
