@@ -15,6 +15,7 @@ _SQL = queries("capture/queue")
 # that was full is given up for the walk.
 ORPHANS = "a partition or child has gone"
 QUEUE_FULL = "the queue is full"
+REDEFINED = "what is noted of a change is another than before"
 _LIVE_ENTRIES = 4096  # looked at in one read: hot rows have many entries each
 
 

@@ -130,5 +130,7 @@ def what_holds_up(row: dict[str, Any]) -> str:
     if row["paused"]:
         return f"bulk work is paused: {row['paused']}"
     failed = f"the texts of {row['rows_failed']:,} could not be encoded" if row["rows_failed"] else ""
-    waiting = f"{row['backlog']:,} rows wait" if row["backlog"] or not failed else ""
-    return ", ".join(filter(None, (waiting, failed)))
+    asked = "the table is to be walked again, maybe once open transactions are over"
+    asked = asked if row["rescan_waiting"] else ""
+    waiting = f"{row['backlog']:,} rows wait" if row["backlog"] or not (failed or asked) else ""
+    return ", ".join(filter(None, (waiting, asked, failed)))

@@ -89,6 +89,8 @@ class Reader:
                 return True
             if self.walker.is_over:
                 return self.walker.begin(self._queue.rescans())
+            if not self.walker.may_go_on(self._queue.rescans):
+                return False
             walked = self.walker.step()
             self.found = walked or 0
             return walked is not None

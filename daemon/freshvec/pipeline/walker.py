@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from loguru import logger
 
 from freshvec.capture import queue
-from freshvec.capture.queue import ORPHANS, QUEUE_FULL
+from freshvec.capture.queue import ORPHANS
 from freshvec.config import Daemon
 from freshvec.db import Session
 from freshvec.encoding.dispatch import Dispatcher
@@ -18,6 +18,7 @@ from freshvec.pipeline.epoch import Epoch
 from freshvec.pipeline.ledger import Ledger, Portion
 from freshvec.pipeline.proof import Proof
 from freshvec.pipeline.stages import Stages
+from freshvec.pipeline.walk_requests import LOOK_AT_FIRST, Request, Requests, is_full
 from freshvec.records import SourceRow, Urgency
 from freshvec.scans.backfill import Backfill
 from freshvec.scans.faults import faults
@@ -30,7 +31,6 @@ _PAGES_AHEAD = 2  # one being encoded, one waiting: the encoder never waits for 
 _ORPHANS_A_STEP = 10_000
 _REST = 9.0  # times as long as a page took to read, a walk that only proves waits before the next
 _LONGEST_REST = 5.0  # seconds
-_REST_OF_REPEATS = 1.0  # seconds at least before a walk for a request that the last one left
 _OTHERS_SECONDS = 0.2  # between looks whether the other members have walked their ranges
 
 
@@ -69,9 +69,8 @@ class Walker:
         self.has_walked = not self._backfill.done  # whether a walk was seen under way
         self._orphans: OrphanScan | None = None
         self._orphans_asked: list[str] = []  # the requests that the scan under way answers
-        self._answered: list[tuple[str, str]] = []  # the requests that the last walk was for
+        self._requests = Requests(connection, bound)
         self._began = time.monotonic()
-        self._repeat_due = 0.0
         self._lost = 0  # orphans that this walk has found
         self._proof: Proof | None = None
         self._proof_due = self._proof_every = math.inf
@@ -108,8 +107,21 @@ class Walker:
         now = time.monotonic()
         if not self._backfill.done:  # without room, what is written makes some and wakes the reader
             return max(0.0, self._page_due - now) if self._has_room() else math.inf
-        repeat_due = self._repeat_due if self._repeat_due > now else math.inf
-        return max(0.0, min(self._proof_due, repeat_due) - now)
+        return max(0.0, min(self._proof_due - now, self._requests.patience()))
+
+    def may_go_on(self, rescans: Callable[[], list[Request]]) -> bool:
+        """Whether the walk under way may read a page. One that has read none yet answers what it can."""
+        if not self._backfill.is_at_beginning:
+            return True
+        if time.monotonic() < self._page_due:
+            return False
+        numbers = self._requests.answered_at_once(rescans())
+        if numbers is None:
+            self._page_due = time.monotonic() + LOOK_AT_FIRST
+        elif numbers:
+            with self._epoch.transaction(self._connection):
+                self._backfill.answer(numbers)
+        return numbers is not None
 
     def step(self) -> int | None:
         """A page, or a step of the walk's end: gives its rows. None where there is no room for it."""
@@ -117,12 +129,12 @@ class Walker:
             return None
         return self._read_page() if self._has_pages else self._finish()
 
-    def begin(self, rescans: list[tuple[str, str]]) -> bool:
+    def begin(self, rescans: list[Request]) -> bool:
         """Begin the walk that somebody asked for, by these requests, or that is due; False when there is
         nothing to walk."""
         if not self._share.leads:
             return self._join()
-        rescans = self._due_requests(rescans)
+        rescans = self._requests.due(rescans)
         if rescans and all(reason == ORPHANS for _, reason in rescans):
             if self._orphans is None:
                 self._orphans_asked = [number for number, _ in rescans]
@@ -133,8 +145,8 @@ class Walker:
         self._orphans, self._lost = None, 0  # a walk ends with a scan of its own, from the beginning
         self._began = time.monotonic()
         if rescans:
-            self._answered = rescans
-            self.restart([number for number, _ in rescans], discards_queue=_is_full(rescans))
+            self._requests.walk_begins(rescans)
+            self.restart([number for number, _ in rescans], discards_queue=is_full(rescans))
             return True
         if self.is_proof_due:
             self._proof_due = math.inf
@@ -225,7 +237,7 @@ class Walker:
             if is_over:
                 now = time.monotonic()
                 self._proof_due = now + self._proof_every
-                self._repeat_due = now + max(_REST_OF_REPEATS, now - self._began)
+                self._requests.walk_ends(now - self._began)
         return 0
 
     def _is_walked(self) -> bool:
@@ -255,18 +267,3 @@ class Walker:
             return False
         self._orphans = None
         return True
-
-    def _due_requests(self, rescans: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        """The requests to be answered now.
-
-        One that the last walk left, because an open transaction relies on it, rests as long as that walk
-        took: the transaction may go on for hours. So does one for a queue that is full again: whoever is in
-        the way of making its file smaller may stay for hours, too.
-        """
-        is_left = set(rescans) <= set(self._answered)
-        is_full_again = _is_full(self._answered) and {reason for _, reason in rescans} == {QUEUE_FULL}
-        return [] if (is_left or is_full_again) and time.monotonic() < self._repeat_due else rescans
-
-
-def _is_full(rescans: list[tuple[str, str]]) -> bool:
-    return any(reason == QUEUE_FULL for _, reason in rescans)

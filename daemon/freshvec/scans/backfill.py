@@ -91,6 +91,7 @@ class Backfill:
         """A worker alone has all that is in no range; what members have left of some is claimed after
         that."""
         self._may_claim = self._is_shared or has_ranges
+        self._is_alone = not self._may_claim
         self._range = None if self._is_shared or not has_tail else Range(None, after, None)
         self._pages = self._pages_of(self._range, after)
 
@@ -98,6 +99,12 @@ class Backfill:
     def exhausted(self) -> bool:
         """Whether every page has been read, though maybe not yet written."""
         return self.done or not (self._may_claim or self._has_page)
+
+    @property
+    def is_at_beginning(self) -> bool:
+        """Whether a worker alone is at it and has read no page."""
+        at_first = self._pages.after is None and not self._pages.is_exhausted
+        return self._is_alone and self._range is not None and at_first
 
     @property
     def _has_page(self) -> bool:

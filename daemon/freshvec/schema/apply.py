@@ -10,7 +10,7 @@ from loguru import logger
 from psycopg import sql
 
 from freshvec.capture import triggers
-from freshvec.capture.queue import ORPHANS
+from freshvec.capture.queue import ORPHANS, REDEFINED
 from freshvec.config import Sync
 from freshvec.db import LOCK_CLASS, WRITE_LOCK_CLASS, Connection, queries, quoted, translated
 from freshvec.errors import DatabaseError, LockedError, NotOwnedError
@@ -145,6 +145,8 @@ def _note(connection: Connection, planned: Plan, trouble: str | None, *, is_comp
         connection.execute(_SQL["insert_sync"], given)
     if planned.is_redefined or difference.whole:
         connection.execute(bound.compose(_SQL["raise_fence"]))
+    if planned.is_noted_otherwise:
+        ask_for_walk(connection, bound.name, REDEFINED)
     if difference.has_lost_members and not is_walked:
         ask_for_walk(connection, bound.name, ORPHANS)
     row = connection.execute(_SQL["define_sync"], given).fetchone()

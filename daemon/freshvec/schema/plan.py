@@ -94,6 +94,12 @@ class Plan:
         return self.applied is None or self.applied.definition != self.definition
 
     @property
+    def is_noted_otherwise(self) -> bool:
+        """Whether transactions may be open whose changes were noted by other rules than will hold, or not at
+        all. The first triggers wait for whoever wrote before them."""
+        return self.applied is not None and (self.is_redefined or self.difference.whole)
+
+    @property
     def needs_objects(self) -> bool:
         """Whether queue, target or functions are to be made: without them nothing can run. Triggers alone may
         wait."""

@@ -7,7 +7,7 @@ from typing import Any, cast
 import psycopg
 from psycopg import sql
 
-from freshvec.capture.queue import ORPHANS
+from freshvec.capture.queue import ORPHANS, REDEFINED
 from freshvec.db import LOCK_CLASS, MIGRATE_LOCK, WRITE_LOCK_CLASS, Connection, queries
 from freshvec.errors import SchemaError
 from freshvec.schema import difference, identity, migrations
@@ -81,8 +81,10 @@ def _sync(connection: Connection, quote: Any, planned: Plan) -> list[str]:
         steps.append(quote(_APPLY["insert_sync"], noted))
     if planned.is_redefined or planned.difference.whole:
         steps.append(_silent(bound.compose(_APPLY["raise_fence"]).as_string(connection)))
-    if planned.difference.has_lost_members and not walk:
-        steps.append(_silent(quote(_APPLY["ask_for_walk"], {"name": bound.name, "reason": ORPHANS})))
+    reasons = [REDEFINED] if planned.is_noted_otherwise else []
+    reasons += [ORPHANS] if planned.difference.has_lost_members and not walk else []
+    for reason in reasons:
+        steps.append(_silent(quote(_APPLY["ask_for_walk"], {"name": bound.name, "reason": reason})))
     steps.append(quote(_APPLY["define_sync"], noted).partition("RETURNING")[0].rstrip())
     now = sql.SQL(_doubled(quote(identity.QUERY, identity.names(bound))))
     made = [*identity.OURS, *(["columns"] if planned.column else [])]
