@@ -57,12 +57,15 @@ def read_alone(connection: Connection, bound: BoundSync) -> str:
 def names(bound: BoundSync) -> dict[str, Any]:
     """The parameters of `QUERY`."""
     schema, table = bound.source_name
+    depends = bound.depends
     return {
         "schema": schema,
         "table": table,
         "name": bound.name,
-        "columns": list(bound.relied_on),
-        "functions": list(bound.functions),
+        "columns": None if depends.is_of_whole_row else sorted({*bound.relied_on, *depends.read}),
+        "functions": list(depends.functions),
+        "operators": list(depends.operators),
+        "types": list(depends.types),
         "target": _text(*bound.target_name),
         "tables": [_text(*table) for table in bound.tables],
         "queue": _text("freshvec", f"queue_{bound.name}"),

@@ -8,7 +8,7 @@ from freshvec.errors import SchemaError
 from freshvec.records import Model
 from freshvec.source import vector_column
 from freshvec.source.bound import BoundSync, Relation
-from freshvec.source.expression import dependence
+from freshvec.source.expression import Dependence, dependence
 from freshvec.source.key import KeyColumn
 from freshvec.source.locks import attempt
 from freshvec.storage import split_name
@@ -51,8 +51,7 @@ def bind(connection: Connection, sync: Sync, model: Model, wait: float = 10.0) -
             source_oid=oid,
             source_name=name,
             key=key,
-            watched=(),
-            functions=(),
+            depends=Dependence(),
             relations=relations,
             is_family=is_child or len(relations) > 1 or relations[0].is_partitioned,
             has_row_security=has_row_security,
@@ -66,7 +65,7 @@ def bind(connection: Connection, sync: Sync, model: Model, wait: float = 10.0) -
         depends = dependence(connection, sync, oid, bound.text, quoted(*name), names)
         # Only now: planning a query evaluates what is constant in it, by functions that may be another's.
         connection.execute(bound.compose(_SQL["check_text"]), ())
-    bound = replace(bound, watched=depends.columns, functions=depends.functions)
+    bound = replace(bound, depends=depends)
     return replace(bound, lacks_column=not vector_column.is_there(connection, bound))
 
 

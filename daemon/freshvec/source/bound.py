@@ -12,6 +12,7 @@ from freshvec.db import finished, quoted
 from freshvec.records import Key, Model
 from freshvec.source import blank, key_fragments, layout
 from freshvec.source.edition import Edition, view_of
+from freshvec.source.expression import Dependence
 from freshvec.source.key import KeyColumn
 from freshvec.source.text import hash_of, rendered_of, text_of
 
@@ -34,7 +35,7 @@ class Relation:
 class BoundSync:
     """A sync bound to the database: names resolved, key and types known. `id` is 0 until it is applied.
 
-    `watched` are the columns whose change is a change of the text. `lacks_column`: the column of the source
+    `depends` is what the text is made of. `lacks_column`: the column of the source
     that vectors are to be written to is not there yet. `is_family`: the source has partitions, children or a
     parent, so that a statement on another table may change its rows. `edition` is None of a sync that was
     never swapped.
@@ -46,8 +47,7 @@ class BoundSync:
     source_oid: int
     source_name: tuple[str, str]
     key: tuple[KeyColumn, ...]
-    watched: tuple[str, ...]
-    functions: tuple[int, ...]
+    depends: Dependence
     relations: tuple[Relation, ...]
     is_family: bool
     has_row_security: bool
@@ -75,6 +75,11 @@ class BoundSync:
     def has_spellings(self) -> bool:
         """Whether one key may be printed in several ways, as 1.0 and 1.00 are one numeric."""
         return not all(column.has_one_spelling for column in self.key)
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """The columns whose change is a change of the text."""
+        return self.depends.watched
 
     @property
     def target_name(self) -> tuple[str, str]:

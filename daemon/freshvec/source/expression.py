@@ -6,7 +6,7 @@ it, so it is refused. What depends on the session's settings only is fine: our s
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from psycopg import sql
 
@@ -15,6 +15,7 @@ from freshvec.db import Connection, queries
 from freshvec.errors import SchemaError
 
 _SQL = queries("source/expression")
+_FIRST_OWN_OID = 16384  # below it is what every database has
 
 # Functions that Postgres calls STABLE because they depend on settings such as the time zone, and on nothing
 # else.
@@ -102,10 +103,15 @@ _REMEDY = "Write an expression over the row's own columns, of IMMUTABLE function
 
 @dataclass(frozen=True)
 class Dependence:
-    """The columns a text reads, by name, and the functions that are not Postgres's own, by oid."""
+    """What a text is made of: `read` are the columns it names, `watched` those whose values it is made of;
+    functions, operators and types that are not Postgres's own are there by oid."""
 
-    columns: tuple[str, ...]
-    functions: tuple[int, ...]
+    read: tuple[str, ...] = ()
+    watched: tuple[str, ...] = ()
+    is_of_whole_row: bool = False
+    functions: tuple[int, ...] = ()
+    operators: tuple[int, ...] = ()
+    types: tuple[int, ...] = ()  # of its columns, too, and all that these are made of
 
 
 def dependence(
@@ -121,13 +127,15 @@ def dependence(
     for number, base in connection.execute(_SQL["generated"], {"oid": oid}):
         generated.setdefault(number, set()).add(base)
     if sync.columns is not None and sync.where is None:
-        numbers = {number for number, name in names.items() if name in sync.columns}
-        functions: tuple[int, ...] = ()
+        found = Dependence(tuple(name for name in names.values() if name in sync.columns))
     else:
-        numbers, functions = _probe(connection, sync, oid, text, source, names)
+        found = _probe(connection, sync, oid, text, source, names)
     # A virtual column has no value of its own that a trigger could compare.
+    numbers = {number for number, name in names.items() if name in found.read}
     watched = {base for number in numbers for base in generated.get(number, {number})}
-    return Dependence(tuple(names[number] for number in sorted(watched)), functions)
+    given = {"oid": oid, "columns": list(found.read), "named": list(found.types)}
+    types = tuple(number for (number,) in connection.execute(_SQL["types"], given))
+    return replace(found, watched=tuple(names[number] for number in sorted(watched)), types=types)
 
 
 def _probe(
@@ -137,22 +145,34 @@ def _probe(
     text: sql.Composable,
     source: sql.Composable,
     names: dict[int, str],
-) -> tuple[set[int], tuple[int, ...]]:
+) -> Dependence:
     words = _WORDS_OF_THE_CLOCK.search(f"{sync.expression} {sync.where}")
     if words:
         raise _refused(sync, f"it depends on the current time ({words[0]})")
     with connection.transaction(force_rollback=True):
         connection.execute(sql.SQL(_SQL["probe"]).format(text=text, source=source), ())
         rows = connection.execute(_SQL["depends"], {"oid": oid}).fetchall()
+        types = tuple(number for (number,) in connection.execute(_SQL["named_types"]))
         tree = str((connection.execute(_SQL["tree"]).fetchone() or ("",))[0])
-    numbers: set[int] = set()
+    numbers = {number for _, number, _ in rows}
     for is_own, number, relation in rows:
         if not is_own:
             raise _refused(sync, f"it reads {relation}, and no trigger sees a change there")
         if number < 0:
             raise _refused(sync, "it reads a system column, which changes without the row's text changing")
-        numbers |= {number} if number else set(names)
-    return numbers, _functions(connection, sync, tree)
+    read = tuple(name for number, name in names.items() if 0 in numbers or number in numbers)
+    operators = tuple(sorted({number for number in _operators(tree) if number >= _FIRST_OWN_OID}))
+    return Dependence(
+        read,
+        is_of_whole_row=0 in numbers,
+        functions=_functions(connection, sync, tree),
+        operators=operators,
+        types=types,
+    )
+
+
+def _operators(tree: str) -> list[int]:
+    return [int(number) for number in re.findall(r":opno (\d+)", tree)]
 
 
 def _functions(connection: Connection, sync: Sync, tree: str) -> tuple[int, ...]:
@@ -168,7 +188,7 @@ def _functions(connection: Connection, sync: Sync, tree: str) -> tuple[int, ...]
             )
     given = {
         "functions": [int(number) for number in re.findall(r":(?:funcid|opfuncid) (\d+)", tree)],
-        "operators": [int(number) for number in re.findall(r":opno (\d+)", tree)],
+        "operators": _operators(tree),
     }
     own = []
     for function, schema, name, arguments, volatility, is_set, is_trusted, owner in connection.execute(

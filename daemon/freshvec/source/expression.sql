@@ -7,6 +7,26 @@ SELECT d.refobjid = %(oid)s::oid, d.refobjsubid::int, d.refobjid::regclass::text
  WHERE r.ev_class = 'pg_temp.freshvec_probe'::regclass AND d.refclassid = 'pg_class'::regclass
    AND d.refobjid <> r.ev_class
 
+-- named_types: types that the text names
+SELECT d.refobjid::bigint
+  FROM pg_depend d JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+ WHERE r.ev_class = 'pg_temp.freshvec_probe'::regclass AND d.refclassid = 'pg_type'::regclass
+
+-- types: those of columns and those that are named, with all that they are made of; without Postgres's own
+WITH RECURSIVE types AS (
+  SELECT oid FROM (SELECT unnest(%(named)s::oid[])
+                   UNION SELECT atttypid FROM pg_attribute
+                          WHERE attrelid = %(oid)s::oid AND attname = ANY (%(columns)s::text[])) AS used (oid)
+   WHERE oid >= 16384
+  UNION
+  SELECT part.oid FROM types JOIN pg_type t ON t.oid = types.oid CROSS JOIN LATERAL (
+         SELECT t.typbasetype UNION ALL SELECT t.typelem
+         UNION ALL SELECT rngsubtype FROM pg_range WHERE t.oid IN (rngtypid, rngmultitypid)
+         UNION ALL SELECT atttypid FROM pg_attribute WHERE attrelid = t.typrelid AND attnum > 0) AS part (oid)
+   WHERE part.oid >= 16384
+)
+SELECT oid::bigint FROM types ORDER BY oid
+
 -- tree: the text as Postgres parsed it
 SELECT ev_action::text FROM pg_rewrite WHERE ev_class = 'pg_temp.freshvec_probe'::regclass
 
