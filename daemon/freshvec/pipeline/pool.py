@@ -109,6 +109,12 @@ class Pool:
                 connection = self._opened()
             yield connection
             self._forget_plans(connection)
+        except psycopg.errors.FeatureNotSupported:
+            # A statement was prepared for columns that have other types now: no session that knows it can run
+            # it again. Those that are idle are closed as well.
+            if connection is not None:
+                connection.close()
+            raise
         finally:
             self._give_back(connection)
 
