@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from psycopg.errors import InvalidSchemaName, UndefinedColumn, UndefinedTable
+from psycopg.errors import InvalidSchemaName, UndefinedColumn, UndefinedFunction, UndefinedTable
 
 from freshvec.config import Settings
 from freshvec.db import connect
@@ -30,6 +30,8 @@ _EVERY_ROW = """
 SELECT d.{key}, t.{key}, nullif({text}, ''), {vector}::text, t.fingerprint
   FROM {table} d FULL JOIN {target} t ON d.{key} = t.{key}
 """
+# What an event took away is not back yet, or its key is of another type.
+_NOT_YET = (UndefinedTable, UndefinedColumn, UndefinedFunction, InvalidSchemaName)
 
 
 @dataclass
@@ -110,8 +112,8 @@ class Kept:
         """Whether rows, `verify` and `status` agree that every row is fresh."""
         try:
             return not self.wrong() and status.is_fresh(self.status()) and self.verify().is_fresh
-        except (FreshvecError, IndexError, UndefinedTable, UndefinedColumn, InvalidSchemaName):
-            return False  # what an event took away is not back yet
+        except (FreshvecError, IndexError, *_NOT_YET):
+            return False
 
     def comes_to_rest(self, worker: Worker | None = None) -> None:
         """After a sweep every row is right, and so are edits that come later, without another sweep."""

@@ -79,6 +79,7 @@ def carry_out(connection: Connection, planned: Plan, *, trouble: str | None = No
         if planned.objects or (planned.triggers and planned.bound.vectors_name == planned.bound.source_name):
             # A build of its index may be under way, and takes hours.
             building.interrupt(connection, planned.bound.name)
+        _prepare(connection, planned)
         if planned.triggers and (planned.objects or planned.access or planned.is_redefined):
             # Triggers need queue and functions. No identity is noted yet: if this ends here, whoever goes on
             # walks everything.
@@ -90,6 +91,18 @@ def carry_out(connection: Connection, planned: Plan, *, trouble: str | None = No
         except LockedError as error:  # they note too much, which is no reason to stand still
             logger.info("sync {}: triggers it needs no more stay for now; {}", planned.bound.name, error)
         return _define(connection, planned, trouble, is_complete=True)
+
+
+def _prepare(connection: Connection, planned: Plan) -> None:
+    """What takes long where the target is large, before anything is locked that others need."""
+    bound = planned.bound
+    with connection.transaction():
+        for statement in planned.beside:
+            connection.execute(sql.SQL(statement))
+    if planned.is_redefined or planned.difference.whole:
+        with attempt(connection, [bound.target_name], "ACCESS SHARE"):
+            if table.describe(connection, bound.target_name) is not None:
+                connection.execute(bound.compose(_SQL["raise_fence"]))
 
 
 def _define(connection: Connection, planned: Plan, trouble: str | None, *, is_complete: bool) -> BoundSync:
@@ -143,8 +156,6 @@ def _note(connection: Connection, planned: Plan, trouble: str | None, *, is_comp
     given = planned.noted(noted, trouble=trouble, walk=is_walked, is_new_binding=is_new)
     if planned.applied is None:
         connection.execute(_SQL["insert_sync"], given)
-    if planned.is_redefined or difference.whole:
-        connection.execute(bound.compose(_SQL["raise_fence"]))
     if planned.is_noted_otherwise:
         ask_for_walk(connection, bound.name, REDEFINED)
     if difference.has_lost_members and not is_walked:

@@ -225,7 +225,7 @@ def _has_target(connection: Connection, planned: Plan) -> bool:
     if planned.applied is None:
         return False
     target = table.describe(connection, planned.bound.target_name)
-    return target is not None and not table.following(connection, planned.bound, target, target.oid)
+    return target is not None and not table.following(connection, planned.bound, target)
 
 
 def _sample(

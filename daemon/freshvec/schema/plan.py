@@ -24,6 +24,7 @@ from freshvec.source.bind import bind
 from freshvec.source.bound import BoundSync
 from freshvec.source.locks import ATTEMPT_SECONDS
 from freshvec.target import index, table
+from freshvec.target.rekey import Following
 
 _SQL = queries("schema/plan")
 # What a definition notes as it was declared.
@@ -47,8 +48,9 @@ class Plan:
     """What a sync needs in the database.
 
     `shape` is the DDL of all its objects but the triggers. `objects` is what must be run to have them, with
-    no lock of the source that holds up anybody; `column` makes the source's column that vectors are to be
-    written to, first of all; `triggers` and `strays` are made and dropped on tables of the application's.
+    no lock of the source that holds up anybody; `beside` copies a target for it before that, in a transaction
+    of its own, since that may take long. `column` makes the source's column that vectors are to be written
+    to, first of all; `triggers` and `strays` are made and dropped on tables of the application's.
     `access` is what is still to be granted or revoked, `readers` who then may read the target. `applied` is
     None while the database does not know the sync.
     """
@@ -64,6 +66,7 @@ class Plan:
     applied: Applied | None
     difference: Difference
     identity: str = ""  # as read when this was planned
+    beside: tuple[str, ...] = ()
 
     @property
     def definition(self) -> str:
@@ -86,7 +89,7 @@ class Plan:
     @property
     def lacking(self) -> tuple[str, ...]:
         """All the DDL that is to be run, but for `access`."""
-        return _ddl(self.column) + self.objects + _ddl(self.triggers + self.strays)
+        return _ddl(self.column) + self.beside + self.objects + _ddl(self.triggers + self.strays)
 
     @property
     def is_redefined(self) -> bool:
@@ -136,7 +139,10 @@ class Plan:
     def without_ddl(self) -> "Plan":
         """The same binding, with nothing made, mended or granted. Who was given the target stays noted."""
         readers = self.applied.granted if self.applied else ()
-        return replace(self, objects=(), column=(), triggers=(), strays=(), access=(), readers=readers)
+        nothing: dict[str, Any] = dict.fromkeys(
+            ("beside", "objects", "column", "triggers", "strays", "access"), ()
+        )
+        return replace(self, **nothing, readers=readers)
 
     @property
     def is_applied(self) -> bool:
@@ -174,9 +180,9 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
     planned = replace(planned, bound=bound, applied=applied)
     precision.check(bound, applied.definition if applied else None)
     column.changes(bound, is_applied=applied is not None and not planned.is_redefined)
-    objects = _objects(connection, planned, existing)
+    beside, objects = _objects(connection, planned, existing)
     given = list(applied.granted) if applied else []
-    planned = replace(planned, objects=objects)
+    planned = replace(planned, beside=beside, objects=objects)
     access = table.access(connection, bound, given, worker_role, is_renewed=planned.renews_key)
     rights = [] if _has_schema_rights(connection, worker_role) else _schema_rights(worker_role)
     return replace(
@@ -217,22 +223,22 @@ def _bind(connection: Connection, sync: Sync, model: Model, *, knows: bool) -> B
         raise SchemaError(error.operation, error.subject, problem, remedy) from error
 
 
-def _objects(connection: Connection, planned: Plan, existing: table.Existing | None) -> tuple[str, ...]:
-    """The DDL of the objects, triggers apart: all of it where one is missing or made otherwise."""
+def _objects(
+    connection: Connection, planned: Plan, existing: table.Existing | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The DDL of the objects, triggers apart: all of it where one is missing or made otherwise; and what is
+    to be copied before."""
     bound, applied = planned.bound, planned.applied
-    found_queue = table.describe(connection, ("freshvec", f"queue_{bound.name}"))
-    ddl: list[sql.Composed] = []
-    if existing is not None:
-        ddl += table.following(connection, bound, existing, found_queue.oid if found_queue else None)
+    following = table.following(connection, bound, existing) if existing is not None else Following()
     is_shaped = applied is not None and applied.shape == planned.shape_hash and all_exist(connection, bound)
-    objects = texts(ddl, connection)
-    if ddl or not is_shaped:
+    objects = texts(following.ddl, connection)
+    if following or not is_shaped:
         objects += planned.shape
     else:
         objects += texts(table.mending(connection, bound), connection)
-    if existing is None or ddl or existing.has_row_security != bound.has_row_security:
+    if existing is None or following or existing.has_row_security != bound.has_row_security:
         objects += texts(table.row_security(bound, existing), connection)
-    return objects
+    return texts(following.beside, connection), objects
 
 
 def _ddl(changes: Sequence[Change]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 its view."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import LiteralString
 
 from psycopg import sql
@@ -11,7 +11,7 @@ from freshvec.db import Connection, queries, quoted, verbatim
 from freshvec.errors import SchemaError
 from freshvec.source import layout
 from freshvec.source.bound import BoundSync
-from freshvec.target import index
+from freshvec.target import index, rekey
 
 _SQL = queries("target/table")
 _CHUNKS = queries("target/chunks")  # in the place of those of the same name, where texts are cut
@@ -90,30 +90,20 @@ def describe(connection: Connection, name: tuple[str, str]) -> Existing | None:
     return None if row is None else Existing(*row)
 
 
-def following(
-    connection: Connection, bound: BoundSync, existing: Existing, queue_oid: int | None
-) -> list[sql.Composed]:
-    """The DDL by which an existing target and queue follow the key of the source; for another key they begin
-    anew."""
-    declared = [(c.name, c.type, list(c.collation) if c.collation else None) for c in bound.key]
+def following(connection: Connection, bound: BoundSync, existing: Existing) -> rekey.Following:
+    """How an existing target and its queue follow the key of the source; without one of its tables, or under
+    a key of another number of columns, they begin anew."""
     drop = [bound.compose(_SQL["drop_view"])] if bound.is_shown else []
     drop.append(bound.compose(_template(bound, "drop_typed")))
     if any(describe(connection, name) is None for name in bound.tables[1:]):
-        return [*drop, bound.compose(_SQL["drop"])]  # without their vectors, its rows say what is not so
-    has = [tuple(row) for row in connection.execute(_SQL["columns"], {"oid": existing.oid})]
-    if has == declared:
-        return []
-    if queue_oid is None or len(has) != len(declared) or len(bound.tables) > 1:
-        return [*drop, bound.compose(_SQL["drop"])]
-    ddl = []
-    for place, (old, column) in enumerate(zip(has, bound.key, strict=True), 1):
-        if old[0] != column.name:
-            ddl.append(bound.compose(_SQL["rename"], column=quoted(old[0]), name=quoted(column.name)))
-        if old[1:] != (column.type, list(column.collation) if column.collation else None):
-            ddl.append(bound.compose(_SQL["retype"], column=quoted(column.name), type=column.declared))
-            names = {"target": quoted("freshvec", f"queue_{bound.name}"), "type": column.declared}
-            ddl.append(sql.SQL(_SQL["retype"]).format(column=quoted(f"k{place}"), **names))
-    return drop + ddl
+        # Without their vectors, its rows say what is not so.
+        return rekey.Following(ddl=[*drop, bound.compose(_SQL["drop"])])
+    place, more = (quoted(*name) for name in rekey.copies(bound.name))
+    named = {"target": place, "vectors": more, "kept_type": _kept_type(bound)}
+    creating = bound.compose(_template(bound, "create"), **named)
+    kept_as = layout.kept_as(bound.sync)
+    found = rekey.following(connection, bound, existing.oid, kept_as, creating)
+    return replace(found, ddl=[*drop, *found.ddl]) if found else found
 
 
 def row_security(bound: BoundSync, existing: Existing | None) -> list[sql.Composed]:
@@ -205,13 +195,14 @@ def _texts(tables: Iterable[tuple[str, str]]) -> list[str]:
 def removal(sync_name: str, tables: Sequence[tuple[str, str]]) -> sql.Composed:
     """The DDL that takes the tables of a target and its queue away; it needs neither the source nor the
     model."""
-    return sql.SQL(_SQL["drop"]).format(
+    dropping = sql.SQL(_SQL["drop"]).format(
         tables=sql.SQL(", ").join(quoted(*table) for table in tables),
         queue=quoted("freshvec", f"queue_{sync_name}"),
         visible=quoted("freshvec", f"visible_{sync_name}"),
         answered=quoted("freshvec", f"answered_{sync_name}"),
         guard=quoted("freshvec", f"guard_{sync_name}"),
     )
+    return sql.SQL("; ").join([rekey.removal(sync_name), dropping])
 
 
 def check_existing(connection: Connection, bound: BoundSync) -> Existing | None:

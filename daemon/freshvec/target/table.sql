@@ -106,22 +106,6 @@ SELECT c.oid::bigint, a.attname::text, format_type(a.atttypid, a.atttypmod),
                            AND NOT a.attisdropped
  WHERE n.nspname = %(schema)s AND c.relname = %(table)s
 
--- columns: the columns before what is kept in a target or `changed_at` of a queue: name, type, collation
-SELECT a.attname::text, format_type(a.atttypid, a.atttypmod),
-       CASE WHEN a.attcollation <> 0 THEN ARRAY[cn.nspname::text, co.collname::text] END
-  FROM pg_attribute a
-  LEFT JOIN pg_collation co ON co.oid = a.attcollation LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
- WHERE a.attrelid = %(oid)s::oid AND a.attnum > 0 AND NOT a.attisdropped
-   AND a.attname NOT IN ('embedding', 'vector_hash', 'passages', 'content_hash', 'fingerprint', 'fence',
-                         'encode_error', 'embedded_at')
- ORDER BY a.attnum
-
--- retype: follow a key column of the source
-ALTER TABLE {target} ALTER COLUMN {column} TYPE {type}
-
--- rename: follow a key column of the source
-ALTER TABLE {target} RENAME COLUMN {column} TO {name}
-
 -- readers: roles that may read the source, PUBLIC as NULL, and whether they may read what is shown. The
 -- source's owner is one of them where another role owns the target.
 SELECT CASE WHEN acl.grantee = 0 THEN NULL ELSE pg_get_userbyid(acl.grantee)::text END,
