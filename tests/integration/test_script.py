@@ -111,6 +111,23 @@ def test_another_definition_is_walked_by_the_next_generation(url: str, docs: Con
     assert row == (before + 1, False)
 
 
+@pytest.mark.parametrize("chunk", [None, {"tokens": 20}], ids=["whole", "passages"])
+def test_psql_copies_a_target_for_another_key(
+    url: str, docs: Connection, chunk: dict[str, Any] | None
+) -> None:
+    sync = sync_of("docs", **({"chunk": chunk} if chunk else {}))
+    assert applied(url, sync)
+    docs.execute(
+        f"""INSERT INTO docs_embedding (id, {"passages" if chunk else "embedding"}, fingerprint, fence)
+            VALUES (7, NULL, '', 1)""".encode()
+    )
+    docs.execute("ALTER TABLE docs ALTER id TYPE text")
+    _, text = planned(url, sync)
+    assert psql(url, text, *ONE).stderr == ""
+    assert docs.execute("SELECT id FROM docs_embedding").fetchall() == [("7",)]
+    assert not applied(url, sync)
+
+
 def test_lost_triggers_are_mended_and_all_is_walked(url: str, docs: Connection) -> None:
     applied(url, sync_of("docs"))
     docs.execute("UPDATE freshvec.sync SET backfill_done = true")
