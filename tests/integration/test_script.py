@@ -115,7 +115,7 @@ def test_another_definition_is_walked_by_the_next_generation(url: str, docs: Con
 def test_psql_copies_a_target_for_another_key(
     url: str, docs: Connection, chunk: dict[str, Any] | None
 ) -> None:
-    sync = sync_of("docs", **({"chunk": chunk} if chunk else {}))
+    sync = sync_of("docs") | ({"chunk": chunk} if chunk else {})
     assert applied(url, sync)
     docs.execute(
         f"""INSERT INTO docs_embedding (id, {"passages" if chunk else "embedding"}, fingerprint, fence)
