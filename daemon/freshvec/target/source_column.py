@@ -154,20 +154,25 @@ def is_gone(bound: BoundSync) -> SchemaError:
 def _parts(bound: BoundSync, embedding: sql.Composable) -> dict[str, sql.Composable]:
     """What these statements name beside what all do."""
     numbered = [f"k{i}" for i, _ in enumerate(bound.key, 1)]
-    column = quoted("d", bound.sync.target.column)
     d = [quoted("d", name) for name in numbered]
+    rows = [quoted("freshvec_given", name) for name in numbered]
     given = [column.cast(quoted("k", name)) for column, name in zip(bound.key, numbered, strict=True)]
-    comma = sql.SQL(", ")
     return {
-        "k_typed_as_k": comma.join(
-            sql.SQL("{} AS {}").format(*pair) for pair in zip(given, map(quoted, numbered), strict=True)
-        ),
-        "d_ks": comma.join(d),
+        "k_typed_as_k": _named(given, numbered),
+        "own_keys_as_k": _named(bound.keys(), numbered),
+        "own_is_given": bound.same(bound.keys(), rows),
+        "d_ks": sql.SQL(", ").join(d),
         "t_is_d": bound.same(bound.keys("t"), d),
         "digest": layout.digest(bound, embedding),
-        "digest_of_d": layout.digest(bound, column),
-        "column_of_d": column,
+        "digest_of_d": layout.digest(bound, quoted("d", bound.sync.target.column)),
+        "digest_of_own": layout.digest(bound, quoted(bound.sync.target.column)),
     }
+
+
+def _named(columns: Sequence[sql.Composable], names: list[str]) -> sql.Composable:
+    """Columns of a query, under these names."""
+    pairs = zip(columns, map(quoted, names), strict=True)
+    return sql.SQL(", ").join(sql.SQL("{} AS {}").format(*pair) for pair in pairs)
 
 
 def _keys(outcomes: list[Outcome], places: list[int] | None) -> list[Key]:

@@ -14,7 +14,7 @@ SET LOCAL search_path = pg_catalog, pg_temp
 
 -- upsert: write vectors into rows of the source that nobody else has, and whose text is still theirs, unless
 -- a later read has been written; then what we know of them. A row is locked in its newest version, and its
--- text is that version's. What is held already is not written again. Gives, as target/upsert.sql does: rows
+-- text is that version's, over the table by its own name, which an expression may use. What is held already is not written again. Gives, as target/upsert.sql does: rows
 -- embedded and failed, more or fewer; places whose write was refused, the highest fence among those, and how
 -- many of these were never given. The path is set amid it, once no name and no text is looked up any more,
 -- for triggers alone. Then the places of rows that we have got; of those that were due; and that hold what
@@ -28,18 +28,18 @@ WITH given AS MATERIALIZED (
     FROM unnest({key_params}, %(hash_slots)s::int[], %(fences)s::bigint[], %(errors)s::text[]{vectors})
          WITH ORDINALITY AS k ({k}, hash_slot, fence, encode_error{vector}, place)
 ), claimed AS MATERIALIZED (
-  SELECT {d_ks}, g.embedding, g.vector_hash, g.fence, g.encode_error, g.place, g.content_hash, d.held,
-         g.is_unread OR d.freshvec_hash IS NOT DISTINCT FROM g.content_hash AS fits,
-         coalesce(t.fence < g.fence, true) AS admits, t.fence AS its_fence,
+  SELECT {d_ks}, freshvec_given.embedding, freshvec_given.vector_hash, freshvec_given.fence, freshvec_given.encode_error, freshvec_given.place, freshvec_given.content_hash, d.held,
+         freshvec_given.is_unread OR d.freshvec_hash IS NOT DISTINCT FROM freshvec_given.content_hash AS fits,
+         coalesce(t.fence < freshvec_given.fence, true) AS admits, t.fence AS its_fence,
          coalesce({t_is_embedded} AND t.fingerprint = %(fingerprint)s, false) AS embedded,
          t.encode_error IS NOT NULL AS failed,
-         t.content_hash IS DISTINCT FROM g.content_hash OR t.fingerprint <> %(fingerprint)s AS differs
-    FROM given AS g
+         t.content_hash IS DISTINCT FROM freshvec_given.content_hash OR t.fingerprint <> %(fingerprint)s AS differs
+    FROM given AS freshvec_given
    CROSS JOIN LATERAL (
      SELECT {d_keys_as_k}, d.held, {hash} AS freshvec_hash
-       FROM (SELECT {d_keys}, {digest_of_d} AS held,
-                    CASE WHEN NOT g.is_unread THEN {text} END AS freshvec_text
-               FROM {source} AS d WHERE {d_is_g} FOR NO KEY UPDATE SKIP LOCKED) AS d) AS d
+       FROM (SELECT {keys}, {digest_of_own} AS held,
+                    CASE WHEN NOT freshvec_given.is_unread THEN {text} END AS freshvec_text
+               FROM {source} WHERE {own_is_given} FOR NO KEY UPDATE SKIP LOCKED) AS d) AS d
     LEFT JOIN {target} AS t ON {t_is_d}
 ), path AS MATERIALIZED (
   SELECT set_config('search_path', %(path)s, true) FROM (SELECT count(*) FROM claimed) AS all_claimed
@@ -107,11 +107,11 @@ SELECT -(SELECT count(*) FILTER (WHERE embedded) FROM before),
 WITH given AS MATERIALIZED (
   SELECT {k_typed_as_k}, k.place FROM {given_keys}
 ), claimed AS MATERIALIZED (
-  SELECT {d_ks}, g.place, d.holds, d.freshvec_text IS NULL AS is_empty
-    FROM given AS g
+  SELECT {d_ks}, freshvec_given.place, d.holds, d.freshvec_text IS NULL AS is_empty
+    FROM given AS freshvec_given
    CROSS JOIN LATERAL (
-     SELECT {d_keys_as_k}, {column_of_d} IS NOT NULL AS holds, {text} AS freshvec_text
-       FROM {source} AS d WHERE {d_is_g} FOR NO KEY UPDATE SKIP LOCKED) AS d
+     SELECT {own_keys_as_k}, {vector_column} IS NOT NULL AS holds, {text} AS freshvec_text
+       FROM {source} WHERE {own_is_given} FOR NO KEY UPDATE SKIP LOCKED) AS d
 ), path AS MATERIALIZED (
   SELECT set_config('search_path', %(path)s, true) FROM (SELECT count(*) FROM claimed) AS all_claimed
 ), emptied AS (
