@@ -84,10 +84,12 @@ def test_a_tombstone_is_cleared_unless_something_was_written_since(
     tombstone = Outcome(KEY, 6, Fate.STORE)
     write(writer, 6, Fate.STORE, None)
     write(writer, 7, Fate.STORE, b"newer")
-    writer.clear_tombstones([tombstone])
+    with writer.connection.transaction():
+        writer.clear_tombstones([tombstone])
     assert stored(docs) == (b"newer", 7)
     write(writer, 8, Fate.STORE, None)
-    writer.clear_tombstones([Outcome(KEY, 8, Fate.STORE)])
+    with writer.connection.transaction():
+        writer.clear_tombstones([Outcome(KEY, 8, Fate.STORE)])
     assert stored(docs) is None
 
 

@@ -16,6 +16,7 @@ from freshvec.scans.faults import faults
 from freshvec.scans.vectors import Stored, VectorSample
 from freshvec.source.bound import BoundSync
 from freshvec.source.rows import RowReader, is_of_the_row
+from freshvec.target.trust import Trust
 
 _SQL = queries("scans/verify")
 _RANGE = 5000  # source rows
@@ -106,6 +107,7 @@ def _make_known(connection: Connection, bound: BoundSync, wrong: Sequence[Stored
     hashes = {"hashes": [row.content_hash for row in wrong]}
     with connection.transaction():
         connection.execute(bound.compose(_SQL["lock"]), {"class": WRITE_LOCK_CLASS})
+        Trust(bound).hold(connection)
         connection.execute(bound.compose(_SQL["make_known"]), bound.key_arrays(keys) | hashes)
         if bound.sync.chunk is not None:
             connection.execute(bound.compose(_SQL["make_passages_known"]), bound.key_arrays(keys))

@@ -22,7 +22,7 @@ from freshvec.schema.plan import Plan, plan
 from freshvec.source.bound import BoundSync
 from freshvec.source.edition import Edition, view_of
 from freshvec.source.locks import ATTEMPT_SECONDS, attempt, held, patiently, take, wait_at_most
-from freshvec.target import building, table
+from freshvec.target import building, table, trust
 
 _SQL = queries("schema/apply")
 PATIENCE_SECONDS = 60.0
@@ -117,6 +117,7 @@ def _define(connection: Connection, planned: Plan, trouble: str | None, *, is_co
         connection.execute(_SQL["lock"], {"class": WRITE_LOCK_CLASS, "name": bound.name})
         wait_at_most(connection, ATTEMPT_SECONDS)
         take(connection, made_anew, "ACCESS EXCLUSIVE")
+        trust.check(connection, bound)
         _check_edition(connection, bound.name, bound.edition)
         for statement in (*planned.objects, *planned.access):
             connection.execute(sql.SQL(statement))

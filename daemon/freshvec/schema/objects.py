@@ -11,7 +11,7 @@ from freshvec.source.bound import BoundSync
 from freshvec.target import table
 
 _SQL = queries("schema/objects")
-_FUNCTIONS = ("capture", "capture_row", "is_intact", "was_intact", "visible", "answered", "guard")
+_FUNCTIONS = ("capture", "capture_row", "is_intact", "was_intact", "visible", "answered", "settled", "guard")
 
 
 def shape_of(connection: Connection, bound: BoundSync) -> tuple[str, ...]:

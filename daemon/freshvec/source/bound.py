@@ -173,6 +173,7 @@ class BoundSync:
             "readable": comma.join(quoted(*name) for name in self.readable),
             "visible": quoted("freshvec", f"visible_{self.name}"),
             "answered": quoted("freshvec", f"answered_{self.name}"),
+            "settled": quoted("freshvec", f"settled_{self.name}"),
             "guard": quoted("freshvec", f"guard_{self.name}"),
         }
 

@@ -47,6 +47,7 @@ def _lists(bound: "BoundSync") -> dict[str, sql.Composable]:
         "k_typed_columns": _list(_each("{} {}", numbered, types)),
         "key_columns_typed": _list(_each("{} {} NOT NULL", bound.keys(), types)),
         "key_arguments": _list(plain),
+        "arguments": _list(sql.SQL(f"${i}") for i, _ in enumerate(bound.key, 1)),
         # rows of key texts, given as one text[] parameter per key column
         "key_params": given,
         "d_or_t_key_texts": _list(_each("coalesce({}, {})::text", d, t)),

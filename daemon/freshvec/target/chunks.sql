@@ -52,15 +52,23 @@ SELECT {c_keys}, c.distance, c.passage, c.chunk_start, c.chunk_end
  ORDER BY c.distance LIMIT $2
 $freshvec$
 
--- create_guard: what others change is walked; a vector they wrote is not known to be its text's
+-- create_guard: what others change is walked; a vector they wrote is not known to be its text's. It writes
+-- only to tables whose owner has its owner's rights already, since those of their names may be others' by now.
 CREATE OR REPLACE FUNCTION {guard}() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $freshvec$
 BEGIN
   IF TG_LEVEL = 'STATEMENT' THEN
+    PERFORM freshvec.ask_for_walk({sync_name}, 'the target was changed by hand');
+  END IF;
+  LOCK TABLE {target}, {vectors} IN ROW EXCLUSIVE MODE;  -- which others cannot replace from here on
+  IF NOT (SELECT bool_and(c.relkind = 'r' AND pg_has_role(c.relowner, current_user, 'MEMBER'))
+            FROM pg_class AS c
+           WHERE c.oid IN ({target_text}::regclass, {vectors_text}::regclass)) THEN
+    RETURN NULL;
+  ELSIF TG_LEVEL = 'STATEMENT' THEN
     IF TG_OP = 'TRUNCATE' AND TG_RELID = {vectors_text}::regclass THEN
       UPDATE {target} SET content_hash = NULL;
     END IF;
-    PERFORM freshvec.ask_for_walk({sync_name}, 'the target was changed by hand');
   ELSE
     IF TG_OP <> 'INSERT' THEN
       UPDATE {target} AS t SET content_hash = NULL WHERE {t_is_old};
@@ -91,4 +99,4 @@ ALTER TABLE {vectors} ENABLE ALWAYS TRIGGER freshvec_changed, ENABLE ALWAYS TRIG
 
 -- drop_typed: what else has a key's types
 DROP POLICY IF EXISTS freshvec_visible ON {target};
-DROP FUNCTION IF EXISTS {visible}, {answered}
+DROP FUNCTION IF EXISTS {visible}, {answered}, {settled}

@@ -44,11 +44,11 @@ class ColumnWriter(TargetWriter):
         }
         (self._path,) = connection.execute(_SQL["path"]).fetchone() or ("",)
 
-    def write(self, outcomes: Sequence[Outcome]) -> list[Key]:
-        """As of a target. `held_back` are then the keys of rows that somebody else has."""
+    def _begin(self) -> None:
+        """As of a target. `held_back` are after each write the keys of rows that somebody else has."""
+        super()._begin()
         self.held_back = set()
         self.connection.execute(self._column["claim"], {"milliseconds": str(_WAIT_MILLISECONDS)})
-        return super().write(outcomes)
 
     def _store(self, outcomes: list[Outcome]) -> Written:
         return self._attempt(outcomes, self._upsert, self._fail)

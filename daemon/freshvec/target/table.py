@@ -11,11 +11,11 @@ from freshvec.db import Connection, queries, quoted, verbatim
 from freshvec.errors import SchemaError
 from freshvec.source import layout
 from freshvec.source.bound import BoundSync
-from freshvec.target import index, rekey
+from freshvec.target import index, rekey, trust
 
 _SQL = queries("target/table")
 _CHUNKS = queries("target/chunks")  # in the place of those of the same name, where texts are cut
-_FUNCTIONS = ("create_visible", "create_answered", "create_guard", "guard")
+_FUNCTIONS = ("create_visible", "create_settled", "create_answered", "create_guard", "guard")
 _LAYOUTS = {
     "embedding": "in the target",
     "vector_hash": "in a column of the source",
@@ -40,6 +40,7 @@ def statements(bound: BoundSync) -> list[sql.Composed]:
     a row of it."""
     texts = {
         "source_text": sql.Literal(_text(*bound.source_name)),
+        "target_text": sql.Literal(_text(*bound.target_name)),
         "vectors_text": sql.Literal(_text(*bound.vectors_name)),
     }
     made = bound.compose(_template(bound, "create"), kept_type=_kept_type(bound))
@@ -200,6 +201,7 @@ def removal(sync_name: str, tables: Sequence[tuple[str, str]]) -> sql.Composed:
         queue=quoted("freshvec", f"queue_{sync_name}"),
         visible=quoted("freshvec", f"visible_{sync_name}"),
         answered=quoted("freshvec", f"answered_{sync_name}"),
+        settled=quoted("freshvec", f"settled_{sync_name}"),
         guard=quoted("freshvec", f"guard_{sync_name}"),
     )
     return sql.SQL("; ").join([rekey.removal(sync_name), dropping])
@@ -209,6 +211,7 @@ def check_existing(connection: Connection, bound: BoundSync) -> Existing | None:
     """What has the target's name. Raises SchemaError when it, or what has its view's, is nothing this sync
     can use."""
     schema, table = bound.target_name
+    trust.check(connection, bound)
     existing = describe(connection, bound.target_name)
     if existing is None:
         view = describe(connection, bound.view_name) if bound.is_shown else None

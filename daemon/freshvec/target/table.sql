@@ -32,17 +32,18 @@ DROP FUNCTION IF EXISTS {embedded}()
 -- drop_typed: what else has a key's types; a trigger on a column keeps its type from being changed
 DROP TRIGGER IF EXISTS freshvec_changed ON {target};
 DROP POLICY IF EXISTS freshvec_visible ON {target};
-DROP FUNCTION IF EXISTS {visible}, {answered}
+DROP FUNCTION IF EXISTS {visible}, {answered}, {settled}
 
--- create_guard: what others change in the target is walked; a vector they wrote is not known to be its text's
+-- create_guard: what others change in the target is walked; a vector they wrote is not known to be its text's.
+-- It names no table: that of the target's name may be somebody else's by now.
 CREATE OR REPLACE FUNCTION {guard}() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $freshvec$
 BEGIN
   IF TG_LEVEL = 'ROW' THEN
-    UPDATE {target} AS t SET content_hash = NULL WHERE {t_is_new};
-  ELSE
-    PERFORM freshvec.ask_for_walk({sync_name}, 'the target was changed by hand');
+    NEW.content_hash := NULL;
+    RETURN NEW;
   END IF;
+  PERFORM freshvec.ask_for_walk({sync_name}, 'the target was changed by hand');
   RETURN NULL;
 END
 $freshvec$;
@@ -53,7 +54,7 @@ CREATE OR REPLACE TRIGGER freshvec_changed
 AFTER INSERT OR DELETE OR TRUNCATE OR UPDATE OF {keys}, {kept_as}, content_hash, fingerprint, encode_error
 ON {target} FOR EACH STATEMENT WHEN (current_setting('freshvec.is_ours', true) IS DISTINCT FROM 'on')
 EXECUTE FUNCTION {guard}();
-CREATE OR REPLACE TRIGGER freshvec_vector AFTER UPDATE OF {kept_as} ON {target} FOR EACH ROW
+CREATE OR REPLACE TRIGGER freshvec_vector BEFORE UPDATE OF {kept_as} ON {target} FOR EACH ROW
 WHEN (current_setting('freshvec.is_ours', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION {guard}();
 ALTER TABLE {target} ENABLE ALWAYS TRIGGER freshvec_changed, ENABLE ALWAYS TRIGGER freshvec_vector
 
@@ -69,20 +70,33 @@ CREATE OR REPLACE FUNCTION {visible}({key_arguments}) RETURNS boolean LANGUAGE s
 SELECT EXISTS (SELECT FROM {source} AS d WHERE {d_is_argument})
 $freshvec$
 
--- create_answered: whether all that was noted of a row, in entries up to a transaction, is answered; without
--- a key, of any row. It looks at what is ours alone, and keys come as values: nothing of the user's runs with
--- its owner's rights. While the table is walked, a row counts once it was read since the walk began.
-CREATE OR REPLACE FUNCTION {answered}({key_arguments}, latest xid8) RETURNS boolean
+-- create_settled: whether all that was noted of a row, in entries up to a transaction, is answered, if the
+-- target has of it what the caller says: the fence, whether it failed, and the model of its vector. Without a
+-- key, of any row. It looks at what is ours alone, in a schema where nobody else may make anything, and keys
+-- come as values: nothing of the user's runs with its owner's rights. While the table is walked, a row counts
+-- once it was read since the walk began.
+CREATE OR REPLACE FUNCTION {settled}({key_arguments}, latest xid8, its_fence bigint, has_failed boolean,
+                                     its_model bytea) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $freshvec$
 SELECT s.trouble IS NULL AND s.source_oid = to_regclass({source_text})::oid
    AND NOT EXISTS (SELECT FROM freshvec.rescan AS r WHERE r.sync = s.name)
    AND NOT EXISTS (SELECT FROM {queue} AS q WHERE q.xid <= latest AND ($1 IS NULL OR {q_is_argument}))
    AND CASE WHEN $1 IS NULL THEN w.is_over AND s.rows_failed = 0
-            ELSE coalesce((SELECT (w.is_over OR t.fence > s.walk_fence) AND t.encode_error IS NULL
-                              AND (NOT {t_is_embedded} OR t.fingerprint = s.fingerprint)
-                             FROM {target} AS t WHERE {t_is_argument}), w.is_over) END
+            WHEN its_fence IS NULL THEN w.is_over
+            ELSE (w.is_over OR its_fence > s.walk_fence) AND NOT has_failed
+                 AND coalesce(its_model = s.fingerprint, true) END
   FROM freshvec.sync AS s CROSS JOIN LATERAL (SELECT s.backfill_done OR s.walk_proves AS is_over) AS w
  WHERE s.name = {sync_name}
+$freshvec$;
+REVOKE ALL ON FUNCTION {settled} FROM PUBLIC
+
+-- create_answered: whether all that was noted of a row is answered. It reads the target with the rights of
+-- whoever asks, since what has its name may be a view of somebody else's.
+CREATE OR REPLACE FUNCTION {answered}({key_arguments}, latest xid8) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $freshvec$
+SELECT {settled}({arguments}, latest, t.fence, t.encode_error IS NOT NULL,
+                 CASE WHEN {t_is_embedded} THEN t.fingerprint END)
+  FROM (VALUES (true)) AS asked LEFT JOIN {target} AS t ON {t_is_argument}
 $freshvec$;
 REVOKE ALL ON FUNCTION {answered} FROM PUBLIC
 
@@ -124,17 +138,17 @@ SELECT rolname::text FROM pg_roles WHERE rolname = ANY (%(roles)s::text[])
 
 -- grant: who may read the source may read its embeddings
 GRANT SELECT ON {readable} TO {role};
-GRANT EXECUTE ON FUNCTION {answered} TO {role}
+GRANT EXECUTE ON FUNCTION {answered}, {settled} TO {role}
 
 -- revoke: who may read the source no more may not read its embeddings
 REVOKE SELECT ON {readable} FROM {role};
-REVOKE EXECUTE ON FUNCTION {answered} FROM {role}
+REVOKE EXECUTE ON FUNCTION {answered}, {settled} FROM {role}
 
 -- grant_worker: what the worker's role needs, and no more
 GRANT SELECT ON {source} TO {role};
 GRANT INSERT, UPDATE, DELETE ON {tables} TO {role};
 GRANT SELECT ON {readable} TO {role};
-GRANT EXECUTE ON FUNCTION {answered} TO {role};
+GRANT EXECUTE ON FUNCTION {answered}, {settled} TO {role};
 GRANT SELECT, INSERT, DELETE, TRUNCATE ON {queue} TO {role}
 
 -- grant_column: and where vectors are written to the source
@@ -156,4 +170,4 @@ SELECT has_table_privilege(%(role)s, %(source)s, 'SELECT')
 -- drop: take the target and the queue away
 DROP TABLE IF EXISTS {tables};
 DROP TABLE IF EXISTS {queue};
-DROP FUNCTION IF EXISTS {visible}, {answered}, {guard}()
+DROP FUNCTION IF EXISTS {visible}, {answered}, {settled}, {guard}()

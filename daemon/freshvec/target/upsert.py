@@ -13,6 +13,7 @@ from freshvec.db import Session, queries, quoted
 from freshvec.records import Fate, Key, Outcome
 from freshvec.source.bound import BoundSync
 from freshvec.target.fill import Fill, can_fill
+from freshvec.target.trust import Trust
 
 _STATEMENTS = (
     "superseded",
@@ -43,6 +44,7 @@ class TargetWriter:
         self.queries = {name: bound.compose(self.statements[name], **parts) for name in _STATEMENTS}
         self.member: int | None = None  # that counts for itself, since all would wait for the sync's row
         self._fill = Fill(bound) if can_fill(bound) else None
+        self._trust = Trust(bound)
         self._highest = 0  # of the fences that refused a write
         self.held_back: set[Key] = set()  # of the last write, since somebody else has the source's row
 
@@ -58,6 +60,7 @@ class TargetWriter:
         text of: a reading of our own has answered the row, and once more costs a hash; but one that a restore
         brought back must not stay.
         """
+        self._begin()
         by_fate: dict[Fate, list[Outcome]] = {fate: [] for fate in Fate}
         for outcome in self._latest(outcomes):
             by_fate[outcome.fate].append(outcome)
@@ -72,9 +75,14 @@ class TargetWriter:
         self._count(counts)
         return again
 
+    def _begin(self) -> None:
+        """What comes first in a transaction that writes."""
+        self._trust.hold(self.connection)
+
     def fill(self, outcomes: Sequence[Outcome]) -> None:
         """Store vectors of rows that the target has nothing of. Raises UniqueViolation where it has."""
         assert self._fill is not None
+        self._begin()
         self._fill.write(self.connection, outcomes)
         self._count({"embedded": len(outcomes), "failed": 0, "refused": 0})
 
@@ -104,6 +112,7 @@ class TargetWriter:
 
     def clear_tombstones(self, outcomes: Sequence[Outcome]) -> None:
         """Delete rows without a text that this pipeline wrote, unless something else was written since."""
+        self._trust.hold(self.connection)
         self.connection.execute(self.queries["clear_tombstones"], self._params(list(outcomes)))
 
     def _store(self, outcomes: list[Outcome]) -> tuple[dict[str, int], list[Key]]:
