@@ -22,7 +22,10 @@ SELECT a.attname::text, a.attnum::int, format_type(a.atttypid, a.atttypmod), a.a
            AND i.indpred IS NULL AND i.indexprs IS NULL
            AND NOT EXISTS (SELECT FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) AS k (attnum)
                              JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-                            WHERE NOT a.attnotnull)
+                            WHERE NOT a.attnotnull OR EXISTS (
+                              SELECT FROM pg_constraint n  -- since 18: NOT NULL for new rows alone
+                               WHERE n.conrelid = i.indrelid AND n.contype = 'n' AND NOT n.convalidated
+                                 AND n.conkey[1] = k.attnum))
          ORDER BY i.indisprimary DESC, i.indexrelid LIMIT 1) AS i
  CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS k (attnum, opclass, place)
   JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
