@@ -1,7 +1,6 @@
 """Order of work, exactness of the queue, and what status and verify say."""
 
 import threading
-from datetime import timedelta
 from functools import partial
 from operator import contains
 from pathlib import Path
@@ -28,7 +27,6 @@ from tests.support import (
     until,
     wait_fresh,
 )
-from tests.wall_clock import WallClock
 
 HASH = "SELECT content_hash FROM docs_embedding WHERE id = %s"
 
@@ -299,18 +297,3 @@ def test_a_row_that_changes_all_the_time_is_not_read_for_each_change(url: str, d
         wait_fresh(worker)
         assert [text for text in encoder.tokenized if text.startswith("hot")] == ["hot 0", "hot 1", "hot 4"]
         assert stale(docs, encoder) == []
-
-
-def test_sweeps_and_notes_go_on_where_the_clock_was_set_back(
-    url: str, docs: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = WallClock.of_scheduler(monkeypatch)
-    fill(docs, 10)
-    with running(settings_for(url, sync_of("docs"), sweep_seconds=0.3), NullEncoder()) as worker:
-        wait_fresh(worker)
-        clock.by = -timedelta(hours=2)
-        for number in range(3):
-            docs.execute("DROP TRIGGER freshvec_docs_update ON docs")
-            docs.execute("UPDATE docs SET body = %s WHERE id = 1", (f"unseen {number}",))
-            until("a sweep finds it", partial(is_fresh, docs, 1, f"unseen {number}"), 20)
-        until("it is noted", lambda: count(docs, "freshvec.activity WHERE rows_written >= 13"), 20)
