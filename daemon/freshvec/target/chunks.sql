@@ -53,7 +53,8 @@ SELECT {c_keys}, c.distance, c.passage, c.chunk_start, c.chunk_end
 $freshvec$
 
 -- create_guard: what others change is walked; a vector they wrote is not known to be its text's. It writes
--- only to tables whose owner has its owner's rights already, since those of their names may be others' by now.
+-- only to tables whose owner has its owner's rights already, since those of their names may be others' by
+-- now.
 CREATE OR REPLACE FUNCTION {guard}() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $freshvec$
 BEGIN

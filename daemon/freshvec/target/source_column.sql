@@ -14,11 +14,11 @@ SET LOCAL search_path = pg_catalog, pg_temp
 
 -- upsert: write vectors into rows of the source that nobody else has, and whose text is still theirs, unless
 -- a later read has been written; then what we know of them. A row is locked in its newest version, and its
--- text is that version's, over the table by its own name, which an expression may use. What is held already is not written again. Gives, as target/upsert.sql does: rows
--- embedded and failed, more or fewer; places whose write was refused, the highest fence among those, and how
--- many of these were never given. The path is set amid it, once no name and no text is looked up any more,
--- for triggers alone. Then the places of rows that we have got; of those that were due; and that hold what
--- they should.
+-- text is that version's, over the table by its own name, which an expression may use. What is held already
+-- is not written again. Gives, as target/upsert.sql does: rows embedded and failed, more or fewer; places
+-- whose write was refused, the highest fence among those, and how many of these were never given. The path
+-- is set amid it, once no name and no text is looked up any more, for triggers alone. Then the places of
+-- rows that we have got; of those that were due; and that hold what they should.
 WITH given AS MATERIALIZED (
   SELECT {k_typed_as_k}, {embedding} AS embedding, {digest} AS vector_hash, k.fence, k.encode_error, k.place,
          k.encode_error IS NOT NULL AND k.hash_slot = 0 AS is_unread,
@@ -28,12 +28,14 @@ WITH given AS MATERIALIZED (
     FROM unnest({key_params}, %(hash_slots)s::int[], %(fences)s::bigint[], %(errors)s::text[]{vectors})
          WITH ORDINALITY AS k ({k}, hash_slot, fence, encode_error{vector}, place)
 ), claimed AS MATERIALIZED (
-  SELECT {d_ks}, freshvec_given.embedding, freshvec_given.vector_hash, freshvec_given.fence, freshvec_given.encode_error, freshvec_given.place, freshvec_given.content_hash, d.held,
+  SELECT {d_ks}, freshvec_given.embedding, freshvec_given.vector_hash, freshvec_given.fence,
+         freshvec_given.encode_error, freshvec_given.place, freshvec_given.content_hash, d.held,
          freshvec_given.is_unread OR d.freshvec_hash IS NOT DISTINCT FROM freshvec_given.content_hash AS fits,
          coalesce(t.fence < freshvec_given.fence, true) AS admits, t.fence AS its_fence,
          coalesce({t_is_embedded} AND t.fingerprint = %(fingerprint)s, false) AS embedded,
          t.encode_error IS NOT NULL AS failed,
-         t.content_hash IS DISTINCT FROM freshvec_given.content_hash OR t.fingerprint <> %(fingerprint)s AS differs
+         t.content_hash IS DISTINCT FROM freshvec_given.content_hash
+           OR t.fingerprint <> %(fingerprint)s AS differs
     FROM given AS freshvec_given
    CROSS JOIN LATERAL (
      SELECT {d_keys_as_k}, d.held, {hash} AS freshvec_hash

@@ -34,8 +34,8 @@ DROP TRIGGER IF EXISTS freshvec_changed ON {target};
 DROP POLICY IF EXISTS freshvec_visible ON {target};
 DROP FUNCTION IF EXISTS {visible}, {answered}, {settled}
 
--- create_guard: what others change in the target is walked; a vector they wrote is not known to be its text's.
--- It names no table: that of the target's name may be somebody else's by now.
+-- create_guard: what others change in the target is walked; a vector they wrote is not known to be its
+-- text's. It names no table: that of the target's name may be somebody else's by now.
 CREATE OR REPLACE FUNCTION {guard}() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $freshvec$
 BEGIN
@@ -75,16 +75,16 @@ $freshvec$
 -- key, of any row. It looks at what is ours alone, in a schema where nobody else may make anything, and keys
 -- come as values: nothing of the user's runs with its owner's rights. While the table is walked, a row counts
 -- once it was read since the walk began.
-CREATE OR REPLACE FUNCTION {settled}({key_arguments}, latest xid8, its_fence bigint, has_failed boolean,
-                                     its_model bytea) RETURNS boolean
+CREATE OR REPLACE FUNCTION {settled}({key_arguments}, latest xid8, fenced bigint, failed boolean,
+                                     made_by bytea) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $freshvec$
 SELECT s.trouble IS NULL AND s.source_oid = to_regclass({source_text})::oid
    AND NOT EXISTS (SELECT FROM freshvec.rescan AS r WHERE r.sync = s.name)
    AND NOT EXISTS (SELECT FROM {queue} AS q WHERE q.xid <= latest AND ($1 IS NULL OR {q_is_argument}))
    AND CASE WHEN $1 IS NULL THEN w.is_over AND s.rows_failed = 0
-            WHEN its_fence IS NULL THEN w.is_over
-            ELSE (w.is_over OR its_fence > s.walk_fence) AND NOT has_failed
-                 AND coalesce(its_model = s.fingerprint, true) END
+            WHEN fenced IS NULL THEN w.is_over
+            ELSE (w.is_over OR fenced > s.walk_fence) AND NOT failed
+                 AND coalesce(made_by = s.fingerprint, true) END
   FROM freshvec.sync AS s CROSS JOIN LATERAL (SELECT s.backfill_done OR s.walk_proves AS is_over) AS w
  WHERE s.name = {sync_name}
 $freshvec$;
