@@ -13,6 +13,7 @@ from tests.support import (
     WorkerProcess,
     config_toml,
     content_hash,
+    count,
     exists,
     freshvec,
     until,
@@ -67,6 +68,7 @@ def test_a_second_signal_ends_at_once_and_nothing_is_lost(
     # Small statements, so live changes, which the first signal waits for; many seconds of them.
     for part in range(24):
         docs.execute(LONG_TEXTS, (part,))
+    until("others are under way", lambda: count(docs, "docs_embedding WHERE id > 1000") > 0)
     process.terminate()
     until("the first signal is heard", lambda: "finishing what is under way" in process.output)
     assert process.stop() == 128 + signal.SIGTERM
