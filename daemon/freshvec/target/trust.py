@@ -35,8 +35,9 @@ class Trust:
         name, is_other, owner, maker = row
         subject, operation = name.replace('"', ""), f"use the target of sync {self._bound.name!r},"
         if is_other:
-            problem = "what has its name is no table, and was not made by freshvec"
-            raise SchemaError(operation, subject, problem, "Drop it, or name another target.")
+            problem = "a table of that name exists and was not made by freshvec"
+            remedy = 'Name another one: target = { table = "…" }, or drop it.'
+            raise SchemaError(operation, subject, problem, remedy)
         problem = f"it is {owner}'s, whose triggers would run with this role's rights"
         remedy = f"ALTER TABLE {name} OWNER TO {maker}; or drop it, where freshvec did not make it."
         raise SchemaError(operation, subject, problem, remedy)

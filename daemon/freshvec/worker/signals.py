@@ -15,8 +15,8 @@ def handle(stop: Callable[[], object], reload: Callable[[], object], stopping: t
     def on_signal(number: int, frame: FrameType | None) -> None:
         if stopping.is_set():
             os._exit(128 + number)
+        stop()  # before anything is said: a second signal may come while this line is written
         logger.info("{}: finishing what is under way (again to stop at once)", signal.Signals(number).name)
-        stop()
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
