@@ -25,6 +25,7 @@ _MAKE: Mode = "SHARE ROW EXCLUSIVE"
 _DROP: Mode = "ACCESS EXCLUSIVE"
 _FUNCTIONS = ("is_intact", "was_intact", "function", "row_function", "revoke")
 _BOOLEAN = 16  # the type's oid
+_ROWS = ("n", "o", "new", "old")  # of transition tables, and NEW and OLD
 _TOAST_CHUNK_IDS = 170000  # the version that can tell whether an out-of-line value kept its place
 
 
@@ -180,6 +181,7 @@ def _parts(bound: BoundSync) -> dict[str, sql.Composable]:
         "new_keys": comma.join(new),
         "old_keys": comma.join(old),
         "n_or_o_keys": comma.join(both),
+        **{f"{name}_has_key": _is_there(keys) for name, keys in zip(_ROWS, (n, o, new, old), strict=True)},
         "n_key": n[0],
         "o_key": o[0],
         "n_is_o": bound.same(n, o),
@@ -234,6 +236,11 @@ def _parameter(bound: BoundSync, what: str) -> sql.Literal:
 def _keys_of(bound: BoundSync, alias: str) -> list[sql.Composable]:
     """Key columns of a row of a transition table, or of NEW or OLD, which are names of PL/pgSQL's."""
     return [_column(alias, name) for name in bound.key_columns]
+
+
+def _is_there(keys: list[sql.Composable]) -> sql.Composable:
+    """Whether no part of a key is NULL; one of a composite type, whose fields may be, is not."""
+    return sql.SQL(" AND ").join(sql.SQL("{} IS DISTINCT FROM NULL").format(key) for key in keys)
 
 
 def _column(alias: str, name: str) -> sql.Composable:

@@ -52,18 +52,19 @@ BEGIN
   {refuses};
   IF TG_OP = 'INSERT' THEN
     INSERT INTO {queue} (bulk, {k})
-    SELECT EXISTS (SELECT FROM new_rows OFFSET 64), {n_keys} FROM new_rows AS n;
+    SELECT EXISTS (SELECT FROM new_rows OFFSET 64), {n_keys} FROM new_rows AS n WHERE {n_has_key};
   ELSIF TG_OP = 'UPDATE' THEN
     -- A FULL JOIN is hashed or merged, never a nested loop: the plan cached from a small statement stays good
     -- for a large one. Values are compared as they are stored: no operator of the type, collation or setting
-    -- is asked.
+    -- is asked. A row whose key is NULL, while the application moves its key to another column, is none that
+    -- we know.
     INSERT INTO {queue} (bulk, {k})
     SELECT EXISTS (SELECT FROM new_rows OFFSET 64), {n_or_o_keys}
       FROM new_rows AS n FULL JOIN old_rows AS o ON {n_is_o}
-     WHERE {n_key} IS NULL OR {o_key} IS NULL OR {changed};
+     WHERE ({n_key} IS NULL OR {o_key} IS NULL OR {changed}) AND ({n_has_key} OR {o_has_key});
   ELSIF TG_OP = 'DELETE' THEN
     INSERT INTO {queue} (bulk, {k})
-    SELECT EXISTS (SELECT FROM old_rows OFFSET 64), {o_keys} FROM old_rows AS o;
+    SELECT EXISTS (SELECT FROM old_rows OFFSET 64), {o_keys} FROM old_rows AS o WHERE {o_has_key};
   ELSE
     PERFORM freshvec.ask_for_walk({sync_name}, 'truncate');
     RETURN NULL;
@@ -108,10 +109,11 @@ BEGIN
     noted := noted + 1;
     ignored := set_config({noted}, noted::text, true);
   END IF;
-  IF TG_OP <> 'INSERT' AND (TG_OP = 'DELETE' OR NOT ({new_is_old})) THEN
+  -- A row whose key is NULL, while the application moves its key to another column, is none that we know.
+  IF TG_OP <> 'INSERT' AND {old_has_key} AND (TG_OP = 'DELETE' OR ({new_is_old}) IS NOT TRUE) THEN
     INSERT INTO {queue} (bulk, {k}) VALUES (noted > 64, {old_keys});
   END IF;
-  IF TG_OP <> 'DELETE' THEN
+  IF TG_OP <> 'DELETE' AND {new_has_key} THEN
     INSERT INTO {queue} (bulk, {k}) VALUES (noted > 64, {new_keys});
   END IF;
   IF noted = 1 AND {may_ring} THEN

@@ -217,7 +217,6 @@ class Worker:
                 notify("READY=1\nSTATUS=beginning")
                 is_ready = True
             self._check_devices()
-            self._housekeeping.tend()
             self.ping()
             self._on_tick(self.keepers)
             if self._once and all(keeper.is_done for keeper in self.keepers):
@@ -266,6 +265,7 @@ class Worker:
     def _sweep(self) -> None:
         """A notification is a hint, this is the guarantee."""
         self._is_look_due = True
+        self._housekeeping.tend()
         for keeper in self.keepers:
             keeper.sweep()
 
