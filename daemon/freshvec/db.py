@@ -213,6 +213,11 @@ def translated(operation: str, subject: str) -> Iterator[None]:
         ) from error
 
 
+def is_denied(error: BaseException) -> bool:
+    """Whether what `translated` gave says that a right is lacking."""
+    return getattr(error.__cause__, "sqlstate", None) == "42501"
+
+
 @cache
 def queries(name: str) -> dict[str, LiteralString]:
     """The blocks of `<name>.sql`, which stands beside its module; `name` is as in "capture/queue".

@@ -13,7 +13,7 @@ MAKING = f"""
 set -e
 cp -a /etc "$1/etc"
 mount --bind "$1/etc" /etc
-if getent passwd pgserver > "$1/had"; then userdel pgserver; fi
+sed -i /^pgserver:/d /etc/passwd /etc/shadow /etc/group /etc/gshadow
 for _ in $(seq {AT_ONCE}); do "$2" -c "$3" & done
 wait
 """

@@ -13,6 +13,7 @@ from freshvec.db import connect
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.health.status import read
 from freshvec.pipeline.pressure import Pressure
+from freshvec.worker.activity import Activity
 from tests.standby import Standby, server_with_docs
 from tests.support import (
     Connection,
@@ -147,3 +148,12 @@ def test_a_role_that_may_not_see_replicas_is_told_the_grant_once(url: str, appli
     finally:
         logger.remove(sink)
         application.execute("DROP ROLE sees_little")
+
+
+def test_where_nobody_can_look_nothing_waits() -> None:
+    """A role may have all the sessions that it may have."""
+    pressure = Pressure(1.0)
+    pressure.reason = "replica r lags 9 s"
+    activity = Activity(settings_for("host=/nonexistent", sync_of("docs")), pressure)
+    activity.feel_pressure()
+    assert not pressure.is_felt

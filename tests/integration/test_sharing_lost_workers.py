@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import psycopg
@@ -143,6 +144,34 @@ def test_one_that_fails_leaves_its_shards_to_the_others(docs: Connection) -> Non
             until("it has failed", fails)
             until("nothing waits", lambda: is_at_rest(docs))
             assert stale(docs, NullEncoder()) == []
+
+
+def test_what_one_that_follows_has_overcome_is_no_trouble_of_the_sync(docs: Connection) -> None:
+    fill(docs, 100)
+    encoders = [RecoveringEncoder(), RecoveringEncoder()]
+    with ExitStack() as stack:
+        workers = [stack.enter_context(running(shared(docs), encoder)) for encoder in encoders]
+        until("both share", lambda: is_fair(docs, 2))
+        until("all is fresh", lambda: is_at_rest(docs))
+        place = next(place for place, worker in enumerate(workers) if not worker.keepers[0].leads)
+        encoders[place].is_lost = True
+        docs.execute("UPDATE docs SET body = body || ' changed'")
+        until("it has failed", lambda: workers[place].keepers[0].last_error is not None)
+        encoders[place].is_lost = False
+        until("nothing waits", lambda: is_at_rest(docs))
+        until("it has recovered", lambda: workers[place].keepers[0].last_error is None)
+        assert docs.execute("SELECT trouble FROM freshvec.sync").fetchone() == (None,)
+
+
+class RecoveringEncoder(NullEncoder):
+    """Has lost its device for a while."""
+
+    is_lost = False
+
+    def encode(self, batch: list[Tokens]) -> Vector:
+        if self.is_lost:
+            raise EncodingError("encode", "a text", "the device is gone", retryable=True)
+        return super().encode(batch)
 
 
 class FailingEncoder(NullEncoder):

@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from freshvec.db import connect
+from freshvec.db import LOCK_CLASS, MIGRATE_LOCK, connect
 from freshvec.errors import DatabaseError, SchemaError
 from freshvec.schema import editions, migrations, swap
 from freshvec.schema.apply import apply, carry_out, remove
@@ -185,6 +185,26 @@ def test_an_old_edition_leaves_when_its_time_is_over(swapped: Swapped) -> None:
         swapped.filled(worker, "docs.3")
         swapped.show()
         until("all is right again", lambda: swapped.is_right(NullEncoder))
+
+
+def test_what_is_taken_away_waits_for_nobody(swapped: Swapped) -> None:
+    """Somebody applies, which may take long: the worker goes on meanwhile."""
+    with swapped.running() as worker:
+        swapped.begin()
+        swapped.filled(worker)
+        swapped.show()
+        swapped.app.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_CLASS, MIGRATE_LOCK))
+        swapped.app.execute("UPDATE freshvec.edition SET kept_until = now() WHERE NOT is_shown")
+        worker.sweep()
+        until("it keeps it no more", lambda: len(worker.keepers) == 1)
+        swapped.app.execute('DROP TRIGGER "freshvec_docs.2_update" ON docs')
+        worker.sweep()
+        seen = "pg_trigger WHERE tgname = 'freshvec_docs.2_update'"
+        until("it has looked at the other one", lambda: count(swapped.app, seen), 20)
+        assert exists(swapped.app, "docs_embedding")
+        swapped.app.execute("SELECT pg_advisory_unlock_all()")
+        worker.sweep()
+        until("it is gone", lambda: not exists(swapped.app, "docs_embedding"))
 
 
 def test_a_plan_of_before_undoes_no_commit(swapped: Swapped) -> None:

@@ -82,6 +82,32 @@ def test_no_task_runs_twice_at_a_time_and_no_wake_is_lost(crew: Crew) -> None:
     assert wrong == []
 
 
+def test_threads_that_could_not_be_started_are_started_later(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where there was no memory, or too many of them. The first one takes urgent steps alone."""
+    start, attempts = threading.Thread.start, [0]
+
+    def fails_once(thread: threading.Thread) -> None:
+        attempts[0] += 1
+        if attempts[0] == 2:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fails_once)
+    has_run = threading.Event()
+
+    def step() -> float:
+        has_run.set()
+        return math.inf
+
+    task = crew.task(step)
+    with pytest.raises(RuntimeError):
+        task.wake()
+    task.wake()
+    assert has_run.wait(10)
+
+
 def test_a_step_comes_when_it_is_due_or_when_it_is_woken(crew: Crew) -> None:
     steps: list[float] = []
     delays = [0.05, 3600.0, math.inf]

@@ -89,17 +89,13 @@ class Crew:
             self._reserve.notify_all()
 
     def _start(self) -> None:
-        """The threads, with the first task."""
-        if self._threads:
-            return
-        for place in range(self._size):
+        """The threads, with the first task; with a later one those that could not be started."""
+        for place in range(len(self._threads), self._size):
             only_urgent = place == 0 and self._size > 1
             name = f"{self._name} {place + 1}"
-            self._threads.append(
-                threading.Thread(target=self._run, args=(only_urgent,), name=name, daemon=True)
-            )
-        for thread in self._threads:
+            thread = threading.Thread(target=self._run, args=(only_urgent,), name=name, daemon=True)
             thread.start()
+            self._threads.append(thread)
 
     def _line_up(self, task: Task, urgent: bool) -> None:
         if task in self._urgent or (task in self._waiting and not urgent):

@@ -30,6 +30,7 @@ class Polling:
         """So many changes were to be read."""
         self._found_at = time.monotonic()
         self._recent.append((self._found_at, rows))
+        self._forget(self._found_at)
         self.wants_bell = False
 
     def pause(self) -> float:
@@ -38,10 +39,14 @@ class Polling:
             return math.inf
         now = time.monotonic()
         quiet = now - self._found_at
-        while self._recent and self._recent[0][0] < now - _WINDOW_SECONDS:
-            self._recent.popleft()
+        self._forget(now)
         is_few = sum(rows for _, rows in self._recent) <= _FEW
         if is_few and not self.wants_bell:  # said once, until somebody has tried
             self.wants_bell = True
             self._on_want()
         return min(_LONGEST, max(_SHORTEST, quiet / 20))
+
+    def _forget(self, now: float) -> None:
+        """What is older than the window, whether anybody polls or not."""
+        while self._recent and self._recent[0][0] < now - _WINDOW_SECONDS:
+            self._recent.popleft()

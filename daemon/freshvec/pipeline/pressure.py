@@ -37,6 +37,13 @@ class Pressure:
                 found, complaint = self._ask(connection)
         except DatabaseError as error:
             complaint = str(error)
+        self._note(found, complaint)
+
+    def cannot_look(self) -> None:
+        """The server could not be asked."""
+        self._note(None, "how busy the database is cannot be seen: there is no session to look on")
+
+    def _note(self, found: str | None, complaint: str) -> None:
         if complaint and complaint != self._complaint:
             logger.warning("{}", complaint)
         if (found is None) != (self.reason is None):

@@ -79,7 +79,7 @@ class Reader:
             self._is_all_read = False
             if self._ledger.rests.end_due():  # a plain store: the writer may set it meanwhile
                 self._ledger.has_missed = True
-            if self._has_room(Urgency.LIVE, 10 * _LIVE_ROWS) and self._read_queue(Urgency.LIVE, _LIVE_ROWS):
+            if self._has_live_room() and self._read_queue(Urgency.LIVE, _LIVE_ROWS):
                 self._is_all_read = not self._queue.has_more
                 return True
             if self._pressure.is_felt or len(self._ledger.rests) >= MANY:
@@ -129,6 +129,9 @@ class Reader:
             return min(rest, SECONDS_BETWEEN_LOOKS)
         return min(rest, self.walker.patience())
 
+    def _has_live_room(self) -> bool:
+        return self._has_room(Urgency.LIVE, 10 * _LIVE_ROWS)
+
     def _has_room(self, urgency: Urgency, limit: int) -> bool:
         return self._ledger.in_flight(urgency) < limit
 
@@ -165,5 +168,5 @@ class Reader:
         self._texts.handle(portion, rows, lambda: self._read_live_beside(portion))
 
     def _read_live_beside(self, portion: Portion) -> None:
-        if portion.urgency is not Urgency.LIVE:
+        if portion.urgency is not Urgency.LIVE and self._has_live_room():
             self._read_queue(Urgency.LIVE, _LIVE_ROWS)

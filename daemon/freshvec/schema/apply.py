@@ -79,7 +79,8 @@ def carry_out(connection: Connection, planned: Plan, *, trouble: str | None = No
         if planned.objects or (planned.triggers and planned.bound.vectors_name == planned.bound.source_name):
             # A build of its index may be under way, and takes hours.
             building.interrupt(connection, planned.bound.name)
-        _prepare(connection, planned)
+        if planned.needs_preparing:
+            prepare(connection, planned)
         if planned.triggers and (planned.objects or planned.access or planned.is_redefined):
             # Triggers need queue and functions. No identity is noted yet: if this ends here, whoever goes on
             # walks everything.
@@ -93,16 +94,20 @@ def carry_out(connection: Connection, planned: Plan, *, trouble: str | None = No
         return _define(connection, planned, trouble, is_complete=True)
 
 
-def _prepare(connection: Connection, planned: Plan) -> None:
-    """What takes long where the target is large, before anything is locked that others need."""
+def prepare(connection: Connection, planned: Plan) -> None:
+    """What takes long where the target is large, before anything is locked that others need.
+
+    Raises LockedError and DatabaseError.
+    """
     bound = planned.bound
-    with connection.transaction():
-        for statement in planned.beside:
-            connection.execute(sql.SQL(statement))
-    if planned.is_redefined or planned.difference.whole:
-        with attempt(connection, [bound.target_name], "ACCESS SHARE"):
-            if table.describe(connection, bound.target_name) is not None:
-                connection.execute(bound.compose(_SQL["raise_fence"]))
+    with translated("apply", f"sync {bound.name!r}"):
+        with connection.transaction():
+            for statement in planned.beside:
+                connection.execute(sql.SQL(statement))
+        if planned.needs_fence:
+            with attempt(connection, [bound.target_name], "ACCESS SHARE"):
+                if table.describe(connection, bound.target_name) is not None:
+                    connection.execute(bound.compose(_SQL["raise_fence"]))
 
 
 def _define(connection: Connection, planned: Plan, trouble: str | None, *, is_complete: bool) -> BoundSync:
@@ -197,7 +202,7 @@ def remove(connection: Connection, name: str, patience: float = PATIENCE_SECONDS
     """
 
     def act() -> bool:
-        with migrations.exclusive(connection):  # between attempts others have their turn
+        with migrations.exclusive(connection, waits=patience > 0):  # between attempts others have their turn
             tables = connection.execute(_SQL["find_tables"], {"name": name}).fetchall()
             if not tables:
                 return False

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from freshvec import data
 from freshvec.db import LOCK_CLASS, MIGRATE_LOCK, Connection, queries, translated
-from freshvec.errors import SchemaError
+from freshvec.errors import LockedError, SchemaError
 from freshvec.source.locks import patiently
 
 _SQL = queries("schema/migrations")
@@ -20,17 +20,32 @@ _SECONDS = 60.0  # to try a migration while others use what it changes
 
 
 @contextmanager
-def exclusive(connection: Connection) -> Iterator[None]:
-    """One process at a time changes the schema; the others wait their turn."""
+def exclusive(connection: Connection, *, waits: bool = True) -> Iterator[None]:
+    """One process at a time changes the schema; the others wait their turn, or raise LockedError at once."""
     lock: dict[str, Any] = {"class": LOCK_CLASS, "object": MIGRATE_LOCK}
-    connection.execute(_SQL["lock_patiently"])
-    connection.execute(_SQL["lock"], lock)
-    connection.execute(_SQL["lock_briefly"])
+    _await(connection, lock) if waits else _try(connection, lock)
     try:
         yield
     finally:
         if not connection.broken:
             connection.execute(_SQL["unlock"], lock)
+
+
+def _await(connection: Connection, lock: dict[str, Any]) -> None:
+    connection.execute(_SQL["lock_patiently"])
+    try:
+        connection.execute(_SQL["lock"], lock)
+    finally:
+        if not connection.broken:
+            connection.execute(_SQL["lock_briefly"])
+
+
+def _try(connection: Connection, lock: dict[str, Any]) -> None:
+    (is_locked,) = connection.execute(_SQL["try_lock"], lock).fetchone() or (False,)
+    if not is_locked:
+        pid, application = connection.execute(_SQL["holder"], lock).fetchone() or ("unknown", "unknown")
+        problem = f"backend {pid} ({application}) changes it"
+        raise LockedError("the freshvec schema", problem, "Wait until that has ended, or end it.")
 
 
 def is_bootstrapped(connection: Connection) -> bool:

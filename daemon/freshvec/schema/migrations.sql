@@ -25,5 +25,15 @@ SET LOCAL lock_timeout = '100ms'
 -- lock: one applies at a time
 SELECT pg_advisory_lock(%(class)s, %(object)s)
 
+-- try_lock: the same, where nobody does
+SELECT pg_try_advisory_lock(%(class)s, %(object)s)
+
+-- holder: who does: its backend and what it calls itself
+SELECT l.pid, coalesce(nullif(a.application_name, ''), 'unknown')
+  FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
+ WHERE l.locktype = 'advisory' AND l.classid = %(class)s::bigint::oid AND l.objid = %(object)s::bigint::oid
+   AND l.objsubid = 2 AND l.granted
+   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+
 -- unlock: the next may apply
 SELECT pg_advisory_unlock(%(class)s, %(object)s)

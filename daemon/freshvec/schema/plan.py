@@ -52,7 +52,7 @@ class Plan:
     of its own, since that may take long. `column` makes the source's column that vectors are to be written
     to, first of all; `triggers` and `strays` are made and dropped on tables of the application's.
     `access` is what is still to be granted or revoked, `readers` who then may read the target. `applied` is
-    None while the database does not know the sync.
+    None while the database does not know the sync. `is_prepared` says that what may take long was done.
     """
 
     bound: BoundSync
@@ -67,6 +67,8 @@ class Plan:
     difference: Difference
     identity: str = ""  # as read when this was planned
     beside: tuple[str, ...] = ()
+    has_target: bool = False
+    is_prepared: bool = False
 
     @property
     def definition(self) -> str:
@@ -95,6 +97,21 @@ class Plan:
     def is_redefined(self) -> bool:
         """Whether another text, model, key, table or target is declared than was applied."""
         return self.applied is None or self.applied.definition != self.definition
+
+    @property
+    def needs_fence(self) -> bool:
+        """Whether all rows of the target are looked at, since it may hold fences that are yet to be given."""
+        return self.has_target and (self.is_redefined or self.difference.whole)
+
+    @property
+    def needs_preparing(self) -> bool:
+        """Whether something is to be done first that takes long where the target is large."""
+        return not self.is_prepared and (bool(self.beside) or self.needs_fence)
+
+    def is_of_the_same(self, other: "Plan") -> bool:
+        """Whether both were made of one declaration, table and binding."""
+        ours, theirs = ((plan.definition, plan.identity, plan.bound.generation) for plan in (self, other))
+        return ours == theirs
 
     @property
     def is_noted_otherwise(self) -> bool:
@@ -163,6 +180,7 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
     mending, strays = tuple(triggers.mending(connection, bound)), tuple(triggers.strays(connection, bound))
     made = column.changes(bound)
     planned = Plan(bound, shape, shape, made, mending, strays, (), (), None, identity.difference("", ""))
+    planned = replace(planned, has_target=existing is not None)
     if not knows:
         access = table.access(connection, bound, [], worker_role)
         security = texts(table.row_security(bound, existing), connection)

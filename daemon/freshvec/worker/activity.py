@@ -45,8 +45,9 @@ class Activity:
         self._try(reading)
 
     def feel_pressure(self) -> None:
-        """Look how busy the database is."""
-        self._try(self._pressure.look)
+        """Look how busy the database is. Where there is no session to look on, nothing waits for it."""
+        if not self._try(self._pressure.look):
+            self._pressure.cannot_look()
 
     def _keep_lags(self, keeper: Keeper) -> None:
         """Add what was taken since the last time; what could not be written is added the next time."""

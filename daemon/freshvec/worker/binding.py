@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from loguru import logger
 
 from freshvec.config import Sync
-from freshvec.db import Connection
+from freshvec.db import Connection, is_denied
 from freshvec.errors import DatabaseError, LockedError, SchemaError
 from freshvec.schema.apply import carry_out, make_column
 from freshvec.schema.plan import Plan
 from freshvec.source.bound import BoundSync
 from freshvec.worker import ownership
-
-_DENIED = "42501"  # Postgres: insufficient privilege
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def bind(connection: Connection, sync: Sync, planned: Plan, plan_again: Callable
             planned = plan_again()
         bound = carry_out(connection, planned)
     except DatabaseError as error:
-        if getattr(error.__cause__, "sqlstate", None) != _DENIED:
+        if not is_denied(error):
             raise
         if undone(connection, plan_again()) != before:  # who has the rights was at it meanwhile
             raise

@@ -24,6 +24,7 @@ from freshvec.worker import ownership
 from freshvec.worker.binding import Binding, bind, is_mended, redefined
 from freshvec.worker.failures import Failures
 from freshvec.worker.indexing import Indexing
+from freshvec.worker.preparing import Preparing
 from freshvec.worker.ringing import Ringing
 from freshvec.worker.shares import Seen, Shares
 from freshvec.worker.walks import Walks
@@ -60,6 +61,7 @@ class Keeper:
         self._binding: Binding | None = None  # the last one
         self._walks = Walks(sync.name, settings.daemon.sweep_seconds)
         self._indexing = Indexing(resources.builds, settings.daemon.sweep_seconds, on_event, once=once)
+        self._preparing = Preparing(settings.database.url, on_event)
         self._check_due = False
         self.is_owner = False  # this worker keeps the sync, or a share of it
         self.stands_by = False  # another worker owns the sync
@@ -68,8 +70,7 @@ class Keeper:
         self._ringing = Ringing(sync.name, settings.daemon)
         self._aside = Backoff(first=1.0, cap=10.0)
         self._has_walked = False  # a walk was seen under way
-        self._due = 0.0
-        self._running_since = 0.0
+        self._due = self._running_since = 0.0
 
     @property
     def is_fresh(self) -> bool:
@@ -113,9 +114,7 @@ class Keeper:
     def advance(self, listener: Listener) -> None:
         """Take whatever step is due."""
         if self.pipeline is not None and self.pipeline.failure is not None:
-            failure = self.pipeline.failure
-            self.stop(0.5)
-            self.failed(failure, listener)
+            self.failed(self.pipeline.failure, listener)
         if not self.is_owner or time.monotonic() < self._due:
             return
         try:
@@ -133,7 +132,6 @@ class Keeper:
             helpless = not (isinstance(error, FreshvecError) and error.retryable)
             if listener.connection.broken or (self._once and helpless):
                 raise
-            self.stop(0.5)
             self.failed(error, listener)
 
     def rang(self, times: int, listener: Listener) -> None:
@@ -188,16 +186,13 @@ class Keeper:
         planned = self._plan(connection)
         if planned.is_redefined and planned.bound.generation != self._seen and planned.applied is not None:
             self._give_way(listener)
-        if self.leads:
-            self._binding = bind(connection, self.sync, planned, lambda: self._plan(connection))
-        elif planned.is_redefined and planned.applied is not None:
+        elif not self.leads and planned.is_redefined and planned.applied is not None:
             self._step_aside(listener)
             return
-        elif planned.is_redefined or planned.needs_objects or planned.difference.is_binding:
-            self._due = time.monotonic() + _TURN_SECONDS  # the one that leads is at it
+        self._binding = self._bound(connection, planned)
+        if self._binding is None:
+            self._due = time.monotonic() + _TURN_SECONDS
             return
-        else:
-            self._binding = Binding(planned.bound)
         bound = self._binding.bound
         share = WHOLE if self._shares is None else self._shares.begin(connection, bound.id)
         epoch = take(connection, bound.name, bound.generation, share)
@@ -218,6 +213,16 @@ class Keeper:
         self.pipeline.start()
         self._due = 0.0
 
+    def _bound(self, connection: Connection, planned: Plan) -> Binding | None:
+        """None while something is prepared for it, or the one that leads is at it."""
+        if not self.leads:
+            is_bound = not (planned.is_redefined or planned.needs_objects or planned.difference.is_binding)
+            return Binding(planned.bound) if is_bound else None
+        prepared = self._preparing.prepared(planned)
+        if prepared is None:
+            return None
+        return bind(connection, self.sync, prepared, lambda: self._plan(connection))
+
     def _plan(self, connection: Connection) -> Plan:
         return plan(connection, self.sync, self._model, self._settings.database.worker_role)
 
@@ -236,8 +241,7 @@ class Keeper:
         self._due = time.monotonic() + self._aside.next_delay()
 
     def _look(self, listener: Listener) -> None:
-        """At a sweep: whether the table, its triggers, its grants and the applied generation are still the
-        same."""
+        """At a sweep: whether table, triggers, grants and the applied generation are still the same."""
         if not self._check_due or self.pipeline is None:
             return
         self._check_due = False
@@ -260,8 +264,7 @@ class Keeper:
             return
         if shares.notice(seen):
             self.poll()  # who has gone may have had the bell
-        runs = self.pipeline is not None
-        shares.balance(connection, lambda: self.stop(_HANDOVER_SECONDS), may_gain=runs)
+        shares.balance(connection, lambda: self.stop(_HANDOVER_SECONDS), may_gain=self.pipeline is not None)
         if self.pipeline is not None:
             shares.tell(connection, self.progress)
             if seen.is_walked and not self.pipeline.is_walking:
@@ -276,8 +279,7 @@ class Keeper:
         if self._seen is None:
             self._seen = ownership.generation(connection, self.sync.name)
         self.is_owner, self.stands_by, self._due = True, False, 0.0
-        how = "shared" if self._shares is not None else "owned"
-        logger.info("sync {}: {} by this worker", self.sync.name, how)
+        logger.info("sync {}: {} by this worker", self.sync.name, "shared" if self._shares else "owned")
 
     def stand_by(self, connection: Connection) -> None:
         """Another worker owns the sync. Raises NotOwnedError where this one is to work once."""
@@ -290,9 +292,9 @@ class Keeper:
         self.stands_by = True
 
     def failed(self, error: Exception, listener: Listener) -> None:
-        """Note it, and set the time of the next attempt. One that fails again leaves its shards to others."""
-        connection = listener.connection
-        delay = self._failures.note(error, connection if self.is_owner else None)
-        if self.is_sharing and self._failures.attempts > 1 and not connection.broken:
+        """End the pipeline, and try again later. One that fails again leaves its shards to others."""
+        self.stop(0.5)
+        delay = self._failures.note(error, listener.connection if self.leads else None)
+        if self.is_sharing and self._failures.attempts > 1 and not listener.connection.broken:
             self.leave(listener, 0.0)
         self._due = time.monotonic() + delay

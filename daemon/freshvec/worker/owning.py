@@ -71,6 +71,5 @@ class Owning:
             except DatabaseError as error:  # of one sync: the others go on
                 if listener.connection.broken:
                     raise
-                sharing[name].stop(0.5)
                 sharing[name].failed(error, listener)
         listener.spoke()
