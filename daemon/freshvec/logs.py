@@ -13,6 +13,8 @@ from urllib.parse import quote
 
 from loguru import logger
 
+from freshvec.printable import in_lines
+
 if TYPE_CHECKING:
     from loguru import Message, Record
 
@@ -92,6 +94,7 @@ def configure(level: str = "INFO", form: Literal["text", "json"] = "text") -> No
         sys.stderr.flush()
 
     logger.remove()
+    logger.configure(patcher=_tame)
     # "diagnose" would print the variables of a traceback, passwords included.
     # journald has the time of each line itself.
     time = "" if journald else "<dim>{time:YYYY-MM-DD HH:mm:ss.SSS}</dim> "
@@ -103,6 +106,11 @@ def configure(level: str = "INFO", form: Literal["text", "json"] = "text") -> No
     logger.add(sink, level=level, format=pattern, colorize=colour, diagnose=False, backtrace=False)
     logger.add(_remember, level=level, format="{message}", diagnose=False, backtrace=False)
     logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
+
+
+def _tame(record: "Record") -> None:
+    """A message may hold what a row or a server says."""
+    record["message"] = in_lines(record["message"])
 
 
 def _remember(message: "Message") -> None:

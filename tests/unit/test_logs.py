@@ -139,3 +139,9 @@ def test_a_password_of_the_configuration_is_hidden_in_every_form(
             "INFO",
             "ERROR",
         ]
+
+
+def test_what_a_row_says_has_no_power_over_the_terminal() -> None:
+    script = SCRIPT + "logger.error('{}', 'row \\x1b]0;x\\x07 says')\n"
+    assert "row \\x1b]0;x\\x07 says" in run("text", script=script)
+    assert json.loads(run("json", script=script).splitlines()[-1])["message"] == "row \\x1b]0;x\\x07 says"

@@ -5,19 +5,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import typer
-
 from freshvec.adoption import sample
 from freshvec.adoption.origin import Origin, Trigger, find, triggers
 from freshvec.adoption.rows import REFUSALS
 from freshvec.adoption.sample import Proof, prove
 from freshvec.adoption.takeover import Taken, take_over
+from freshvec.cli.app import say
 from freshvec.cli.plan_view import wrapped
 from freshvec.config import Settings, Sync
 from freshvec.db import Connection
 from freshvec.encoding.loading import Models
 from freshvec.errors import FreshvecError
 from freshvec.pipeline.pressure import SECONDS_BETWEEN_LOOKS, Pressure
+from freshvec.printable import in_a_line
 from freshvec.schema import migrations
 from freshvec.schema.apply import apply, owned
 from freshvec.schema.cost import Cost
@@ -94,9 +94,9 @@ def apply_adopting(
         found = look(connection, models, plan(connection, declared, model, role).bound, where)
         found.check()
         for line in lines(found, trust=trust):
-            typer.echo(line)
+            say(line)
         for name in migrations.migrate(connection):
-            typer.echo(f"migrated: {name}")
+            say(f"migrated: {name}")
         bound, _ = apply(connection, declared, model, role, patience)
         taken = take_over(
             connection,
@@ -107,7 +107,7 @@ def apply_adopting(
             between=_Between(connection, settings.daemon.pause_at_lag_seconds, bound.name),
         )
     for line in summary(found, taken, trust=trust):
-        typer.echo(line)
+        say(line)
     return bound
 
 
@@ -124,7 +124,7 @@ class _Between:
         now = time.monotonic()
         if now - self._said > _SECONDS_BETWEEN_LINES:
             self._said = now
-            typer.echo(f"{self._name}: {taken.vectors:,} vectors taken over of {taken.rows:,} rows so far")
+            say(f"{self._name}: {taken.vectors:,} vectors taken over of {taken.rows:,} rows so far")
         if self._pressure.is_asked_for and now - self._looked > SECONDS_BETWEEN_LOOKS:
             self._pressure.look(self._connection)
             while self._pressure.is_felt:
@@ -180,7 +180,7 @@ def summary(found: Found, taken: Taken, *, trust: bool) -> Iterator[str]:
     if proof.disagreeing:
         yield f"{name}: {len(proof.disagreeing)} rows of the sample that disagree are queued"
     for reason, count in sorted(taken.refused.items()):
-        keys = ", ".join("/".join(key) for key in taken.examples[reason])
+        keys = ", ".join(in_a_line("/".join(key)) for key in taken.examples[reason])
         yield f"{name}: {count:,} rows {REFUSALS[reason]} are left to be encoded, as {keys}"
 
 

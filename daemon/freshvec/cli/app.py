@@ -9,6 +9,7 @@ import typer
 from freshvec import __version__, config, logs
 from freshvec.config import Settings
 from freshvec.errors import FreshvecError
+from freshvec.printable import in_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,11 +30,16 @@ def is_plain() -> bool:
     return bool(os.environ.get("NO_COLOR"))
 
 
-def new_console(*, stderr: bool = False) -> "Console":
+def new_console(*, stderr: bool = False, width: int | None = None) -> "Console":
     """A console that styles nothing where NO_COLOR is set; rich alone would leave bold and dim."""
-    from rich.console import Console  # most commands show plain lines, and this takes a while
+    from freshvec.cli.console import PlainConsole  # most commands show plain lines, and this takes a while
 
-    return Console(stderr=stderr, highlight=False, color_system=None if is_plain() else "auto")
+    return PlainConsole(stderr=stderr, width=width, color_system=None if is_plain() else "auto")
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines in which there may be what comes from a row, an error or a file."""
+    typer.echo(in_lines(text), err=err)
 
 
 ConfigOption = Annotated[

@@ -21,7 +21,12 @@ class BenchView:
 
     def __init__(self, steps: int) -> None:
         console = new_console(stderr=True)
-        columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False),
+        )
         self._bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
         self._steps = steps
 
@@ -48,7 +53,7 @@ class BenchView:
 def show(console: Console, report: Report, machine: dict[str, Any]) -> None:
     """Print the table and what a reader needs beside it; `machine` is what `environment.describe` returns."""
     if not console.is_terminal:
-        console = Console(highlight=False, width=_WIDE)
+        console = new_console(width=_WIDE)
     baselines = list(
         dict.fromkeys(contender.name for contender in report.contenders if not contender.is_ours)
     )
@@ -68,7 +73,7 @@ def show(console: Console, report: Report, machine: dict[str, Any]) -> None:
         table.add_row(*_cells(report, contender, baselines))
     console.print(table)
     for line in (*_explained(report), *report.notes(), _where(machine)):
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
 
 
 def _cells(report: Report, contender: Contender, baselines: list[str]) -> list[str]:

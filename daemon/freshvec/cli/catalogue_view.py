@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from freshvec.cli.status_view import fits
 from freshvec.models.artefact import Artefact
@@ -22,7 +23,7 @@ def show(console: Console, cards: Sequence[ModelCard], exported: Mapping[str, Ar
         parts += [] if "model.safetensors" in card.sha256 else ["not pinned"]
         made = _exported(card, exported.get(card.name))
         line = f"  {', '.join(parts)}{'; exported: ' * bool(made)}{made}"
-        console.print(f"{card.name}\n{line}", soft_wrap=True, markup=False)
+        console.print(f"{card.name}\n{line}", soft_wrap=True)
 
 
 def table(cards: Sequence[ModelCard], exported: Mapping[str, Artefact]) -> Table:
@@ -68,7 +69,8 @@ def show_one(console: Console, card: ModelCard, made: Artefact | None) -> None:
     for key, value in card.model_dump().items():
         parts = value.items() if isinstance(value, dict) else [("", value)]
         for part, content in parts:
-            console.print(f"[bold]{key}[/]{'.' * bool(part)}{part} = {content!r}", soft_wrap=True)
+            line = Text.assemble((key, "bold"), f"{'.' * bool(part)}{part} = {content!r}")
+            console.print(line, soft_wrap=True)
     if made is None:
         console.print(f"It is not here yet; run: {card.command}", soft_wrap=True)
         return

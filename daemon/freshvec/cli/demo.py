@@ -9,7 +9,9 @@ from pathlib import Path
 import psycopg
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from freshvec.cli import hits_view
 from freshvec.cli.interruption import Interruption
 from freshvec.cli.progress_view import ProgressView
 from freshvec.config import Daemon, Database, Settings, Sync
@@ -49,7 +51,7 @@ def run(console: Console, rows: int | None, models_dir: Path | None) -> None:
     with Interruption("finish", "the demo") as interruption:
         _export(console, models)
         interruption.only_note()
-        console.print("[bold]1.[/] starting an embedded Postgres with pgvector …")
+        _step(console, 1, "starting an embedded Postgres with pgvector …")
         with EmbeddedPostgres() as server:
             interruption.check()
             settings = Settings(
@@ -72,8 +74,13 @@ def run(console: Console, rows: int | None, models_dir: Path | None) -> None:
         "  1. freshvec init     [dim]# looks at your database, writes freshvec.toml[/]\n"
         f"  2. {models.card(MODEL).command}\n"
         "  3. freshvec plan     [dim]# what would be created; changes nothing[/]\n"
-        "  4. freshvec run      [dim]# backfill, then fresh for good[/]"
+        "  4. freshvec run      [dim]# backfill, then fresh for good[/]",
+        markup=True,
     )
+
+
+def _step(console: Console, number: int, doing: str) -> None:
+    console.print(Text.assemble((f"{number}.", "bold"), f" {doing}"))
 
 
 def _export(console: Console, models: Models) -> None:
@@ -83,12 +90,12 @@ def _export(console: Console, models: Models) -> None:
     except ModelError:
         from freshvec.export.export import export
 
-        console.print(f"[bold]0.[/] exporting {MODEL} to ONNX and comparing it with torch, once …")
+        _step(console, 0, f"exporting {MODEL} to ONNX and comparing it with torch, once …")
         export(
             models.card(MODEL),
             models.folder,
             precisions=("fp32",),
-            report=lambda line: console.print(f"   [dim]{line}[/]"),
+            report=lambda line: console.print(Text(f"   {line}", "dim")),
         )
 
 
@@ -101,13 +108,11 @@ def _fill(console: Console, connection: psycopg.Connection[tuple[object, ...]], 
                 break
             copy.write_row((name, body.replace("\0", "")))
     counted = connection.execute("SELECT count(*) FROM docs").fetchone()
-    console.print(
-        f"[bold]2.[/] a table of {counted and counted[0]:,} docstrings of Python's standard library"
-    )
+    _step(console, 2, f"a table of {counted and counted[0]:,} docstrings of Python's standard library")
 
 
 def _backfill(console: Console, settings: Settings, interruption: Interruption) -> None:
-    console.print("[bold]3.[/] backfill: an embedding for every row")
+    _step(console, 3, "backfill: an embedding for every row")
     with ProgressView(settings.database.url, anew=True) as view:
 
         def tick(keepers: Sequence[Keeper]) -> None:
@@ -127,7 +132,7 @@ def _live(
     connection: psycopg.Connection[tuple[object, ...]],
     interruption: Interruption,
 ) -> None:
-    console.print("[bold]4.[/] live: a worker listens while the application changes rows")
+    _step(console, 4, "live: a worker listens while the application changes rows")
     worker = Worker(settings, settings.sync)
     thread = threading.Thread(target=worker.run, name="worker")
     thread.start()
@@ -185,7 +190,7 @@ def _until(interruption: Interruption, what: str, condition: Callable[[], bool])
 
 
 def _search(console: Console, settings: Settings) -> None:
-    console.print("[bold]5.[/] search")
+    _step(console, 5, "search")
     models = Models(settings)
     encoder = models.encoder(MODEL)
     with connect(settings.database.url, "search") as connection:
@@ -194,6 +199,6 @@ def _search(console: Console, settings: Settings) -> None:
         for question in _QUESTIONS:
             for place, hit in enumerate(search.search(connection, bound, encoder.encode_query(question), 2)):
                 table.add_row(
-                    "" if place else question, " ".join(hit.text.split())[:70], f"{hit.similarity:.3f}"
+                    "" if place else question, hits_view.beginning(hit.text, 70), f"{hit.similarity:.3f}"
                 )
         console.print(table)

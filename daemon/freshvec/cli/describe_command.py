@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from freshvec.cli.app import ConfigOption, app, new_console, settings_of_models
+from freshvec.cli.app import ConfigOption, app, new_console, say, settings_of_models
 
 
 @app.command(
@@ -36,7 +36,7 @@ def describe(
     described = describing.described(source, name, given)
     path = models.folder / f"{described.card.name}.toml"
     describing.keep(described.card, path)
-    typer.echo(f"{path}:\n\n{describing.written(described.card)}")
+    say(f"{path}:\n\n{describing.written(described.card)}")
     if export:
         with ExportView(new_console(), described.card.name) as view:
             made = export_model(described.card, models.folder, described.folder, report=view.step)

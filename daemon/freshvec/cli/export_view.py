@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from freshvec.models.artefact import Artefact
 
@@ -22,7 +23,10 @@ class ExportView:
         self._bar: Progress | None = None
         if console.is_terminal:
             self._bar = Progress(
-                SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                TimeElapsedColumn(),
+                console=console,
             )
 
     def __enter__(self) -> Self:
@@ -42,7 +46,8 @@ class ExportView:
         """Another step begins."""
         if self._bar:
             self._bar.update(self._task, description=f"{self._model}: {doing}")
-        self._console.print(f"[dim]{time.monotonic() - self._started:5.1f} s[/]  {doing}", soft_wrap=True)
+        took = f"{time.monotonic() - self._started:5.1f} s"
+        self._console.print(Text.assemble((took, "dim"), f"  {doing}"), soft_wrap=True)
 
     def report(self, made: Artefact) -> None:
         """Print the graphs: cosines against torch fp32, and of texts in a batch against alone; speed here."""

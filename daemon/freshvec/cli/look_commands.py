@@ -16,9 +16,11 @@ from freshvec.cli.app import (
     app,
     load_settings,
     new_console,
+    say,
 )
 from freshvec.config import Settings, Sync
 from freshvec.errors import FreshvecError, NotFreshError
+from freshvec.printable import in_a_line
 
 _WATCH_SECONDS = 2.0
 
@@ -82,16 +84,16 @@ def _show_status(seen: "Seen", found: "list[Editions]", *, as_json: bool) -> Non
     from freshvec.cli import status_view
 
     if as_json:
-        typer.echo(json.dumps(seen.as_values(), indent=2, default=str))
+        say(json.dumps(seen.as_values(), indent=2, default=str))
     else:
         status_view.show(new_console(), seen)
         for line in status_view.remarks(seen):
-            typer.echo(line)
+            say(line)
     for name, known in seen.amiss.items():
-        typer.echo(f"{name}: {known.message}", err=True)
+        say(f"{name}: {known.message}", err=True)
     for one in found:
         for remark in filter(None, (one.beside, one.note)):
-            typer.echo(f"{one.name}: {remark}", err=True)
+            say(f"{one.name}: {remark}", err=True)
 
 
 def _fingerprints(settings: Settings, syncs: tuple[Sync, ...]) -> dict[str, str]:
@@ -166,17 +168,14 @@ def search(
         hits = nearest(connection, bound, encoder.encode_query(text), limit)
     if as_json:
         values = [{"key": hit.key, "similarity": hit.similarity, "text": hit.text} for hit in hits]
-        typer.echo(json.dumps(values, indent=2))
+        say(json.dumps(values, indent=2))
         return
     if not hits:
-        typer.echo(f"{declared.name}: no row has an embedding yet; see `freshvec status`", err=True)
+        say(f"{declared.name}: no row has an embedding yet; see `freshvec status`", err=True)
         return
-    from rich.table import Table
+    from freshvec.cli import hits_view
 
-    table = Table("similarity", ", ".join(bound.key_columns), "text")
-    for hit in hits:
-        table.add_row(f"{hit.similarity:.3f}", ", ".join(hit.key), " ".join(hit.text.split())[:120])
-    new_console().print(table)
+    hits_view.show(new_console(), bound.key_columns, hits)
 
 
 def _only(declared: tuple[Sync, ...], operation: str, problem: str) -> Sync:
@@ -220,13 +219,13 @@ def verify(
                 dispatcher.stop(timeout=2.0)
             reports.append(report)
     if as_json:
-        typer.echo(json.dumps([_as_value(report) for report in reports], indent=2))
+        say(json.dumps([_as_value(report) for report in reports], indent=2))
     else:
         for report in reports:
             _show(report)
     if not all(report.is_fresh for report in reports):
         if repair:
-            typer.echo("queued for the worker; verify again once it has caught up", err=True)
+            say("queued for the worker; verify again once it has caught up", err=True)
         raise typer.Exit(3)
 
 
@@ -244,9 +243,9 @@ def _as_value(report: "Report") -> dict[str, object]:
 def _show(report: "Report") -> None:
     counts = ", ".join(f"{count} {kind}" for kind, count in report.problems.items())
     compared = f" ({report.vectors} vectors encoded again)" if report.vectors else ""
-    typer.echo(f"{report.sync}: {report.rows} rows, {counts or 'every one fresh'}{compared}")
+    say(f"{report.sync}: {report.rows} rows, {counts or 'every one fresh'}{compared}")
     for kind, keys in report.examples.items():
-        typer.echo(f"  {kind}: {', '.join('/'.join(key) for key in keys)}")
+        say(f"  {kind}: {', '.join(in_a_line('/'.join(key)) for key in keys)}")
 
 
 @app.command()
@@ -264,4 +263,4 @@ def retry(sync: SyncArgument = None, config_path: ConfigOption = None) -> None:
         for declared in editions.run(connection, settings.find(sync)):
             bound = bind(connection, declared, models.describe(declared))
             queued = queue_failed(connection, bound)
-            typer.echo(f"{declared.name}: {queued} rows queued")
+            say(f"{declared.name}: {queued} rows queued")

@@ -13,6 +13,7 @@ from freshvec.cli.app import (
     ModelsDirOption,
     app,
     new_console,
+    say,
     settings_if_any,
     settings_of_models,
     with_models_dir,
@@ -91,7 +92,7 @@ def models(
     if as_json:
         graphs = catalogue_view.graphs_of
         shown = [card.model_dump() | {"exported": graphs(exported.get(card.name))} for card in cards]
-        typer.echo(json.dumps(shown, indent=2))
+        say(json.dumps(shown, indent=2))
     elif name:
         catalogue_view.show_one(new_console(), cards[0], exported.get(name))
     else:
@@ -157,7 +158,7 @@ def _bench(opened: "Artefact", texts: "Texts", options: "Options", *, as_json: b
     with bench_view.BenchView(measure.steps(opened, options)) as shown:
         report = measure.run(opened, texts, options, shown.step)
     if as_json:
-        typer.echo(json.dumps({"machine": environment.describe(), **report.json()}, indent=2))
+        say(json.dumps({"machine": environment.describe(), **report.json()}, indent=2))
     else:
         bench_view.show(new_console(), report, environment.describe())
 

@@ -10,7 +10,7 @@ import typer
 from loguru import logger
 
 from freshvec import __version__, logs
-from freshvec.cli.app import ConfigOption, SyncArgument, app, load_settings, new_console
+from freshvec.cli.app import ConfigOption, SyncArgument, app, load_settings, new_console, say
 from freshvec.cli.run_options import (
     AddressOption,
     DropIndexOption,
@@ -260,4 +260,4 @@ def _drop_indexes(settings: Settings, syncs: tuple[Sync, ...]) -> None:
             if ownership.owner(connection, declared.name) is not None:
                 raise ownership.refusal(connection, declared.name)
             for index in building.drop_ours(connection, declared.name):
-                typer.echo(f"{declared.name}: index {index} is dropped, to be built at the end")
+                say(f"{declared.name}: index {index} is dropped, to be built at the end")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import SecretStr
 
-from freshvec.cli.app import ConfigOption, JsonOption, ModelsDirOption, app, with_models_dir
+from freshvec.cli.app import ConfigOption, JsonOption, ModelsDirOption, app, say, with_models_dir
 from freshvec.config import Settings
 from freshvec.errors import FreshvecError, UsageError
 
@@ -82,15 +82,15 @@ def _settle(
     from freshvec.proposal import file
 
     for line in (*init_view.found(found, proposal), *init_view.proposed(proposal, wanted)):
-        typer.echo(line)
+        say(line)
     if not yes:
         wanted = _ask(proposal, wanted, output)
     written = file.text(proposal, wanted, found.server, url, models_dir)
     _write(output, written, force=force)
     had_password = file.without_password(url)[1]
-    typer.echo("")
+    say("")
     for line in init_view.next_steps(found, proposal, output, had_password=had_password):
-        typer.echo(line)
+        say(line)
 
 
 def _check(
@@ -116,7 +116,7 @@ def _ask(proposal: "Proposal", wanted: "list[Candidate]", output: Path) -> "list
     """The one question: the tables to keep. Ends where nothing is wanted."""
     candidates = proposal.candidates
     proposed = ",".join(str(candidates.index(each) + 1) for each in wanted)
-    typer.echo("")
+    say("")
     while True:
         question = f"Write {output}? Enter for yes, numbers for these tables, n for no"
         answer = typer.prompt(question, default=proposed, show_default=True).strip().lower()
@@ -128,7 +128,7 @@ def _ask(proposal: "Proposal", wanted: "list[Candidate]", output: Path) -> "list
         places = [int(number) - 1 for number in numbers]
         if places and all(0 <= place < len(candidates) for place in places):
             return [candidates[place] for place in dict.fromkeys(places)]
-        typer.echo(f"There are tables 1 to {len(candidates)}.")
+        say(f"There are tables 1 to {len(candidates)}.")
 
 
 def _write(output: Path, written: str, *, force: bool) -> None:
@@ -169,7 +169,7 @@ def doctor(
     for finding in examine(config_path):
         findings.append(finding)
         if not as_json and not (quiet and finding.severity is Severity.OK):
-            typer.echo(doctor_view.text(finding))
-    typer.echo(doctor_view.as_json(findings) if as_json else f"\n{doctor_view.summary(findings)}")
+            say(doctor_view.text(finding))
+    say(doctor_view.as_json(findings) if as_json else f"\n{doctor_view.summary(findings)}")
     if max(finding.severity for finding in findings) >= (Severity.WARNING if strict else Severity.FAULT):
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from freshvec.cli.amounts import duration, memory, percent, size
 from freshvec.health import status
+from freshvec.printable import in_a_line
 
 
 def show(console: Console, seen: status.Seen) -> None:
@@ -18,7 +19,7 @@ def show(console: Console, seen: status.Seen) -> None:
         console.print(wide)
     else:
         for line in blocks(seen):
-            console.print(line, soft_wrap=True, markup=False)
+            console.print(line, soft_wrap=True)
 
 
 def fits(console: Console, shown: Table) -> bool:
@@ -139,7 +140,7 @@ def failed(failures: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
             f"{name}: could not encode these; an edit releases a row, `freshvec retry {name}` tries all again"
         )
         for row in rows:
-            yield f"  {'/'.join(map(str, row['key'].values()))}: {row['error']}"
+            yield f"  {'/'.join(in_a_line(str(part)) for part in row['key'].values())}: {row['error']}"
 
 
 def device(row: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import typer
 from pydantic import ValidationError
 
 from freshvec.cli import cost_view, plan_view, swap_view
+from freshvec.cli.app import say
 from freshvec.config import Settings, Sync
 from freshvec.db import Connection, connect
 from freshvec.encoding.loading import Models
@@ -61,19 +62,19 @@ class Swap:
         model = self.models.describe(new)
         view = schema.view_name(self.connection, found, self.models.describe(found.shown))
         planned = plan(self.connection, new, model, self.settings.database.worker_role)
-        typer.echo("\n".join(plan_view.lines(planned, None)))
+        say("\n".join(plan_view.lines(planned, None)))
         told = cost.of_plan(self.connection, planned, Rates(self.models))
         lines = [f"cost       unknown: {told}"] if isinstance(told, str) else cost_view.lines(told)
-        typer.echo("\n".join(f"  {line}" for line in lines))
-        typer.echo("  meanwhile  each change of the table is noted twice, and both are kept fresh")
+        say("\n".join(f"  {line}" for line in lines))
+        say("  meanwhile  each change of the table is noted twice, and both are kept fresh")
         if not is_wanted():
             raise typer.Exit(1)
         if new != found.other:
             schema.begin(self.connection, found, new, view)
         self._apply(new)
         schema.tell(self.connection)
-        typer.echo(f"{self.name}: {new.name} is begun; a worker fills it, or `freshvec backfill {self.name}`")
-        typer.echo(f"`freshvec swap {self.name}` shows how far it is.")
+        say(f"{self.name}: {new.name} is begun; a worker fills it, or `freshvec backfill {self.name}`")
+        say(f"`freshvec swap {self.name}` shows how far it is.")
 
     def _apply(self, sync: Sync) -> BoundSync:
         model, role = self.models.describe(sync), self.settings.database.worker_role
@@ -85,17 +86,18 @@ class Swap:
         found = editions.find(self.connection, self.declared)
         if found.other is None or found.is_newer_shown:
             if found.number > 1:
-                typer.echo(f"{self.name}: {found.shown.name} is shown already")
+                say(f"{self.name}: {found.shown.name} is shown already")
                 return
             raise self._refused("no swap is under way", f"freshvec swap {self.name} --model … begins one")
         self._show(found, found.other, keep_seconds, is_forced=is_forced)
         days = keep_seconds / 86_400
-        typer.echo(
+        say(
             f"{self.name}: {found.other.name} is shown; {found.shown.name} is kept fresh for {days:g} days, "
             f"or until `freshvec swap {self.name} --finish`"
         )
         note = editions.find(self.connection, self.declared).note
-        typer.echo(f"{self.name}: {note}" if note else "", nl=bool(note))
+        if note:
+            say(f"{self.name}: {note}")
 
     def roll_back(self, *, is_forced: bool) -> None:
         """Let the view show the older edition again."""
@@ -103,10 +105,10 @@ class Swap:
         if found.other is None:
             raise self._refused("no others are there", f"freshvec swap {self.name} --model … makes some")
         if not found.is_newer_shown:
-            typer.echo(f"{self.name}: {found.shown.name} is shown already")
+            say(f"{self.name}: {found.shown.name} is shown already")
             return
         self._show(found, found.other, None, is_forced=is_forced)
-        typer.echo(
+        say(
             f"{self.name}: {found.other.name} is shown again; {found.shown.name} is kept fresh, too, until "
             f"`freshvec swap {self.name} --commit` or --abandon"
         )
@@ -143,17 +145,17 @@ class Swap:
         """Let workers let go of it, and take it away."""
         schema.leave(self.connection, name)
         schema.take_away(self.connection, name, self.wait)
-        typer.echo(f"{self.name}: {name} is taken away")
+        say(f"{self.name}: {name} is taken away")
 
     def show(self, queries: Path | None, sample: int) -> None:
         """How it stands; and once both are filled, what searches find in old and new."""
         found = editions.find(self.connection, self.declared)
         seen = [swapping.standing(self.connection, sync) for sync in found.run]
-        typer.echo("\n".join(swap_view.lines(found, seen)))
+        say("\n".join(swap_view.lines(found, seen)))
         if found.other is None or not all(each.is_filled for each in seen) or not (sample or queries):
             return
         ordered = (found.other, found.shown) if found.is_newer_shown else (found.shown, found.other)
-        typer.echo("\n".join(swap_view.report(*ordered, self._recall(*ordered, queries, sample))))
+        say("\n".join(swap_view.report(*ordered, self._recall(*ordered, queries, sample))))
 
     def _recall(self, old: Sync, new: Sync, queries: Path | None, sample: int) -> recall.Recall:
         bounds = [bind(self.connection, each, self.models.describe(each)) for each in (old, new)]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from freshvec.cli.app import ConfigOption, JsonOption, SyncArgument, app, load_settings
+from freshvec.cli.app import ConfigOption, JsonOption, SyncArgument, app, load_settings, say
 from freshvec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def plan(
             planning = partial(plan_sync, connection, each, models.describe(each), role)
             plans.append(patiently(connection, planning, _PATIENCE_SECONDS))
         if as_sql:
-            typer.echo(script.of_plans(connection, pending, plans))
+            typer.echo(script.of_plans(connection, pending, plans))  # exactly: names are in it
             return
         costs = _costs(connection, models, plans, measure=measure)
         indexes = [index.look(connection, one.bound) if one.applied else None for one in plans]
@@ -136,18 +136,18 @@ def _show(
         shown = [plan_view.as_json(*each) for each in planned]
         if found is not None:
             shown[0]["adoption"] = adopting.as_json(found, trust=trust)
-        typer.echo(json.dumps({"migrations": pending, "syncs": shown, "notes": notes}, indent=2))
+        say(json.dumps({"migrations": pending, "syncs": shown, "notes": notes}, indent=2))
         return
     if pending:
-        typer.echo(f"schema freshvec: {len(pending)} migrations to apply\n")
+        say(f"schema freshvec: {len(pending)} migrations to apply\n")
     for each in planned:
-        typer.echo("\n".join(plan_view.lines(*each)) + "\n")
+        say("\n".join(plan_view.lines(*each)) + "\n")
     if found is not None:
-        typer.echo("\n".join(adopting.lines(found, trust=trust)) + "\n")
+        say("\n".join(adopting.lines(found, trust=trust)) + "\n")
     for name, note in notes.items():
-        typer.echo(f"{name}: {note}\n")
+        say(f"{name}: {note}\n")
     if any(not one.is_applied or one.access for one, *_ in planned):
-        typer.echo("Nothing was changed. `freshvec apply` makes it, `freshvec run` also fills it.")
+        say("Nothing was changed. `freshvec apply` makes it, `freshvec run` also fills it.")
 
 
 def _costs(
@@ -199,7 +199,7 @@ def apply(
             _bring_index_about(settings, connection, bound)
             return
         for name in migrations.migrate(connection):
-            typer.echo(f"migrated: {name}")
+            say(f"migrated: {name}")
         role = settings.database.worker_role
         for each in editions.to_apply(
             connection,
@@ -211,7 +211,7 @@ def apply(
             state = "applied" if changed else "nothing to do"
             column = each.target.column
             where = f"column {column} of {each.table}" if column else ".".join(bound.target_name)
-            typer.echo(f"{each.name}: {state} (target {where})")
+            say(f"{each.name}: {state} (target {where})")
             _bring_index_about(settings, connection, bound)
 
 
@@ -225,13 +225,13 @@ def _bring_index_about(settings: "Settings", connection: "Connection", bound: "B
     if seen is None:
         return
     if seen.builder is None and (step := index.next_step(bound, seen)) is not None:
-        typer.echo(f"{bound.name}: index {step.name}: to {step.verb}, since {step.reason}")
+        say(f"{bound.name}: index {step.name}: to {step.verb}, since {step.reason}")
         with connect(settings.database.url, "index") as session:
             building.bring_about(session, bound)
         building.keep_trouble(connection, bound.name, None)
         seen = index.look(connection, bound)
     for line in index_view.lines(bound, seen):
-        typer.echo(f"{bound.name}: {line}")
+        say(f"{bound.name}: {line}")
 
 
 @app.command()
@@ -259,6 +259,6 @@ def remove(
         column = kept_column(connection, sync)
         removed = [remove_sync(connection, each, wait) for each in names_of(connection, sync)]
         other = "" if any(removed) else meant(sync, applied_names(connection))
-    typer.echo(f"{sync}: removed" if any(removed) else f"{sync}: the database knows no such sync{other}")
+    say(f"{sync}: removed" if any(removed) else f"{sync}: the database knows no such sync{other}")
     if any(removed) and column:
-        typer.echo(f"{sync}: the table has kept its column of vectors; {column}; takes it away")
+        say(f"{sync}: the table has kept its column of vectors; {column}; takes it away")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from freshvec import config, units
-from freshvec.cli.app import app
+from freshvec.cli.app import app, say
 from freshvec.errors import FreshvecError
 from freshvec.models import catalogue, places
 
@@ -33,20 +33,20 @@ def install_units(
     """Write the units of systemd for this program, wherever it is installed; say which commands come next."""
     texts = units.files(units.installation(), gpu=gpu, endpoint=endpoint)
     if printed:
-        typer.echo("\n".join(f"# {to / name}\n{text}" for name, text in texts.items()), nl=False)
+        say("\n".join(f"# {to / name}\n{text}" for name, text in texts.items()).removesuffix("\n"))
         return
     if dry_run:
         for name in texts:
-            typer.echo(f"{'would replace' if (to / name).exists() else 'would write'} {to / name}")
+            say(f"{'would replace' if (to / name).exists() else 'would write'} {to / name}")
         return
     written = units.write(to, texts, force=force)
     for path in written:
-        typer.echo(f"wrote {path}")
+        say(f"wrote {path}")
     if not written:
-        typer.echo(f"the units in {to} are up to date")
-    typer.echo("Next, as root:")
+        say(f"the units in {to} are up to date")
+    say("Next, as root:")
     for command in _next():
-        typer.echo(f"  {command}")
+        say(f"  {command}")
 
 
 def _next() -> list[str]:
