@@ -147,3 +147,39 @@ def test_the_status_is_watched_until_ctrl_c(
     watching.process.send_signal(signal.SIGINT)
     assert watching.process.wait(30) == 130
     assert "Traceback" not in watching.output
+
+
+# The model's runtime would abort a process that ends tidily while it computes: exit 134.
+ENCODING = """
+import atexit, os, signal, sys, threading
+from freshvec.cli import main
+
+threading.Thread(target=threading.Event().wait, name="encoder 0", daemon=True).start()
+atexit.register(print, "a tidy end")
+
+@main.app.command()
+def interrupted():
+    os.kill(os.getpid(), signal.SIGINT)
+    threading.Event().wait(60)
+
+@main.app.command()
+def unforeseen():
+    raise RuntimeError("unforeseen")
+
+@main.app.command()
+def piped():
+    raise BrokenPipeError
+
+sys.argv = ["freshvec", {argument!r}]
+main.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("argument", "code"),
+    [("--version", 0), ("interrupted", 130), ("piped", 0), ("--no-such-option", 2), ("unforeseen", 1)],
+)
+def test_no_end_waits_for_the_model_s_runtime(argument: str, code: int) -> None:
+    done = run(ENCODING.format(argument=argument))
+    assert done.returncode == code, done.stderr
+    assert "a tidy end" not in done.stdout

@@ -49,20 +49,20 @@ def main() -> None:
     try:
         _check_arguments(sys.argv[1:])
         code = app(prog_name="freshvec", standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
-    except typer.Abort:  # Ctrl-C
+        _end(code if isinstance(code, int) else 0)  # 130 after Ctrl-C
+    except typer.Abort:  # Ctrl-D, or Ctrl-C, at a question
         _end(130)
     except FreshvecError as error:
         logger.error("{}", error)
         _end(error.exit_code)
     except BrokenPipeError:
-        sys.exit(0)
+        _end(0)
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # wrong usage, as typer raises it
             error.show()
-            sys.exit(2)
+            _end(2)
         logger.exception("this should not have happened: {}", type(error).__name__)
-        sys.exit(1)
+        _end(1)
 
 
 def _end(code: int) -> None:
