@@ -271,6 +271,9 @@ def _read(path: Path | None) -> tuple[str, dict[str, Any]]:
     except FileNotFoundError as error:
         fault = f"it cannot be read: {error.strerror}; `freshvec init --output {path}` writes one"
         raise ConfigError(str(path), [fault]) from error
+    except PermissionError as error:
+        remedy = f"as its owner or root: chmod a+rX {path.parent} {path}"
+        raise ConfigError(str(path), [f"it cannot be read: {error.strerror}; {remedy}"]) from error
     except OSError as error:
         raise ConfigError(str(path), [f"it cannot be read: {error.strerror}"]) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -162,6 +162,27 @@ def test_models_that_others_can_replace_or_the_service_cannot_read(
     assert worst(list(files.models(place))).severity is FAULT
 
 
+def test_a_file_that_the_service_cannot_read_or_that_tells_a_password(
+    url: str, models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    (tmp_path / "etc").mkdir()
+    file = write_config(tmp_path / "etc/freshvec.toml", config_toml(url, models_dir, DOCS_SYNC))
+    place = Place(settings_for(url, sync_of("docs")), file)
+    file.parent.chmod(0o755)
+    for path in (file, file.parent):
+        mode = path.stat().st_mode
+        path.chmod(0o700)
+        found = worst(list(files.configuration(place)))
+        assert f"{path} may be read by its owner and group alone" in found.what
+        assert "chmod a+rX" in found.remedy
+        path.chmod(mode)
+    assert worst(list(files.configuration(place))).severity is OK
+    replica = '[database]\nreplica = "postgresql://me:s3cret@other/shop"\n'
+    file.write_text(replica + DOCS_SYNC)
+    assert "has a password in it" in worst(list(files.configuration(place))).what
+
+
 def test_a_worker_that_may_do_little_is_examined_whole(
     applied: Settings, url: str, docs: Connection, models_dir: Path
 ) -> None:

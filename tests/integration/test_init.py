@@ -223,6 +223,23 @@ def test_with_nobody_to_ask_it_says_which_option_to_give(tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
+def test_the_service_can_read_the_file_whatever_the_umask(
+    url: str, shop: Connection, models_dir: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "etc/freshvec/freshvec.toml"
+    before = os.umask(0o077)
+    try:
+        options = ["--models-dir", str(models_dir), "--no-measure", "--output", str(path)]
+        assert freshvec("init", "--yes", "--url", url, *options).returncode == 0
+    finally:
+        os.umask(before)
+    assert [each.stat().st_mode & 0o777 for each in (path, path.parent, path.parent.parent)] == [
+        0o644,
+        0o755,
+        0o755,
+    ]
+
+
 @pytest.mark.parametrize(
     ("answer", "names"), [("\n", ["articles"]), ("2\n", ["comments"]), ("9\n1,2\n", None)]
 )

@@ -214,6 +214,17 @@ def test_no_file_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytes
         config.load()
 
 
+def test_a_file_that_may_not_be_read_says_what_lets_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path, **_: object) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(ConfigError, match=rf"chmod a\+rX {tmp_path} {tmp_path}/freshvec.toml"):
+        config.load(tmp_path / "freshvec.toml")
+
+
 @pytest.mark.parametrize("text", ["[databse]\n", "[database\n"])
 def test_a_faulty_file_says_where_every_key_stands_and_what_writes_a_sound_one(
     tmp_path: Path, text: str

@@ -132,11 +132,12 @@ def _ask(proposal: "Proposal", wanted: "list[Candidate]", output: Path) -> "list
 
 
 def _write(output: Path, written: str, *, force: bool) -> None:
-    """The file, whole or not at all. Raises FreshvecError."""
+    """The file, whole or not at all, for every user to read. Raises FreshvecError."""
+    scratch = output.with_name(f".{output.name}.new")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        scratch = output.with_name(f".{output.name}.new")
+        _make(output.parent)
         scratch.write_text(written, encoding="utf-8")
+        scratch.chmod(0o644)  # no password is in it, and the service is another user
         if not force:
             os.link(scratch, output)  # it may have come meanwhile
             scratch.unlink()
@@ -148,6 +149,15 @@ def _write(output: Path, written: str, *, force: bool) -> None:
     except OSError as error:
         remedy = "Name another place with --output."
         raise FreshvecError("write", str(output), error.strerror or str(error), remedy) from error
+
+
+def _make(folder: Path) -> None:
+    """A folder, and those above it, into which every user may look, whatever the umask."""
+    if folder.is_dir():
+        return
+    _make(folder.parent)
+    folder.mkdir()
+    folder.chmod(0o755)
 
 
 @app.command(

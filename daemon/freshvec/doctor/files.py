@@ -15,16 +15,25 @@ from freshvec.models.artefact import Artefact
 
 
 def configuration(place: Place) -> Iterator[Finding]:
-    """A password in a file that everybody reads."""
+    """A password in a file that everybody reads, or a file that the service cannot read."""
     if place.file is None:
         return
-    is_open = bool(place.file.stat().st_mode & stat.S_IROTH)
+    is_open = _is_open(place.file)
     if is_open and _has_password(place.file):
         yield warning(
             "configuration",
             f"{place.file} has a password in it, and every user of this machine may read it",
             "the password is no secret",
             f"chmod o-r {place.file}; or take it out: ~/.pgpass, or the service's credential database_url",
+        )
+        return
+    closed = [path for path in (place.file.absolute().parent, place.file) if not _is_reached(path)]
+    if closed and os.geteuid() == 0 and not place.file.absolute().is_relative_to(Path.home()):
+        yield warning(
+            "configuration",
+            f"{closed[0]} may be read by its owner and group alone",
+            "the service runs as a user of its own, who then cannot begin",
+            f"chmod a+rX {place.file.absolute().parent} {place.file}, once no password is in it",
         )
         return
     count = len(place.settings.sync)
@@ -86,7 +95,13 @@ def _is_open(path: Path) -> bool:
     return bool(mode & stat.S_IROTH) and (not path.is_dir() or bool(mode & stat.S_IXOTH))
 
 
+def _is_reached(path: Path) -> bool:
+    """Whether every user may read a file, or go through a folder."""
+    return bool(path.stat().st_mode & (stat.S_IXOTH if path.is_dir() else stat.S_IROTH))
+
+
 def _has_password(file: Path) -> bool:
-    """Whether the file itself, not the environment, has a password in its URL."""
-    url = tomllib.loads(file.read_text(encoding="utf-8")).get("database", {}).get("url", "")
-    return bool(conninfo.conninfo_to_dict(url).get("password"))
+    """Whether the file itself, not the environment, has a password in one of its URLs."""
+    database = tomllib.loads(file.read_text(encoding="utf-8")).get("database", {})
+    urls = [database.get(key, "") for key in ("url", "replica")]
+    return any(conninfo.conninfo_to_dict(url).get("password") for url in urls)
