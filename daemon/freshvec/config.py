@@ -236,17 +236,17 @@ def load(path: Path | None = None) -> Settings:
     Raises ConfigError that lists every fault: the key, what is wrong, and what to write instead.
     """
     origin, document = _read(path)
-    url = credential_beside(Path(origin))
-    if url and isinstance(document.setdefault("database", {}), dict):
-        document["database"]["url"] = url
     faults = misspelt(_SECTIONS)
     try:
+        url = credential_beside(Path(origin))
+        if url and isinstance(document.setdefault("database", {}), dict):
+            document["database"]["url"] = url
         settings = _Loaded(**document)
     except ValidationError as error:
         found = [describe(detail, _siblings(detail), variable_of(detail["loc"])) for detail in error.errors()]
         faults += [fault for part in found for fault in part.split("\n") if fault]
     except (SettingsError, OSError, UnicodeDecodeError) as error:
-        faults.append(f"a credential of the unit cannot be read: {error}")
+        faults.append(f"a credential, as database_url, cannot be read: {error}")
     if faults:
         raise ConfigError(origin, faults, _ADVICE)
     logs.hide_url(settings.database.url.get_secret_value())

@@ -76,7 +76,7 @@ def write(folder: Path, texts: dict[str, str], *, force: bool = False) -> list[P
     Raises FreshvecError where one that is there says something else, unless `force` is given.
     """
     new = {folder / name: text for name, text in texts.items() if _text(folder / name) != text}
-    taken = [path for path in new if path.exists()]
+    taken = [path for path in new if os.access(path, os.F_OK)]
     if taken and not force:
         remedy = "Keep your own lines in a drop-in (systemctl edit), then add --force."
         raise FreshvecError("write", str(taken[0]), "it is there already, and says something else", remedy)
@@ -128,5 +128,5 @@ def _word(path: Path) -> str:
 def _text(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (OSError, UnicodeDecodeError):  # it is none of ours; whether it is there is seen elsewhere
         return None

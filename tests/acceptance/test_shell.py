@@ -116,7 +116,9 @@ def test_names_that_were_almost_right(url: str, docs: Connection, models_dir: Pa
             freshvec(*arguments, *config).stderr
         )
     assert freshvec("apply", *config).returncode == 0
-    assert "knows no such sync; did you mean docs?" in freshvec("remove", "doc", "--yes", *config).stdout
+    misspelt = freshvec("remove", "doc", "--yes", *config)
+    assert misspelt.returncode == 2
+    assert "knows no such sync; did you mean docs?" in misspelt.stderr
     wrong = write_config(tmp_path / "wrong.toml", path.read_text().replace("MiniLM-L6-v2", "minilm-l6"))
     assert "Did you mean all-MiniLM-L6-v2?" in freshvec("plan", "--config", str(wrong)).stderr
 
@@ -183,3 +185,33 @@ def test_no_end_waits_for_the_model_s_runtime(argument: str, code: int) -> None:
     done = run(ENCODING.format(argument=argument))
     assert done.returncode == code, done.stderr
     assert "a tidy end" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "told"),
+    [
+        ("--version 2>&-", 0, "freshvec "),
+        ("--version <&-", 0, "freshvec "),
+        ("--version >&-", 0, ""),
+        ("init --output new.toml <&-", 2, "add --yes"),
+        ("remove docs </dev/null", 2, "add --yes"),
+        ("models bge-m3 >/dev/full", 1, "No space left on device"),
+        ("--version >/dev/full", 1, "No space left on device"),
+    ],
+)
+def test_streams_that_cron_or_a_full_disk_left(tmp_path: Path, command: str, code: int, told: str) -> None:
+    (tmp_path / "freshvec.toml").write_text(DOCS_SYNC)
+    line = f"cd {tmp_path}; exec {sys.executable} -m freshvec {command}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert told in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert (done.stderr == "") == (code == 0)
+
+
+def test_an_output_without_dashes_and_quotes_shows_what_it_can() -> None:
+    env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    code = "from freshvec.cli import streams; streams.ready(); print('1 \u2013 2')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=env, check=False)
+    assert done.stdout == b"1 ? 2\n", done.stderr

@@ -214,6 +214,12 @@ def test_no_file_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytes
         config.load()
 
 
+def test_a_credential_beside_the_file_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "database_url").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="as database_url, cannot be read"):
+        load(tmp_path, GOOD)
+
+
 def test_a_file_that_may_not_be_read_says_what_lets_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

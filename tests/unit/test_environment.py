@@ -123,7 +123,7 @@ def test_a_credential_of_another_kind_is_a_fault_and_none_without_a_folder(tmp_p
     assert "geheimnis" not in found
     (tmp_path / "unit/database_password").write_bytes(b"\xff\xfe geheimnis")
     (found,) = faults(tmp_path, GOOD, CREDENTIALS_DIRECTORY=str(tmp_path / "unit"))
-    assert "a credential of the unit cannot be read" in found
+    assert "a credential, as database_url, cannot be read" in found
     assert load(tmp_path, GOOD, CREDENTIALS_DIRECTORY=str(tmp_path / "none")).sync
 
 

@@ -75,6 +75,14 @@ def test_what_is_there_is_kept_unless_it_is_forced(tmp_path: Path) -> None:
     assert (tmp_path / "a.service").read_text() == "one"
 
 
+def test_a_unit_that_is_no_text_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.service").write_bytes(b"\xff")
+    with pytest.raises(FreshvecError, match="--force"):
+        units.write(tmp_path, {"a.service": "one"})
+    units.write(tmp_path, {"a.service": "one"}, force=True)
+    assert (tmp_path / "a.service").read_text() == "one"
+
+
 def test_the_links_to_the_interpreter_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """uv's environments lead to their Python through a folder that is a link itself."""
     (tmp_path / "python/3.11.9/bin").mkdir(parents=True)

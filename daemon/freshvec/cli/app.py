@@ -8,7 +8,7 @@ import typer
 
 from freshvec import __version__, config, logs
 from freshvec.config import Settings
-from freshvec.errors import FreshvecError
+from freshvec.errors import FreshvecError, UsageError
 from freshvec.printable import in_lines
 
 if TYPE_CHECKING:
@@ -40,6 +40,16 @@ def new_console(*, stderr: bool = False, width: int | None = None) -> "Console":
 def say(text: str, *, err: bool = False) -> None:
     """Print lines in which there may be what comes from a row, an error or a file."""
     typer.echo(in_lines(text), err=err)
+
+
+def agreed(question: str) -> bool:
+    """Whether whoever is asked says yes. Raises UsageError where there is nobody to ask."""
+    try:
+        return typer.confirm(question)
+    except typer.Abort as abort:
+        if isinstance(abort.__context__, EOFError):  # else it is Ctrl-C
+            raise UsageError("there is nobody to ask: standard input has ended; add --yes") from None
+        raise
 
 
 ConfigOption = Annotated[

@@ -17,6 +17,7 @@ from freshvec.cli import (  # noqa: F401
     model_commands,
     run_commands,
     setup_commands,
+    streams,
     swap_command,
     sync_commands,
     units_command,
@@ -41,6 +42,7 @@ def _check_arguments(arguments: list[str]) -> None:
 def main() -> None:
     """Run the command line; an error of ours ends in one clear message and its exit code."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    streams.ready()
     logs.configure()
     if is_plain():
         from typer import rich_utils  # which takes a while
@@ -57,6 +59,9 @@ def main() -> None:
         _end(error.exit_code)
     except BrokenPipeError:
         _end(0)
+    except OSError as error:
+        logger.error("{}", _unusable(error))
+        _end(1)
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # wrong usage, as typer raises it
             error.show()
@@ -65,10 +70,23 @@ def main() -> None:
         _end(1)
 
 
+def _unusable(error: OSError) -> FreshvecError:
+    """What to say of a file, or an output, that the machine does not let us use."""
+    problem = error.strerror or str(error)
+    remedy = "Make room or name another place, and run it again."
+    return FreshvecError("use", str(error.filename or "standard output, or a file"), problem, remedy)
+
+
 def _end(code: int) -> None:
-    """End with `code`, also while a thread is inside the model's runtime, which would abort a tidy end."""
+    """End with `code`, or 1 where what was shown cannot be written.
+
+    While a thread is inside the model's runtime, a tidy end would abort; so the process leaves at once.
+    """
+    error = streams.flushed()
+    if error is not None and not isinstance(error, BrokenPipeError):
+        logger.error("{}", _unusable(error))
+        code = code or 1
     if any(thread.name.startswith("encoder") for thread in threading.enumerate()):
-        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)

@@ -97,7 +97,7 @@ def _check(
     output: Path, tables: tuple[str, ...], columns: tuple[str, ...], *, force: bool, yes: bool
 ) -> None:
     """What can be seen before anything is looked at. Raises FreshvecError, UsageError."""
-    if output.exists() and not force:
+    if os.access(output, os.F_OK) and not force:
         raise _taken(output)
     if columns and len(tables) != 1:
         raise UsageError("--columns goes with one --table; name the table")

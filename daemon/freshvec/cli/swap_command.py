@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from freshvec.cli import swap_options as options
-from freshvec.cli.app import ConfigOption, app, load_settings
+from freshvec.cli.app import ConfigOption, agreed, app, load_settings
 from freshvec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def swap(
         raise UsageError("--from-file goes without what is to be otherwise than in the file")
     with Swap.opened(load_settings(config_path), sync, wait) as swapping:
         if changes or table or from_file:
-            swapping.begin(changes, table, lambda: yes or typer.confirm("Begin?"))
+            swapping.begin(changes, table, lambda: yes or agreed("Begin?"))
         elif commit:
             swapping.commit(keep * _DAY, is_forced=force)
         elif rollback:
@@ -74,6 +74,6 @@ def _changes(columns: str | None, **others: str | None) -> dict[str, Any]:
 def _end(swapping: "Swap", *, yes: bool, is_new: bool) -> None:
     which = "new" if is_new else "old"
     name = swapping.leaving(is_new=is_new)
-    if not yes and not typer.confirm(f"Drop the {which} vectors of {swapping.name}, {name}?"):
+    if not yes and not agreed(f"Drop the {which} vectors of {swapping.name}, {name}?"):
         raise typer.Exit(1)
     swapping.take_away(name)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from freshvec.cli.app import ConfigOption, JsonOption, SyncArgument, app, load_settings, say
+from freshvec.cli.app import ConfigOption, JsonOption, SyncArgument, agreed, app, load_settings, say
 from freshvec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -253,12 +253,14 @@ def remove(
     from freshvec.schema.editions import names_of
 
     settings = load_settings(config_path)
-    if not yes and not typer.confirm(f"Drop the triggers, the queue and all embeddings of sync {sync!r}?"):
+    if not yes and not agreed(f"Drop the triggers, the queue and all embeddings of sync {sync!r}?"):
         raise typer.Exit(1)
     with connect(settings.database.url, "remove") as connection:
         column = kept_column(connection, sync)
         removed = [remove_sync(connection, each, wait) for each in names_of(connection, sync)]
         other = "" if any(removed) else meant(sync, applied_names(connection))
-    say(f"{sync}: removed" if any(removed) else f"{sync}: the database knows no such sync{other}")
-    if any(removed) and column:
+    if not any(removed):
+        raise UsageError(f"{sync}: the database knows no such sync{other}")
+    say(f"{sync}: removed")
+    if column:
         say(f"{sync}: the table has kept its column of vectors; {column}; takes it away")

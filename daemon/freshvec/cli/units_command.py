@@ -1,5 +1,6 @@
 """The command that makes a service of the program: install-units."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +38,7 @@ def install_units(
         return
     if dry_run:
         for name in texts:
-            say(f"{'would replace' if (to / name).exists() else 'would write'} {to / name}")
+            say(f"{'would replace' if os.access(to / name, os.F_OK) else 'would write'} {to / name}")
         return
     written = units.write(to, texts, force=force)
     for path in written:
@@ -53,7 +54,7 @@ def _next() -> list[str]:
     """The commands that are lacking until the service runs."""
     commands = []
     file = Path(config.SEARCHED[-1])
-    if not file.exists():
+    if not os.access(file, os.F_OK):
         commands.append(f"freshvec init --output {file}")
     commands += _missing(file)
     return [*commands, "systemctl daemon-reload", "systemctl enable --now freshvec"]
@@ -67,5 +68,5 @@ def _missing(file: Path) -> list[str]:
         return []  # the service will say it
     folder = settings.daemon.models_dir or places.MACHINE
     known = catalogue.load(places.card_folders(folder, settings.daemon.catalogue_dirs))
-    lacking = {sync.model for sync in settings.sync if not (folder / sync.model).exists()}
+    lacking = {sync.model for sync in settings.sync if not os.access(folder / sync.model, os.F_OK)}
     return [known[name].command for name in sorted(lacking & known.keys())]
