@@ -19,7 +19,7 @@ from pydantic_settings import SettingsError
 from freshvec import logs
 from freshvec.environment import PREFIX, FromOutside, credential_beside, misspelt, variable_of
 from freshvec.errors import ConfigError, UsageError, meant
-from freshvec.faults import address_or_off, describe, valid_address, valid_device
+from freshvec.faults import address_or_off, at_home, describe, valid_address, valid_device
 from freshvec.storage import Chunk, Chunked, Frozen, Index, TableName, Target, split_name
 
 SEARCHED = ("freshvec.toml", "/etc/freshvec/freshvec.toml")
@@ -27,6 +27,7 @@ _ADVICE = "docs/configuration.md has every key; `freshvec init --output FILE` wr
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+Folder = Annotated[Path, AfterValidator(at_home)]
 
 
 class Database(Frozen):
@@ -57,27 +58,27 @@ class Daemon(Frozen):
     """Tokens per batch, padding included. Default: found by measuring, and kept for the next start."""
     commit_every_batches: int = Field(default=5, ge=1)
     """Encoded batches that are written in one transaction. A live change never waits for others."""
-    commit_every_seconds: float = Field(default=1.0, gt=0)
+    commit_every_seconds: float = Field(default=1.0, gt=0, le=10**9)
     """Seconds after which what is encoded is written, however little it is."""
-    prove_every_hours: float = Field(default=24.0, gt=0)
+    prove_every_hours: float = Field(default=24.0, gt=0, le=10**6)
     """Hours after which every row is compared again, slowly, whether or not anything was noted."""
     prove_vectors: int = Field(default=1000, ge=0)
     """Rows, chosen at random, whose texts are encoded again then, to compare the vectors themselves."""
     wake: Literal["bell", "poll"] = "bell"
     """How changes are heard of: `bell` (writers notify while it is quiet), or `poll` (they never do)."""
-    pause_at_lag_seconds: float | None = Field(default=None, gt=0)
+    pause_at_lag_seconds: float | None = Field(default=None, gt=0, le=10**9)
     """Walks and bulk changes pause while a replica replays later than this many seconds, or checkpoints fall
     behind `max_wal_size`. Live changes never pause. Default: nothing does."""
-    sweep_seconds: float = Field(default=30.0, gt=0)
+    sweep_seconds: float = Field(default=30.0, gt=0, le=10**9)
     """Seconds between looks at every queue without a notification: it finds what no bell announced."""
-    shutdown_seconds: float = Field(default=10.0, gt=0)
+    shutdown_seconds: float = Field(default=10.0, gt=0, le=10**9)
     """Seconds that SIGTERM leaves to write what was read. Nothing is lost when they do not suffice."""
     page_rows: int | None = Field(default=None, ge=1)
     """Rows per page of a backfill. Default: 1,000, with a GPU 8,192."""
-    models_dir: Path | None = None
+    models_dir: Folder | None = None
     """Exported models. Default: `/var/lib/freshvec/models` for root's exports, for those of others
     `~/.local/share/freshvec/models`; a model is looked for in both."""
-    catalogue_dirs: tuple[Path, ...] = ()
+    catalogue_dirs: tuple[Folder, ...] = ()
     """Folders with more model descriptions (TOML) than those that come with freshvec."""
     serve: Annotated[str, AfterValidator(valid_address)] | None = None
     """The address at which `run` answers embeddings requests, as in `127.0.0.1:8377`. Default: none."""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from datetime import date, time
+from pathlib import Path
 
 from pydantic_core import ErrorDetails
 
@@ -127,6 +128,14 @@ def valid_device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|(cuda|tensorrt)(:\d+)?", value):
         raise ValueError(f"there is no device {value!r}; write auto, cpu, cuda, cuda:1 or tensorrt")
     return value
+
+
+def at_home(folder: Path) -> Path:
+    """A folder, `~` being the user's own. Raises ValueError where there is none."""
+    try:
+        return folder.expanduser()
+    except RuntimeError:
+        raise ValueError(f"this user has no home for '{folder}'; write the whole path") from None
 
 
 def valid_address(value: str) -> str:

@@ -18,7 +18,7 @@ class Frozen(BaseModel):
     """Settings that do not change. The text under each of them is its description: `make docs` writes
     docs/configuration.md from them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def split_name(name: str) -> tuple[str | None, str]:
@@ -33,6 +33,12 @@ def split_name(name: str) -> tuple[str | None, str]:
     )
     assert table is not None
     return schema, table
+
+
+def written_name(name: str) -> str:
+    """A name as SQL and the configuration take it, in quotes where it needs them."""
+    is_plain = name.isidentifier() and name == name.lower() and name.isascii()
+    return name if is_plain else '"' + name.replace('"', '""') + '"'
 
 
 def _qualified(value: str) -> str:

@@ -162,6 +162,19 @@ def test_models_that_others_can_replace_or_the_service_cannot_read(
     assert worst(list(files.models(place))).severity is FAULT
 
 
+def test_names_that_need_quotes_have_them_in_what_mends(settings: Settings, docs: Connection) -> None:
+    database = settings.database.model_copy(update={"worker_role": "my-shop"})
+    given = settings.model_copy(update={"database": database})
+    (lacking,) = looked(roles.roles, given)
+    docs.execute('CREATE ROLE "my-shop" NOLOGIN SUPERUSER')
+    try:
+        remedies = [lacking.remedy, *(finding.remedy for finding in looked(roles.roles, given))]
+    finally:
+        docs.execute('DROP ROLE "my-shop"')
+    assert len(remedies) == 3
+    assert all('ROLE "my-shop" ' in remedy for remedy in remedies), remedies
+
+
 def test_a_file_that_the_service_cannot_read_or_that_tells_a_password(
     url: str, models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

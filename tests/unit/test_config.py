@@ -11,6 +11,17 @@ from freshvec import config, storage
 from freshvec.errors import ConfigError
 from tests.unit.settings_files import GOOD, faults, load
 
+NUMBERS = [name for name, field in config.Daemon.model_fields.items() if "float" in str(field.annotation)]
+
+
+def test_a_home_may_be_written_as_a_shell_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    monkeypatch.setenv("FRESHVEC_DAEMON_CATALOGUE_DIRS", "~/cards:/cards")
+    daemon = load(tmp_path, '[daemon]\nmodels_dir = "~/models"\n').daemon
+    assert daemon.models_dir == tmp_path / "me/models"
+    assert daemon.catalogue_dirs == (tmp_path / "me/cards", Path("/cards"))
+    assert "no home" in "\n".join(faults(tmp_path, '[daemon]\nmodels_dir = "~nobody-at-all/models"\n'))
+
 
 def test_a_good_file(tmp_path: Path) -> None:
     settings = load(tmp_path, GOOD)
@@ -113,6 +124,9 @@ def test_five_faults_at_once_each_with_key_problem_and_remedy(tmp_path: Path) ->
         ("[[sync]]\nname=1\n", 'sync[0].name: it is a text, not a number; write name = "…", in quotes'),
         ('[daemon]\nthreads="all"', "daemon.threads: it is a whole number, not a text; write threads = 1"),
         ("[daemon]\nsweep_seconds=[1]", "daemon.sweep_seconds: it is a number, not a list; write"),
+        *((f"[daemon]\n{key}=inf", f"daemon.{key}: it must be a finite number") for key in NUMBERS),
+        *((f"[daemon]\n{key}=nan", f"daemon.{key}: it must be a finite number") for key in NUMBERS),
+        *((f"[daemon]\n{key}=1e12", f"daemon.{key}: it must be 1") for key in NUMBERS),
         ("[daemon]\nsweep_seconds=0", "daemon.sweep_seconds: it must be more than 0, but it says 0"),
         (
             '[[sync]]\nname="a"\ntable="t"\nmodel="m"\ncolumns=["x"]\nindex={ m = 200 }',

@@ -6,6 +6,7 @@ from freshvec.db import queries
 from freshvec.doctor.finding import Finding, fault, ok, warning
 from freshvec.doctor.place import Place
 from freshvec.storage import split_name
+from freshvec.storage import written_name as _name
 
 _SQL = queries("doctor/roles")
 _MANUAL = "docs/operations.md, Roles, has all of it."
@@ -27,19 +28,20 @@ def _connected(place: Place) -> Iterator[Finding]:
     row = place.connection.execute(_SQL["me"]).fetchone()
     assert row is not None
     name, _, sees_all, may_create, is_made, may_probe = row
+    database = _name(place.connection.info.dbname)
     if not is_made and not may_create:
         yield fault(
             "roles",
             f"{name} may not make the schema freshvec",
             "nothing can be applied",
-            f"As a superuser: GRANT CREATE ON DATABASE {place.connection.info.dbname} TO {name}; {_MANUAL}",
+            f"As a superuser: GRANT CREATE ON DATABASE {database} TO {_name(name)}; {_MANUAL}",
         )
     if not may_probe:
         yield fault(
             "roles",
             f"{name} may not make temporary views",
             "freshvec asks Postgres by one what an expression or where depends on",
-            f"As a superuser: GRANT TEMPORARY ON DATABASE {place.connection.info.dbname} TO {name};",
+            f"As a superuser: GRANT TEMPORARY ON DATABASE {database} TO {_name(name)};",
         )
     yield from _on_tables(place, name, sees_all, needs_triggers=not is_made)
 
@@ -54,18 +56,19 @@ def _worker(place: Place) -> Iterator[Finding]:
             "roles",
             f"there is no role {name}, which database.worker_role names",
             "nothing can be granted to it",
-            f"As a superuser: CREATE ROLE {name} LOGIN; {_MANUAL}",
+            f"As a superuser: CREATE ROLE {_name(name)} LOGIN; {_MANUAL}",
         )
         return
     may_login, is_super, sees_all = row
     if not may_login:
-        yield fault("roles", f"{name} may not log in", "the daemon runs as it", f"ALTER ROLE {name} LOGIN;")
+        remedy = f"ALTER ROLE {_name(name)} LOGIN;"
+        yield fault("roles", f"{name} may not log in", "the daemon runs as it", remedy)
     if is_super:
         yield warning(
             "roles",
             f"the worker's role {name} is a superuser",
             "functions of other roles would run with its rights, so expressions with such are refused",
-            f"ALTER ROLE {name} NOSUPERUSER; then: freshvec apply",
+            f"ALTER ROLE {_name(name)} NOSUPERUSER; then: freshvec apply",
         )
     if name != place.connection.info.user:
         yield from _on_tables(place, name, sees_all, needs_triggers=False, is_granted_later=True)
@@ -87,19 +90,19 @@ def _on_tables(
                 "roles",
                 f"{role} may not read {sync.table}",
                 "its rows cannot be embedded",
-                f"As {owner}: GRANT SELECT ON {sync.table} TO {role};",
+                f"As {owner}: GRANT SELECT ON {sync.table} TO {_name(role)};",
             )
         if needs_triggers and not may_trigger:
             yield fault(
                 "roles",
                 f"{role} may not make triggers on {sync.table}",
                 "its changes cannot be noted",
-                f"Run freshvec apply as {owner}, or: GRANT TRIGGER ON {sync.table} TO {role};",
+                f"Run freshvec apply as {owner}, or: GRANT TRIGGER ON {sync.table} TO {_name(role)};",
             )
         if is_hidden and not sees_all:
             yield fault(
                 "roles",
                 f"row security hides rows of {sync.table} from {role}",
                 "rows that it does not see would be taken for deleted, so none is read",
-                f"As a superuser: ALTER ROLE {role} BYPASSRLS;",
+                f"As a superuser: ALTER ROLE {_name(role)} BYPASSRLS;",
             )

@@ -10,7 +10,7 @@ from freshvec.db import Connection, queries, quoted, translated
 from freshvec.errors import DatabaseError, SchemaError
 from freshvec.proposal.columns import Column, judged
 from freshvec.source.extent import MOST_TIMES, Extent, measure
-from freshvec.storage import split_name
+from freshvec.storage import split_name, written_name
 
 _SQL = queries("proposal/survey")
 _BIND = queries("source/bind")
@@ -60,7 +60,7 @@ class Table:
     def full_name(self) -> str:
         """As it is written in the configuration: quoted where it must be."""
         parts = (self.schema, self.name)
-        return ".".join(_plain(part) for part in parts)
+        return ".".join(written_name(part) for part in parts)
 
     @property
     def prose(self) -> tuple[Column, ...]:
@@ -113,7 +113,9 @@ def _looked_into(connection: Connection, row: tuple[Any, ...]) -> Table:
     oid, schema, name, is_partitioned, is_readable, is_hidden, _ = row
     table = Table(oid, schema, name, is_partitioned)
     if not is_readable:
-        remedy = f"GRANT USAGE ON SCHEMA {_plain(table.schema)} TO CURRENT_USER; GRANT SELECT ON {{}} TO …;"
+        remedy = (
+            f"GRANT USAGE ON SCHEMA {written_name(table.schema)} TO CURRENT_USER; GRANT SELECT ON {{}} TO …;"
+        )
         return _refused(table, "this role may not read it", remedy)
     if is_hidden:
         problem = "row security hides rows of it from this role"
@@ -121,7 +123,7 @@ def _looked_into(connection: Connection, row: tuple[Any, ...]) -> Table:
     if not connection.execute(_BIND["key"], {"oid": table.oid}).fetchall():
         guess = connection.execute(_SQL["key_guess"], {"oid": table.oid}).fetchone()
         added = "COLUMN id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
-        remedy = f"ALTER TABLE {{}} ADD {f'PRIMARY KEY ({_plain(guess[0])})' if guess else added};"
+        remedy = f"ALTER TABLE {{}} ADD {f'PRIMARY KEY ({written_name(guess[0])})' if guess else added};"
         return _refused(table, "it has no primary key and no unique index on NOT NULL columns", remedy)
     try:
         with translated("look at", table.full_name):
@@ -155,9 +157,3 @@ def _sampled(connection: Connection, table: Table) -> Table:
 def _refused(table: Table, trouble: str, remedy: str) -> Table:
     made = remedy.replace("{}", table.full_name)
     return replace(table, trouble=trouble, remedy=made)
-
-
-def _plain(name: str) -> str:
-    """A name as SQL and the configuration take it, in quotes where it needs them."""
-    is_plain = name.isidentifier() and name == name.lower() and name.isascii()
-    return name if is_plain else quoted(name).as_string(None).replace("%%", "%")
