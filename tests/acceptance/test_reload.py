@@ -4,6 +4,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.support import (
     DOCS_SYNC,
     Connection,
@@ -11,6 +13,7 @@ from tests.support import (
     config_toml,
     count,
     exists,
+    freshvec,
     until,
     write_config,
 )
@@ -81,4 +84,31 @@ def test_a_reloaded_file_is_taken_up_and_the_other_syncs_go_on(
     owner = "SELECT owner_pid FROM freshvec.status WHERE sync = 'notes'"
     assert docs.execute(owner).fetchone() == (None,)
     assert worker.is_running
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("command", [("run",), ("run", "docs")])
+def test_the_only_sync_can_be_taken_out_and_then_removed(
+    url: str,
+    docs: Connection,
+    models_dir: Path,
+    tmp_path: Path,
+    workers: Callable[..., WorkerProcess],
+    command: tuple[str, ...],
+) -> None:
+    docs.execute("INSERT INTO docs VALUES (1, 'one')")
+    path = write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC))
+    worker = workers(path, *command)
+    until("docs is embedded", lambda: embedded(docs, "docs_embedding"))
+    write_config(path, config_toml(url, models_dir, ""))
+    worker.process.send_signal(signal.SIGHUP)
+    until("it is let go", lambda: "syncs: none" in worker.output)
+    until("nobody owns it", lambda: not owned(docs))
+    removed = freshvec("remove", "docs", "--yes", "--config", str(path))
+    assert removed.returncode == 0, removed.stderr
+    assert not exists(docs, "docs_embedding")
+    assert worker.is_running, "what is declared next is taken up"
+    write_config(path, config_toml(url, models_dir, DOCS_SYNC))
+    worker.process.send_signal(signal.SIGHUP)
+    until("docs is embedded anew", lambda: embedded(docs, "docs_embedding"))
     assert worker.stop() == 0

@@ -15,3 +15,7 @@ def test_it_stays_short_and_on_one_line() -> None:
     assert "\n" not in shown
     assert shown.endswith("; and 38 more")
     assert len(shown) < 12 * 165
+
+
+def test_where_nothing_is_declared_it_says_so() -> None:
+    assert line({}) == "no sync is declared"

@@ -95,11 +95,11 @@ def _work(settings: Settings, sync: str | None, config_path: Path | None, *, is_
 
 
 def _reload(sync: str | None, config_path: Path | None) -> Callable[[], tuple[Settings, tuple[Sync, ...]]]:
-    """What reads the file again, at SIGHUP."""
+    """What reads the file again, at SIGHUP. It may declare none any more: so the last sync is let go."""
 
     def reload() -> tuple[Settings, tuple[Sync, ...]]:
         again = load_settings(config_path)
-        return again, again.find(sync)
+        return again, tuple(declared for declared in again.sync if sync in (None, declared.name))
 
     return reload
 

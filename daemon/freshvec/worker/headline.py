@@ -46,7 +46,8 @@ def line(parts: Mapping[str, tuple[int, str]], file_fault: str = "") -> str:
     left = len(shown) - _MOST
     fault = [f"the file is not taken up: {file_fault}"] if file_fault else []
     more = [f"and {left} more"] if left > 0 else []
-    return "; ".join(_short(text) for text in (*fault, *shown[:_MOST], *more))
+    said = (*fault, *shown[:_MOST], *more) or ("no sync is declared",)
+    return "; ".join(_short(text) for text in said)
 
 
 def _part(keeper: Keeper, row: Mapping[str, Any]) -> tuple[int, str]:
