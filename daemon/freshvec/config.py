@@ -250,7 +250,8 @@ def load(path: Path | None = None) -> Settings:
         faults.append(f"a credential, as database_url, cannot be read: {error}")
     if faults:
         raise ConfigError(origin, faults, _ADVICE)
-    logs.hide_url(settings.database.url.get_secret_value())
+    for secret in (settings.database.url, settings.database.replica):
+        logs.hide_url(secret.get_secret_value())
     return settings
 
 

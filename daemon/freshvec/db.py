@@ -106,6 +106,8 @@ _REMEDIES = {
     "25P03": "This process stood still while it had locks, so they were taken back: try again.",
     "53300": "Raise max_connections, or close idle sessions.",
 }
+_AS_URL = "In database.url write % as %25, @ as %40, / as %2F and a space as %20."
+_AS_WORDS = "In database.url put a value with spaces in single quotes; write \\' for one in it."
 _ROW_SECURITY = (
     "Policies hide rows from this role. As a superuser: ALTER ROLE … BYPASSRLS; on the role of database.url."
 )
@@ -186,7 +188,7 @@ def _parsed(url: SecretStr) -> dict[str, Any]:
         params = psycopg.conninfo.conninfo_to_dict(url.get_secret_value())
         return {name: value for name, value in params.items() if name not in _SET_LATER}
     except psycopg.ProgrammingError as error:
-        remedy = "In database.url write % as %25, @ as %40, / as %2F and a space as %20."
+        remedy = _AS_URL if "://" in url.get_secret_value() else _AS_WORDS
         raise DatabaseError(
             "connect to", "the database", f"its URL cannot be read: {error}", remedy
         ) from error

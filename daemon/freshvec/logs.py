@@ -22,7 +22,7 @@ _secrets: set[str] = set()
 _numbers = count(1)
 _IN_TEXT = (
     re.compile(r"(?P<keep>\b[a-z][a-z0-9+]*://[^\s:/@]*:)[^\s@]+(?=@)", re.IGNORECASE),
-    re.compile(r"(?P<keep>\bpassword\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s'\"]+)", re.IGNORECASE),
+    re.compile(r"(?P<keep>\b(?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s'\"]+)", re.IGNORECASE),
 )
 _JOURNALD_PRIORITY = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "SUCCESS": 5, "INFO": 6}
 
@@ -62,6 +62,22 @@ def hide_url(url: str) -> None:
     for password in re.findall(r"://[^:/@]*:(.*)@|[?&]password=([^&]*)", url):
         for piece in {*password, *re.split("[@/:?#]", "@".join(password))}:
             hide(piece)
+    if "://" not in url:
+        _hide_dsn(url)
+
+
+def _hide_dsn(dsn: str) -> None:
+    """The password of `key=value …`. Where that cannot be read, libpq names the word that it stumbles over:
+    any that stands where a password was meant."""
+    from psycopg import ProgrammingError, conninfo, pq  # only who connects needs it
+
+    try:
+        hide(str(conninfo.conninfo_to_dict(dsn).get("password") or ""))
+    except ProgrammingError:
+        keys = "|".join(option.keyword.decode() for option in pq.Conninfo.get_defaults())
+        for meant in re.findall(rf"\bpassword\s*=(.*?)(?=\s(?:{keys})\s*=|$)", dsn, re.DOTALL):
+            for word in re.split(r"[\s'\"=\\]+", meant):
+                hide(word)
 
 
 def redact(text: str) -> str:

@@ -272,3 +272,14 @@ def test_without_database_or_configuration_the_rest_is_looked_at(tmp_path: Path)
         assert done.returncode == 1
         assert (subject, "fault") in found
         assert {("versions", "ok"), ("disk", "ok"), ("database", "warning")} <= set(found)
+
+
+@pytest.mark.parametrize(
+    "given", ["postgresql://u:p@ssw0rd@localhost:1/x", "host=localhost port=1 password=my ssw0rd"]
+)
+def test_no_part_of_a_password_is_shown(tmp_path: Path, given: str) -> None:
+    path = write_config(tmp_path / "freshvec.toml", "")
+    for form in ((), ("--json",)):
+        done = freshvec("doctor", *form, "--config", str(path), env={"FRESHVEC_DATABASE_URL": given})
+        assert "***" in done.stdout, "it is said what is wrong"
+        assert "ssw0rd" not in done.stdout + done.stderr

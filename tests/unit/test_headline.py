@@ -19,3 +19,9 @@ def test_it_stays_short_and_on_one_line() -> None:
 
 def test_where_nothing_is_declared_it_says_so() -> None:
     assert line({}) == "no sync is declared"
+
+
+def test_a_secret_is_hidden_before_the_text_is_cut() -> None:
+    secret = f"postgresql://u:{'geheim' * 8}@h/d"
+    for begin in range(100, 160):
+        assert "geheim" not in line({"a": (0, "x" * begin + secret)})

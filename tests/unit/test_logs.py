@@ -119,6 +119,9 @@ def test_journald_gets_a_priority_on_every_line(tmp_path: Path) -> None:
         ("postgresql://u:first@second@127.0.0.1:1/d", ["first@second", "second"]),
         ("postgresql://u@127.0.0.1:1/d?password=asked%zzfor", ["asked%zzfor"]),
         ("host=127.0.0.1 port=1 password='with blank' user=u", ["with blank"]),
+        ("host=127.0.0.1 port=1 password=my s3cretword user=u", ["s3cretword"]),
+        ("host=127.0.0.1 port=1 password=my first=second user=u", ["first", "second"]),
+        ("host=127.0.0.1 port=1 password='quoted'afterwards", ["quoted", "afterwards"]),
     ],
 )
 def test_a_password_of_the_configuration_is_hidden_in_every_form(
@@ -145,3 +148,12 @@ def test_what_a_row_says_has_no_power_over_the_terminal() -> None:
     script = SCRIPT + "logger.error('{}', 'row \\x1b]0;x\\x07 says')\n"
     assert "row \\x1b]0;x\\x07 says" in run("text", script=script)
     assert json.loads(run("json", script=script).splitlines()[-1])["message"] == "row \\x1b]0;x\\x07 says"
+
+
+def test_of_a_string_that_cannot_be_read_other_words_are_shown_and_the_remedy_fits() -> None:
+    dsn = "password=my s3cretword host=127.0.0.1 port=1 user=somebody"
+    text = run("text", dsn, "s3cretword", script=SETTINGS + "logger.info('somebody at 127.0.0.1, a host')\n")
+    assert "somebody at 127.0.0.1, a host" in text
+    assert 'missing "=" after "***"' in text
+    assert "put a value with spaces in single quotes" in text
+    assert "%40" not in text

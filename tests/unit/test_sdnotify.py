@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from freshvec.worker.sdnotify import notify, watchdog_seconds
+from freshvec.worker.sdnotify import notify, show, watchdog_seconds
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -34,6 +34,13 @@ def test_each_message_is_one_datagram(supervisor: socket.socket) -> None:
     notify("STOPPING=1")
     assert supervisor.recv(1000).decode() == "READY=1\nSTATUS=listening – größer"
     assert supervisor.recv(1000) == b"STOPPING=1"
+
+
+def test_the_status_is_one_line_without_secrets(supervisor: socket.socket) -> None:
+    show("waiting: no route to postgresql://u:geheimnis@h/d\n\tCheck that it runs.")
+    assert supervisor.recv(1000).decode() == (
+        "STATUS=waiting: no route to postgresql://u:***@h/d Check that it runs."
+    )
 
 
 def test_no_file_descriptor_is_kept(supervisor: socket.socket) -> None:

@@ -4,7 +4,9 @@ import json
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
+from freshvec import logs
 from freshvec.doctor.finding import Finding, Severity
 
 _WIDTH = 78
@@ -14,6 +16,7 @@ _INDENT = " " * 10
 
 def text(finding: Finding) -> str:
     """A finding in lines of at most 78 columns."""
+    finding = _without_secrets(finding)
     lines = _wrapped(f"{_LABELS[finding.severity]:<8}  {finding.subject}: {finding.what}", "")
     if finding.why:
         lines += _wrapped(f"why: {finding.why}", _INDENT)
@@ -36,13 +39,26 @@ def summary(findings: Sequence[Finding]) -> str:
 def as_json(findings: Sequence[Finding]) -> str:
     """One document."""
     counts = Counter(finding.severity for finding in findings)
-    shown = [finding.__dict__ | {"severity": finding.severity.name.lower()} for finding in findings]
+    shown = [
+        _without_secrets(finding).__dict__ | {"severity": finding.severity.name.lower()}
+        for finding in findings
+    ]
     document = {
         "faults": counts[Severity.FAULT],
         "warnings": counts[Severity.WARNING],
         "findings": shown,
     }
     return json.dumps(document, indent=2)
+
+
+def _without_secrets(finding: Finding) -> Finding:
+    """What a driver or a library says of a connection may have parts of its URL in it."""
+    return replace(
+        finding,
+        what=logs.redact(finding.what),
+        why=logs.redact(finding.why),
+        remedy=logs.redact(finding.remedy),
+    )
 
 
 def _many(count: int, name: str) -> str:

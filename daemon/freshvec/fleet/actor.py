@@ -68,7 +68,8 @@ class WorkerActor:
         is_first, self._declared = self._declared is None, declared
         if is_first:
             settings = declared.settings
-            logs.hide_url(settings.database.url.get_secret_value())
+            for url in (settings.database.url, settings.database.replica):
+                logs.hide_url(url.get_secret_value())
             logs.speak_for(name_of(self._number))
             logs.configure(settings.daemon.log_level, settings.daemon.log_format)
             threading.Thread(target=self._run, args=(declared,), name="worker", daemon=True).start()

@@ -17,7 +17,7 @@ from freshvec.fleet.remote import Actor, RemoteWorker
 from freshvec.fleet.room import bearable, check
 from freshvec.health.process import ProcessNow
 from freshvec.worker import signals
-from freshvec.worker.sdnotify import notify, watchdog_seconds
+from freshvec.worker.sdnotify import notify, show, watchdog_seconds
 
 _COUNT_SECONDS = 30.0  # between looks whether there are more machines
 _GRACE_SECONDS = 10.0  # beyond what a worker may take to stop
@@ -179,7 +179,7 @@ class Driver:
         status = f"{running} of {len(self._workers)} workers run"
         if status != self._told:
             self._told = status
-            notify(f"STATUS={status}")
+            show(status)
         if running == len(self._workers) and running and not self._is_ready:
             self._is_ready = True
             logger.info("{} workers run", running)

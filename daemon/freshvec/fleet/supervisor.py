@@ -14,7 +14,7 @@ from loguru import logger
 from freshvec.fleet.child import HOPELESS, Child, ending
 from freshvec.fleet.member import Member
 from freshvec.worker import signals
-from freshvec.worker.sdnotify import notify, watchdog_seconds
+from freshvec.worker.sdnotify import notify, show, watchdog_seconds
 
 _GRACE_SECONDS = 10.0  # beyond what a worker may take to stop
 
@@ -130,7 +130,7 @@ class Supervisor:
         said = lacking or [next((child.status for child in children if child.status), "")]
         status = f"{ready} of {len(children)} workers run; {'; '.join(said)}"
         if status != self._told:
-            notify(f"STATUS={status}")
+            show(status)
             self._told = status
         if self._watchdog is not None:
             notify("WATCHDOG=1")

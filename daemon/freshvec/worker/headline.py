@@ -7,9 +7,10 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
+from freshvec import logs
 from freshvec.db import Connection, queries
 from freshvec.worker.keeper import Keeper
-from freshvec.worker.sdnotify import is_supervised, notify
+from freshvec.worker.sdnotify import is_supervised, show
 
 _SQL = queries("worker/headline")
 _LONGEST = 160  # characters of one sync's part
@@ -37,7 +38,7 @@ class Headline:
         self._due = now + _REST * (now - began)
         parts = {name: (0, f"{name}: {fault}") for name, fault in faults.items()}
         parts |= {keeper.sync.name: _part(keeper, rows.get(keeper.sync.name, {})) for keeper in keepers}
-        notify(f"STATUS={line(parts, file_fault)}")
+        show(line(parts, file_fault))
 
 
 def line(parts: Mapping[str, tuple[int, str]], file_fault: str = "") -> str:
@@ -77,5 +78,5 @@ def _percent(share: float, *, is_whole: bool) -> str:
 
 
 def _short(text: str) -> str:
-    words = " ".join(text.split())
+    words = " ".join(logs.redact(text).split())  # before it is cut, or what is left of a secret is shown
     return words if len(words) <= _LONGEST else f"{words[: _LONGEST - 1]}…"

@@ -3,6 +3,8 @@
 import os
 import socket
 
+from freshvec import logs
+
 
 def is_supervised() -> bool:
     """Whether somebody listens to what `notify` says."""
@@ -20,6 +22,11 @@ def notify(message: str) -> None:
             channel.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)
         except OSError:
             pass  # a supervisor that went away is no reason to stop
+
+
+def show(status: str) -> None:
+    """The line of `systemctl status`, which others may read: without secrets."""
+    notify(f"STATUS={' '.join(logs.redact(status).split())}")
 
 
 def watchdog_seconds() -> float | None:
