@@ -178,6 +178,17 @@ def test_one_that_fails_is_begun_again_and_what_works_once_gives_up_at_last() ->
     assert hopeless.actors[0].done.count("restart") == 10
 
 
+def test_more_time_is_asked_for_until_each_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(driver_module, "notify", said.append)
+    monkeypatch.setattr(driver_module, "ask_for_time", lambda: said.append("more time"))
+    first = {0: report(), 1: None}
+    drive(FakeCluster(2, lambda number: FakeActor(first[number], report(), report(0))), once=True)
+    said = [line for line in said if not line.startswith("STATUS")]
+    assert said[:2] == ["more time", "READY=1"]
+    assert "more time" not in said[1:]
+
+
 def worker(*answers: Report | Away | None) -> tuple[RemoteWorker, FakeActor]:
     actor = FakeActor(*answers)
     return RemoteWorker(0, actor, once=False), actor

@@ -135,6 +135,22 @@ def test_it_is_not_ready_while_one_is_not(folder: Path) -> None:
         fleet.close()
 
 
+def test_more_time_is_asked_for_while_one_that_begins_asks(folder: Path) -> None:
+    asks = 'from freshvec.worker.sdnotify import ask_for_time\nif name == "w1":\n    ask_for_time()\n'
+    asks += '    while not (folder / "go").exists():\n        signal.sigtimedwait([], 0.01)\n'
+    fleet = Fleet(folder, "for ever", 2, WAITS.replace('notify("READY=1")', f'{asks}notify("READY=1")'))
+    try:
+        until("it is asked for", lambda: "EXTEND_TIMEOUT_USEC=180000000" in fleet.heard)
+        before = fleet.heard.count("WATCHDOG=1")
+        until("a while has passed", lambda: fleet.heard.count("WATCHDOG=1") > before + 2)
+        asked = [line for line in fleet.heard if line.startswith("EXTEND")]
+        assert len(asked) == 1, "one that begins and says nothing is ended after the unit's time"
+        (folder / "go").touch()
+        until("it is ready", lambda: "READY=1" in fleet.heard)
+    finally:
+        fleet.close()
+
+
 def test_one_that_ends_is_started_again_and_the_others_go_on(waiting: Fleet) -> None:
     until("all is well", lambda: ALL_WELL in waiting.heard)
     first, second = waiting.pid("w0"), waiting.pid("w1")

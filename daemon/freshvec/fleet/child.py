@@ -13,6 +13,7 @@ from loguru import logger
 from freshvec.backoff import Backoff
 from freshvec.errors import CONFIGURATION
 from freshvec.fleet.member import Member
+from freshvec.worker.sdnotify import TIME_ASKED
 
 HOPELESS = (2, CONFIGURATION)  # what only its user can cure: the units do not start it again either
 WATCHDOG_SECONDS = 180.0  # without a sign of life from its main loop for so long, it is killed
@@ -44,7 +45,7 @@ class Child:
         self._backoff = Backoff(first=1.0, cap=60.0)
         self._due: float | None = 0.0  # when to start it; None while it runs
         self._started = self._heard = 0.0
-        self._is_stopping = False
+        self._is_stopping = self._asks_for_time = False
 
     @property
     def pid(self) -> int | None:
@@ -71,6 +72,11 @@ class Child:
             self._look_after(self._process)
         if self._process is None and self._due is not None and time.monotonic() >= self._due:
             self._start()
+
+    def take_asking(self) -> bool:
+        """Whether it has asked for more time to begin since the last call."""
+        asks, self._asks_for_time = self._asks_for_time, False
+        return asks
 
     def stop(self) -> None:
         """Let it write what it has read, and not start it again."""
@@ -108,6 +114,7 @@ class Child:
                 return
             self._heard = time.monotonic()
             self.is_ready |= "READY=1" in lines
+            self._asks_for_time |= any(line.startswith(TIME_ASKED) for line in lines)
             for line in lines:
                 if line.startswith("STATUS="):
                     self.status = line.removeprefix("STATUS=")

@@ -17,7 +17,7 @@ from freshvec.fleet.remote import Actor, RemoteWorker
 from freshvec.fleet.room import bearable, check
 from freshvec.health.process import ProcessNow
 from freshvec.worker import signals
-from freshvec.worker.sdnotify import notify, show, watchdog_seconds
+from freshvec.worker.sdnotify import ask_for_time, notify, show, watchdog_seconds
 
 _COUNT_SECONDS = 30.0  # between looks whether there are more machines
 _GRACE_SECONDS = 10.0  # beyond what a worker may take to stop
@@ -184,6 +184,8 @@ class Driver:
             self._is_ready = True
             logger.info("{} workers run", running)
             notify("READY=1")
+        if not self._is_ready:
+            ask_for_time()  # for machines that have no room yet, while others work already
         if watchdog_seconds() is not None:
             notify("WATCHDOG=1")
 

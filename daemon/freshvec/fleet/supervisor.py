@@ -14,7 +14,7 @@ from loguru import logger
 from freshvec.fleet.child import HOPELESS, Child, ending
 from freshvec.fleet.member import Member
 from freshvec.worker import signals
-from freshvec.worker.sdnotify import notify, show, watchdog_seconds
+from freshvec.worker.sdnotify import ask_for_time, notify, show, watchdog_seconds
 
 _GRACE_SECONDS = 10.0  # beyond what a worker may take to stop
 
@@ -126,6 +126,9 @@ class Supervisor:
             self._is_ready = True
             notify("READY=1")
             logger.info("{} workers run: {}", ready, ", ".join(f"{c.name} (pid {c.pid})" for c in children))
+        asking = [child for child in children if child.take_asking()]
+        if asking and not self._is_ready:
+            ask_for_time()
         lacking = [f"{c.name} {c.status or 'begins'}" for c in children if not c.is_ready and not c.is_over]
         said = lacking or [next((child.status for child in children if child.status), "")]
         status = f"{ready} of {len(children)} workers run; {'; '.join(said)}"

@@ -5,6 +5,8 @@ import socket
 
 from freshvec import logs
 
+TIME_ASKED = "EXTEND_TIMEOUT_USEC="
+
 
 def is_supervised() -> bool:
     """Whether somebody listens to what `notify` says."""
@@ -22,6 +24,14 @@ def notify(message: str) -> None:
             channel.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)
         except OSError:
             pass  # a supervisor that went away is no reason to stop
+
+
+def ask_for_time() -> None:
+    """Have a start that takes long not be ended (TimeoutStartSec): as much again from now on.
+
+    That is for a pause of half a minute, and an attempt at each of several hosts.
+    """
+    notify(f"{TIME_ASKED}180000000")
 
 
 def show(status: str) -> None:

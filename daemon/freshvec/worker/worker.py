@@ -27,7 +27,7 @@ from freshvec.worker.keeper import Keeper
 from freshvec.worker.keepers import Keepers
 from freshvec.worker.owning import Owning
 from freshvec.worker.pulse import Pulse
-from freshvec.worker.sdnotify import notify, show
+from freshvec.worker.sdnotify import ask_for_time, notify, show
 from freshvec.worker.sweeps import Sweeps
 
 _ACTIVITY_SECONDS = 5.0
@@ -112,6 +112,7 @@ class Worker:
                     self.reconnects += 1
                     delay = backoff.next_delay()
                     self.ping()  # a server that is away is waited for; that is no reason to be killed
+                    ask_for_time()
                     show(f"waiting for the database: {error}")
                     logger.warning("{} (next attempt in {:.1f} s)", error, delay)
                     self._stopping.wait(delay)
