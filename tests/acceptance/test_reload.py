@@ -13,6 +13,7 @@ from tests.support import (
     config_toml,
     count,
     exists,
+    free_port,
     freshvec,
     until,
     write_config,
@@ -84,6 +85,30 @@ def test_a_reloaded_file_is_taken_up_and_the_other_syncs_go_on(
     owner = "SELECT owner_pid FROM freshvec.status WHERE sync = 'notes'"
     assert docs.execute(owner).fetchone() == (None,)
     assert worker.is_running
+    assert worker.stop() == 0
+
+
+def test_what_takes_a_restart_is_said_by_name_alone(
+    url: str,
+    docs: Connection,
+    models_dir: Path,
+    tmp_path: Path,
+    workers: Callable[..., WorkerProcess],
+) -> None:
+    path = write_config(tmp_path / "freshvec.toml", config_toml(url, models_dir, DOCS_SYNC))
+    worker = workers(path, "run", "--serve", f"127.0.0.1:{free_port()}")
+    until("it works", lambda: exists(docs, "docs_embedding"))
+    worker.process.send_signal(signal.SIGHUP)
+    until("it was read again", lambda: "the file was read again" in worker.output)
+    assert "a restart" not in worker.output, "what the command line says is no change"
+    changed = config_toml(
+        url.replace("postgres:@", "postgres:geheimnis@"), models_dir, DOCS_SYNC, "threads = 1"
+    )
+    write_config(path, changed + "[web]\nrows = true\n")
+    worker.process.send_signal(signal.SIGHUP)
+    said = "database.url, daemon.threads, web.rows have changed: a restart"
+    until("it is said", lambda: said in worker.output)
+    assert "geheimnis" not in worker.output
     assert worker.stop() == 0
 
 

@@ -1,5 +1,6 @@
 """The driver of workers elsewhere, with an engine that does as it is told: what becomes of each report."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from freshvec.config import Settings
+from freshvec.config import Settings, Sync
 from freshvec.fleet import driver as driver_module
 from freshvec.fleet import remote
 from freshvec.fleet.actor import Declared, Report
@@ -176,6 +177,34 @@ def test_one_that_fails_is_begun_again_and_what_works_once_gives_up_at_last() ->
     hopeless = FakeCluster(1, lambda number: FakeActor(report(1)))
     assert drive(hopeless, once=True) == 1
     assert hopeless.actors[0].done.count("restart") == 10
+
+
+def test_a_file_that_is_read_again_is_compared_with_what_was_given() -> None:
+    """Its workers have settings of their own, which are no change of the file."""
+    read = [
+        SETTINGS,
+        SETTINGS.model_copy(update={"daemon": SETTINGS.daemon.model_copy(update={"threads": 7})}),
+    ]
+    said: list[str] = []
+    sink = logger.add(lambda message: said.append(message.record["message"]), level="WARNING")
+    cluster = FakeCluster(1, lambda number: FakeActor(*[report()] * 4, report(0)))
+
+    def reread() -> tuple[Settings, tuple[Sync, ...]]:
+        if len(read) > 1:
+            os.kill(os.getpid(), signal.SIGHUP)
+        return read.pop(0), ()
+
+    begin = cluster.begin
+
+    def begin_and_signal(number: int, threads: int) -> FakeActor:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return begin(number, threads)
+
+    cluster.begin = begin_and_signal  # type: ignore[method-assign]
+    Driver(cluster, SETTINGS, (), workers=None, once=True, reload=reread).run()
+    logger.remove(sink)
+    assert read == []
+    assert said == ["daemon.threads has changed: a restart takes it up, a reload the syncs alone"]
 
 
 def test_more_time_is_asked_for_until_each_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:

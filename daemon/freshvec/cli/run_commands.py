@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from freshvec.worker.endpoint import Endpoint
     from freshvec.worker.worker import Worker
 
+Reload = Callable[[], tuple[Settings, tuple[Sync, ...]]]
+
 
 @app.command("demo", epilog="Example: freshvec demo --rows 2000")
 def show_demo(
@@ -57,34 +59,35 @@ def run(
 ) -> None:
     """Backfill what is missing, then keep every row fresh until Ctrl-C or SIGTERM."""
     number = _begin_as(member)
-    settings = load_settings(config_path)
-    if address is not None:
-        settings = _serving_on(settings, address)
-    if number is not None:
-        settings = become(settings, number)
+
+    def read() -> Settings:
+        settings = load_settings(config_path)
+        if address is not None:
+            settings = _serving_on(settings, address)
+        return settings if number is None else become(settings, number)
+
+    settings, reload = read(), _reload(sync, read)
     if on is not None:
         from freshvec.cli import elsewhere
 
         where = elsewhere.Elsewhere(on, ray_address, workers)
-        reload = _reload(sync, config_path)
         raise typer.Exit(elsewhere.run(settings, settings.find(sync), where, reload))
     if workers is not None:
         from freshvec.cli import fleet
 
         again = ("run", *_given(sync), *_given("--serve", address), *_given("--config", config_path))
         raise typer.Exit(fleet.run(settings, settings.find(sync), workers, again))
-    _work(settings, sync, config_path, is_led=membership.is_led(member))
+    _work(settings, settings.find(sync), reload, is_led=membership.is_led(member))
 
 
-def _work(settings: Settings, sync: str | None, config_path: Path | None, *, is_led: bool) -> None:
+def _work(settings: Settings, syncs: tuple[Sync, ...], reload: Reload, *, is_led: bool) -> None:
     """One worker in this process. Where a supervisor leads it, that shows how far all are."""
     from freshvec.cli.progress_view import ProgressView, followed
     from freshvec.worker.worker import Worker
 
     endpoint = _endpoint(settings)
-    syncs = settings.find(sync)
     logger.info("freshvec {}: loading {}", __version__, ", ".join({sync.model: 0 for sync in syncs}))
-    worker = Worker(settings, syncs, endpoint=endpoint, reload=_reload(sync, config_path))
+    worker = Worker(settings, syncs, endpoint=endpoint, reload=reload)
     if is_led:
         _obey(worker)
         worker.run()
@@ -94,11 +97,11 @@ def _work(settings: Settings, sync: str | None, config_path: Path | None, *, is_
         worker.run()
 
 
-def _reload(sync: str | None, config_path: Path | None) -> Callable[[], tuple[Settings, tuple[Sync, ...]]]:
+def _reload(sync: str | None, read: Callable[[], Settings]) -> Reload:
     """What reads the file again, at SIGHUP. It may declare none any more: so the last sync is let go."""
 
     def reload() -> tuple[Settings, tuple[Sync, ...]]:
-        again = load_settings(config_path)
+        again = read()
         return again, tuple(declared for declared in again.sync if sync in (None, declared.name))
 
     return reload

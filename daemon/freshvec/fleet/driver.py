@@ -17,6 +17,7 @@ from freshvec.fleet.remote import Actor, RemoteWorker
 from freshvec.fleet.room import bearable, check
 from freshvec.health.process import ProcessNow
 from freshvec.worker import signals
+from freshvec.worker.rereading import tell_untaken
 from freshvec.worker.sdnotify import ask_for_time, notify, show, watchdog_seconds
 
 _COUNT_SECONDS = 30.0  # between looks whether there are more machines
@@ -63,7 +64,7 @@ class Driver:
     ) -> None:
         """`workers`: None for as many as the machines have room for and Postgres bears."""
         self._cluster = cluster
-        self._settings = settings
+        self._given = self._settings = settings  # `_settings` become those of its workers
         self._syncs = syncs
         self._wanted = workers
         self._once = once
@@ -157,10 +158,11 @@ class Driver:
         if self._read_again is None:
             return
         try:
-            _, self._syncs = self._read_again()
+            read, self._syncs = self._read_again()
         except FreshvecError as error:
             logger.error("the file is not taken up, the old one stays: {}", error)
             return
+        tell_untaken(self._given, read)
         self._version += 1
 
     def _end_together(self) -> None:

@@ -27,6 +27,7 @@ from freshvec.worker.keeper import Keeper
 from freshvec.worker.keepers import Keepers
 from freshvec.worker.owning import Owning
 from freshvec.worker.pulse import Pulse
+from freshvec.worker.rereading import tell_untaken
 from freshvec.worker.sdnotify import ask_for_time, notify, show
 from freshvec.worker.sweeps import Sweeps
 
@@ -37,7 +38,8 @@ _MOST_ATTEMPTS = 10  # in a row: for a minute and a half or so
 class Worker:
     """One worker. `run` returns when it is told to stop, or with `once` when every row is fresh.
 
-    `load` gives a model's encoder, `endpoint` makes what answers beside it, `reload` reads the file again.
+    `load` gives a model's encoder, `endpoint` makes what answers beside it, `reload` reads the file again:
+    settings as a restart would have them, and syncs.
     """
 
     def __init__(
@@ -149,12 +151,13 @@ class Worker:
         if self._reload is None:
             return
         try:
-            _, syncs = self._reload()
+            read, syncs = self._reload()
         except FreshvecError as error:
             logger.error("the file is not taken up, the old one stays: {}", error)
             self._file_fault = str(error)
             return
         self._file_fault = ""
+        tell_untaken(self._settings, read)
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         self._following.declared = syncs
         self._keepers.try_again()
