@@ -151,6 +151,11 @@ def test_promtool_finds_nothing_wrong_with_a_scrape(page: tuple[str, Worker]) ->
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_a_version_that_is_none_is_answered_with_plain_text(page: tuple[str, Worker]) -> None:
+    status, _, headers = get(page[0], "/metrics", Accept="application/openmetrics-text; version=abc")
+    assert (status, headers["Content-Type"].partition(";")[0]) == (200, "text/plain")
+
+
 def test_ready_means_that_every_sync_is_worked_on(page: tuple[str, Worker], application: Connection) -> None:
     address, _ = page
     status, reasons, _ = get(address, "/readyz")

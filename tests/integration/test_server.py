@@ -167,3 +167,12 @@ def test_stopping_answers_what_is_under_way() -> None:
 def test_a_taken_port_is_named(client: Client) -> None:
     with pytest.raises(ServerError, match=rf"127\.0\.0\.1:{client.port}.*in use.*another port"):
         EmbeddingServer(f"127.0.0.1:{client.port}", {}).start()
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1"])
+def test_a_host_that_is_not_here_is_named_with_what_to_write(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRESHVEC_API_KEY", "a-secret-key")
+    with pytest.raises(ServerError, match=rf"{host}:8377.*Write a name or address of this machine"):
+        EmbeddingServer(f"{host}:8377", {}).start()

@@ -1,5 +1,6 @@
 """What a client may send to the endpoint: it is refused with the remedy, and nothing of it breaks it."""
 
+import base64
 import json
 import socket
 from collections.abc import Iterator
@@ -150,3 +151,15 @@ def test_a_key_is_asked_for_where_one_is_set(prefixed: OnnxEncoder, monkeypatch:
         assert asked.embed("text", headers=JSON | {"Authorization": "Bearer wrong"})[0] == 401
         assert asked.embed("text", headers=JSON | {"Authorization": "Bearer a-secret-key"})[0] == 200
         assert asked.send("GET", "/v1/models")[0] == 401
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "鍵"])
+def test_a_key_may_have_letters_that_are_not_ascii(
+    prefixed: OnnxEncoder, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("FRESHVEC_API_KEY", key)
+    sent = key.encode().decode("latin-1")  # as the client writes it: bytes of UTF-8
+    password = base64.b64encode(f"me:{key}".encode()).decode()
+    with served(prefixed) as asked:
+        for given, status in ((f"Bearer {sent}", 200), (f"Basic {password}", 200), (f"Basic {sent}", 401)):
+            assert asked.send("GET", "/v1/models", headers={"Authorization": given})[0] == status

@@ -39,9 +39,9 @@ class Guard:
         if self._key is None:
             return True
         kind, _, given = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() == "basic":
-            given = _password(given)
-        return hmac.compare_digest(given.strip().encode(), self._key.encode())
+        # Headers are read as Latin-1, so a key in UTF-8 has one letter for each of its bytes.
+        token = _password(given) if kind.lower() == "basic" else given.encode("latin-1")
+        return hmac.compare_digest(token.strip(), self._key.encode())
 
     def middleware(self) -> Middleware:
         """Refuses other names: a web page may point a name of its own at 127.0.0.1, but its requests carry
@@ -58,12 +58,12 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _password(basic: str) -> str:
+def _password(basic: str) -> bytes:
     """The password of HTTP's basic authentication; empty where it cannot be read."""
     try:
-        return base64.b64decode(basic, validate=True).decode().partition(":")[2]
-    except (binascii.Error, UnicodeDecodeError):
-        return ""
+        return base64.b64decode(basic, validate=True).partition(b":")[2]
+    except (binascii.Error, ValueError):  # it is not ASCII
+        return b""
 
 
 def _api_key() -> str | None:

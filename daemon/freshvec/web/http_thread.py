@@ -1,6 +1,7 @@
 """An HTTP server on a thread of its own: it binds, serves one application, and stops within seconds."""
 
 import asyncio
+import errno
 import os
 import socket
 import threading
@@ -33,12 +34,8 @@ class HttpThread:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             bound = socket.create_server((host, self.port), family=family, backlog=128)
         except OSError as error:
-            raise ServerError(
-                "serve on",
-                f"{self.host}:{self.port}",
-                error.strerror or str(error),
-                "Write another port, or stop what uses this one (ss -ltnp shows it).",
-            ) from error
+            reason = error.strerror or str(error)
+            raise ServerError("serve on", f"{self.host}:{self.port}", reason, _remedy(error)) from error
         self.port = int(bound.getsockname()[1])
         # The server closes what it is given: it is given a descriptor of its own.
         config = _configured(os.dup(bound.fileno()))
@@ -60,6 +57,14 @@ class HttpThread:
     def _run(self, app: Starlette, config: Config) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.run(serve(app, config, shutdown_trigger=self._stopping.wait))  # type: ignore[arg-type]
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno == errno.EADDRNOTAVAIL or (error.errno or 0) < 0:  # no such address, no such name
+        return "Write a name or address of this machine, as 127.0.0.1, or 0.0.0.0 for all it has."
+    if isinstance(error, PermissionError):
+        return "Write a port of 1024 or more."
+    return "Write another port, or stop what uses this one (ss -ltnp shows it)."
 
 
 def _configured(descriptor: int) -> Config:

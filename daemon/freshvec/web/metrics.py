@@ -95,7 +95,10 @@ class Metrics:
 
     def exposed(self, accept: str) -> tuple[bytes, str]:
         """All of them, in the format that is accepted, and its content type."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that is no number
+            encode, content_type = choose_encoder("")
         return encode(self._registry), content_type
 
 
