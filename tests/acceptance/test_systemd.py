@@ -167,6 +167,7 @@ def test_the_units_say_what_operations_ask_for() -> None:
         "LoadCredential=database_url:/etc/freshvec/database_url",
         "MemoryDenyWriteExecute=yes",
         "ProcSubset=all",
+        "LimitNOFILE=65536",
     )
     for line in both:
         assert line in service

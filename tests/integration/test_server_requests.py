@@ -1,7 +1,9 @@
 """What a client may send to the endpoint: it is refused with the remedy, and nothing of it breaks it."""
 
 import base64
+import http.client
 import json
+import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,10 +121,34 @@ def test_connections_that_say_nothing_do_not_lock_others_out(
         ]
         for each in idle[::2]:
             each.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: loc")
-        until("a request is answered", lambda: asked.embed("text")[0] == 200)
+        until("a request is answered", lambda: _answers(asked))
         for each in idle:
             until("it is closed", lambda each=each: _is_closed(each))  # type: ignore[misc]
             each.close()
+
+
+def test_a_client_that_never_reads_loses_its_answer(
+    prefixed: OnnxEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("freshvec.web.connections.SEND_SECONDS", 1.0)
+    body = json.dumps({"input": ["a text"] * MAX_TEXTS, "model": "prefixed"}).encode()
+    head = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with served(prefixed) as asked, socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.connect(("127.0.0.1", asked.port))
+        raw.sendall(f"POST /v1/embeddings HTTP/1.1\r\n{head}".encode() + body)
+        # What is reset is an event of its own: nothing of the answer need be read for it.
+        poller = select.poll()
+        poller.register(raw, 0)
+        assert poller.poll(60_000), "it is hung up on"
+        assert _answers(asked)
+
+
+def _answers(asked: Client) -> bool:
+    try:
+        return asked.embed("text")[0] == 200
+    except (OSError, http.client.HTTPException):
+        return False  # it was hung up on
 
 
 def _is_closed(connection: socket.socket) -> bool:

@@ -7,10 +7,11 @@ import socket
 import threading
 
 from hypercorn.asyncio import serve
-from hypercorn.config import Config
+from hypercorn.config import Config, Sockets
 from starlette.applications import Starlette
 
 from freshvec.errors import ServerError
+from freshvec.web.connections import InTime, Listening
 
 HEAD_SECONDS = 10.0  # from the connection, or the answer before, to the end of a request's headers
 _CLOSE_SECONDS = 5.0
@@ -38,9 +39,10 @@ class HttpThread:
             raise ServerError("serve on", f"{self.host}:{self.port}", reason, _remedy(error)) from error
         self.port = int(bound.getsockname()[1])
         # The server closes what it is given: it is given a descriptor of its own.
-        config = _configured(os.dup(bound.fileno()))
+        listening = Listening(os.dup(bound.fileno()))
         bound.close()
-        self._thread = threading.Thread(target=self._run, args=(app, config), name="http", daemon=True)
+        serving = (InTime(app, listening), _configured(listening))
+        self._thread = threading.Thread(target=self._run, args=serving, name="http", daemon=True)
         self._thread.start()
         return self.port
 
@@ -54,7 +56,7 @@ class HttpThread:
             return  # it has ended
         self._thread.join(_CLOSE_SECONDS + 2)
 
-    def _run(self, app: Starlette, config: Config) -> None:
+    def _run(self, app: InTime, config: Config) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.run(serve(app, config, shutdown_trigger=self._stopping.wait))  # type: ignore[arg-type]
 
@@ -67,9 +69,19 @@ def _remedy(error: OSError) -> str:
     return "Write another port, or stop what uses this one (ss -ltnp shows it)."
 
 
-def _configured(descriptor: int) -> Config:
-    config = Config()
-    config.bind = [f"fd://{descriptor}"]
+class _Config(Config):
+    """The server's own, but for the socket that it listens at."""
+
+    def __init__(self, listening: Listening) -> None:
+        super().__init__()
+        self._listening = listening
+
+    def create_sockets(self) -> Sockets:
+        return Sockets([], [self._listening], [])
+
+
+def _configured(listening: Listening) -> Config:
+    config = _Config(listening)
     config.errorlog = config.accesslog = None
     config.include_server_header = False
     config.graceful_timeout = _CLOSE_SECONDS
