@@ -1,7 +1,9 @@
 """SIGHUP: the file is read again by the worker that runs."""
 
+import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,32 @@ from tests.support import (
 )
 
 NOTES = DOCS_SYNC.replace("docs", "notes")
+
+
+def test_a_reload_that_comes_before_the_models_are_loaded_is_not_lost(
+    url: str, docs: Connection, models_dir: Path, tmp_path: Path, workers: Callable[..., WorkerProcess]
+) -> None:
+    """The file is a pipe here, which tells when it is read."""
+    path = tmp_path / "freshvec.toml"
+    os.mkfifo(path, 0o600)
+    text = config_toml(url, models_dir, DOCS_SYNC)
+    worker = workers(path)
+    reading: list[int] = []
+
+    def is_read() -> bool:
+        with suppress(OSError):  # nobody reads it yet
+            reading.append(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(reading)
+
+    for turn in range(2):
+        until("it is read", is_read)
+        if turn == 0:
+            worker.process.send_signal(signal.SIGHUP)
+        with os.fdopen(reading.pop(), "w") as file:
+            file.write(text)
+        until("it was read to its end", lambda: ": loading " in worker.output)
+    until("it was read again", lambda: "the file was read again" in worker.output)
+    assert worker.is_running
 
 
 def fill(docs: Connection) -> None:

@@ -123,6 +123,24 @@ def test_ready_when_all_are_then_signs_of_life_and_a_clean_end(waiting: Fleet) -
     assert not any(map(is_running, (waiting.pid("w0"), waiting.pid("w1"))))
 
 
+def test_one_that_is_not_ready_reads_its_file_again_once_it_is(folder: Path) -> None:
+    """Until it obeys the signal for that, it would end by it."""
+    late = (
+        'while not (folder / "go").exists():\n    signal.sigtimedwait([], 0.01)\nsignal.signal(signal.SIGHUP'
+    )
+    fleet = Fleet(folder, "for ever", 2, WAITS.replace("signal.signal(signal.SIGHUP", late))
+    try:
+        until("they are started", lambda: fleet.heard.count("WATCHDOG=1") > 1)
+        fleet.process.send_signal(signal.SIGHUP)
+        before = fleet.heard.count("WATCHDOG=1")
+        until("it has gone on", lambda: fleet.heard.count("WATCHDOG=1") > before + 2)
+        (folder / "go").touch()
+        until("both read again", lambda: all((folder / f"w{n}.read-again").exists() for n in (0, 1)))
+        assert "SIGHUP" not in fleet.log.read_text()
+    finally:
+        fleet.close()
+
+
 def test_it_is_not_ready_while_one_is_not(folder: Path) -> None:
     late = 'while name == "w1" and not (folder / "go").exists():\n    signal.sigtimedwait([], 0.01)\n'
     fleet = Fleet(folder, "for ever", 2, WAITS.replace('notify("READY=1")', f'{late}notify("READY=1")'))

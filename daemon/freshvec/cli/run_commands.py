@@ -58,6 +58,7 @@ def run(
     member: MemberOption = None,
 ) -> None:
     """Backfill what is missing, then keep every row fresh until Ctrl-C or SIGTERM."""
+    is_asked = signals.note_reload()
     number = _begin_as(member)
 
     def read() -> Settings:
@@ -77,11 +78,19 @@ def run(
 
         again = ("run", *_given(sync), *_given("--serve", address), *_given("--config", config_path))
         raise typer.Exit(fleet.run(settings, settings.find(sync), workers, again))
-    _work(settings, settings.find(sync), reload, is_led=membership.is_led(member))
+    _work(settings, settings.find(sync), reload, is_asked, is_led=membership.is_led(member))
 
 
-def _work(settings: Settings, syncs: tuple[Sync, ...], reload: Reload, *, is_led: bool) -> None:
-    """One worker in this process. Where a supervisor leads it, that shows how far all are."""
+def _work(
+    settings: Settings,
+    syncs: tuple[Sync, ...],
+    reload: Reload,
+    is_asked: threading.Event,
+    *,
+    is_led: bool,
+) -> None:
+    """One worker in this process. Where a supervisor leads it, that shows how far all are. `is_asked`: to
+    read the file again, before there was a worker."""
     from freshvec.cli.progress_view import ProgressView, followed
     from freshvec.worker.worker import Worker
 
@@ -90,9 +99,13 @@ def _work(settings: Settings, syncs: tuple[Sync, ...], reload: Reload, *, is_led
     worker = Worker(settings, syncs, endpoint=endpoint, reload=reload)
     if is_led:
         _obey(worker)
+    else:
+        worker.handle_signals()
+    if is_asked.is_set():
+        worker.reload()
+    if is_led:
         worker.run()
         return
-    worker.handle_signals()
     with followed(worker, ProgressView(settings.database.url, has_bars=_has_bars(settings))):
         worker.run()
 

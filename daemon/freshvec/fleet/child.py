@@ -45,7 +45,7 @@ class Child:
         self._backoff = Backoff(first=1.0, cap=60.0)
         self._due: float | None = 0.0  # when to start it; None while it runs
         self._started = self._heard = 0.0
-        self._is_stopping = self._asks_for_time = False
+        self._is_stopping = self._asks_for_time = self._is_to_reload = False
 
     @property
     def pid(self) -> int | None:
@@ -87,6 +87,12 @@ class Child:
         if self._process is not None:
             self._process.send_signal(number)
 
+    def reload(self) -> None:
+        """Have it read its file again, once it obeys the signal for that: before, it would end by it."""
+        self._is_to_reload = not self.is_ready
+        if self.is_ready:
+            self.send(signal.SIGHUP)
+
     def close(self) -> None:
         """Whatever it is at."""
         if self._process is not None:
@@ -114,6 +120,8 @@ class Child:
                 return
             self._heard = time.monotonic()
             self.is_ready |= "READY=1" in lines
+            if self.is_ready and self._is_to_reload:
+                self.reload()
             self._asks_for_time |= any(line.startswith(TIME_ASKED) for line in lines)
             for line in lines:
                 if line.startswith("STATUS="):

@@ -104,7 +104,7 @@ class Supervisor:
         if self._reloading:
             self._reloading = False
             for child in children:
-                child.send(signal.SIGHUP)
+                child.reload()
         hopeless = next((child for child in children if child.code in HOPELESS), None)
         if hopeless is not None and not self._stopping.is_set():
             logger.error("{} {}: all workers end", hopeless.name, ending(hopeless.code or 0))

@@ -9,6 +9,14 @@ from types import FrameType
 from loguru import logger
 
 
+def note_reload() -> threading.Event:
+    """From now on SIGHUP is noted, until there is a worker that obeys it: by itself it would end the process
+    while that loads its models."""
+    asked = threading.Event()
+    signal.signal(signal.SIGHUP, lambda number, frame: asked.set())
+    return asked
+
+
 def handle(stop: Callable[[], object], reload: Callable[[], object], stopping: threading.Event) -> None:
     """SIGTERM and SIGINT stop it, at once where it is `stopping` already; SIGHUP reloads."""
 
