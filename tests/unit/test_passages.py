@@ -37,6 +37,12 @@ def test_nothing_is_lost_and_nothing_is_too_long(text: str, limit: int, overlap:
 
 
 @given(TEXTS, st.integers(4, 40))
+@example("\U0001f469\u200d", 4)
+@example("a\u0301\u0301", 4)
+@example("a" + "\u0301" * 600, 510)
+@example("\u200d".join("漢" * 300), 254)
+@example("\u200d".join("!" * 300), 254)
+@example("b" * 40 + "a" + "\u0301" * 600 + "c" * 40, 16)
 def test_the_longest_words_are_cut_between_letters(text: str, limit: int) -> None:
     spans = split(text, letters, limit)
     assert all(size <= limit for size in letters([text[begin:end] for begin, end in spans]))
@@ -46,6 +52,22 @@ def test_a_letter_stays_with_what_combines_with_it() -> None:
     text = "e\u0301" * 60 + "\U0001f469\u200d\U0001f52c" * 20
     begins = [begin for begin, _ in split(text, letters, 17)]
     assert {text[begin] for begin in begins} <= {"e", "\U0001f469"}
+
+
+def test_a_letter_that_is_too_long_is_cut_and_those_beside_it_are_not() -> None:
+    long = "a" + "\u0301" * 600
+    text = "e\u0301" * 60 + long + "e\u0301" * 60
+    begins = [begin for begin, _ in split(text, letters, 17)]
+    assert {text[begin] for begin in begins if not 120 < begin < 120 + len(long)} == {"e", "a"}
+    assert len([begin for begin in begins if 120 < begin < 120 + len(long)]) < 200, "in few pieces"
+
+
+def test_a_text_that_repeats_itself_is_cut_into_equal_passages() -> None:
+    """All of its places weigh the same; with the first of them each word would become a passage."""
+    text = "word " * 20_000
+    sizes = count([text[begin:end] for begin, end in split(text, count, 200)])
+    assert max(sizes) <= 200
+    assert min(sizes[:-5]) >= 99, "but for the text's last words, beside which there are no others"
 
 
 @given(TEXTS, LIMITS, st.integers(1, 10))

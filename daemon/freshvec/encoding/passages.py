@@ -91,27 +91,37 @@ def _pieces(text: str) -> list[tuple[int, int, int]]:
 
 
 def _letters(text: str, begin: int, end: int, level: int, count: Count, room: int) -> list[_Unit]:
-    """A word that is too long, in pieces of equal length that are not."""
-    parts = 2
-    while True:
-        cuts = [_before_letter(text, begin + (end - begin) * part // parts, begin) for part in range(parts)]
-        spans = [span for span in zip(cuts, [*cuts[1:], end], strict=True) if span[0] < span[1]]
-        counted = count([text[first:last] for first, last in spans])
-        if max(counted) <= room or all(last - first == 1 for first, last in spans):
-            return [
-                _Unit(first, last, _LETTER if place else level, tokens)
-                for place, ((first, last), tokens) in enumerate(zip(spans, counted, strict=True))
-            ]
-        parts *= 2
+    """A word that is too long, in pieces that are not: halved, and what is still too long halved again."""
+    done: dict[Span, int] = {}
+    spans = [(begin, end)]
+    while spans:
+        longer: list[Span] = []
+        for span, tokens in zip(spans, count([text[first:last] for first, last in spans]), strict=True):
+            if tokens > room and span[1] - span[0] > 1:
+                longer += _halves(text, *span)
+            else:
+                done[span] = tokens
+        spans = longer
+    return [
+        _Unit(first, last, _LETTER if first > begin else level, tokens)
+        for (first, last), tokens in sorted(done.items())
+    ]
 
 
-def _before_letter(text: str, place: int, least: int) -> int:
-    """The last place up to this one that is not within a letter with what combines with it."""
-    while place > least and (
-        combining(text[place]) or text[place] in _JOINERS or text[place - 1] == "\u200d"
-    ):
-        place -= 1
-    return place
+def _halves(text: str, begin: int, end: int) -> tuple[Span, Span]:
+    """Two parts that are about as long, cut between letters; within one only where there is but one.
+
+    What one letter combines has no bound, so one may be longer than a model reads.
+    """
+    middle = (begin + end) // 2
+    before = next((place for place in range(middle, begin, -1) if _begins_letter(text, place)), None)
+    after = before or next((place for place in range(middle, end) if _begins_letter(text, place)), middle)
+    return (begin, after), (after, end)
+
+
+def _begins_letter(text: str, place: int) -> bool:
+    """Whether what stands there does not combine with what stands before it."""
+    return not (combining(text[place]) or text[place] in _JOINERS or text[place - 1] == "\u200d")
 
 
 def _runs(text: str, units: list[_Unit], room: int) -> list[tuple[int, int]]:
@@ -129,7 +139,7 @@ def _runs(text: str, units: list[_Unit], room: int) -> list[tuple[int, int]]:
         if tokens <= 2 * room:
             cut = _halving(before, weights, first, last, room)
         else:
-            cut = max(range(first + 1, last), key=weights.__getitem__)
+            cut = _best(weights, range(first + 1, last))
         waiting += [(cut, last), (first, cut)]
     return runs
 
@@ -138,7 +148,17 @@ def _halving(before: list[int], weights: list[tuple[int, int]], first: int, last
     """Where a run that makes two passages is cut: at the best place that leaves both of them short enough."""
     least = max(first + 1, bisect_right(before, before[last] - room - 1, first + 1, last))
     most = min(last - 1, bisect_right(before, before[first] + room, first + 1, last) - 1)
-    return max(range(least, most + 1) or range(first + 1, last), key=weights.__getitem__)
+    return _best(weights, range(least, most + 1) or range(first + 1, last))
+
+
+def _best(weights: list[tuple[int, int]], places: range) -> int:
+    """The place of most weight: where a text repeats itself, the one with as many such before it as after.
+
+    At the first of them each word would become a passage of its own, and the work grow with the square.
+    """
+    most = max(weights[place] for place in places)
+    same = [place for place in places if weights[place] == most]
+    return same[len(same) // 2]
 
 
 def _weight(text: str, place: int) -> int:
