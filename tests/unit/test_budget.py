@@ -168,3 +168,31 @@ def test_a_size_that_was_found_on_a_busy_machine_grows_on_a_quiet_one(tmp_path: 
     again = BatchBudget(known.size or 0, known=known)
     observe(again, 9000, 200)
     assert again.settled > 256
+
+
+def test_a_small_size_that_was_found_in_a_hurry_is_kept_within_memory(tmp_path: Path) -> None:
+    budget = BatchBudget(8192)
+    for _ in range(3):
+        budget.observe(8192, 8192, 8000, 0.5)
+    budget.out_of_memory(2048)
+    BudgetMemory(tmp_path).keep("m", "cuda", budget)
+    known = BudgetMemory(tmp_path).recall("m", "cuda")
+    assert known.size == known.ceiling == 1024
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_size_that_was_noted_beyond_its_ceiling_is_bounded_by_it(tmp_path: Path, settled: bool) -> None:
+    noted = {"size": 4096, "ceiling": 1024, "ceiling_at": time.time(), "settled": settled, "hurried": True}
+    (tmp_path / "budgets.json").write_text(json.dumps({"m on cuda": noted}))
+    known = BudgetMemory(tmp_path).recall("m", "cuda")
+    budget = BatchBudget(known.size or 0, ceiling=known.ceiling, known=known)
+    assert max(budget.next_size() for _ in range(9)) == 1024
+
+
+def test_where_there_is_no_hurry_any_more_memory_still_bounds_the_size() -> None:
+    budget = BatchBudget(8192)
+    for _ in range(3):
+        budget.observe(8192, 8192, 8000, 0.5)
+    budget.out_of_memory(2048)
+    observe(budget, 1e7, 200)
+    assert budget.settled == budget.ceiling == 1024

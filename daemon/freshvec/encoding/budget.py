@@ -42,7 +42,7 @@ class BatchBudget:
         self.ceiling = ceiling
         self._latency = latency_seconds
         self.fixed = fixed  # as configured: nothing is searched, nothing remembered
-        self.first = first
+        self.first = first = self.bounded(first)  # of a file that another version wrote, it may be more
         self.is_hurried = bool(
             known and known.is_hurried
         )  # larger sizes were left out since they would take too long
@@ -70,6 +70,10 @@ class BatchBudget:
     def has_moved(self) -> bool:
         """Whether the search stands elsewhere than it began."""
         return self._middle != self.first
+
+    def bounded(self, size: int) -> int:
+        """At most what the device's memory is known to hold."""
+        return min(size, self.ceiling) if self.ceiling else size
 
     def next_size(self) -> int:
         """The size of the next batch, in padded tokens."""
@@ -122,6 +126,7 @@ class BatchBudget:
 
     def _explore(self) -> None:
         """Let the sizes beside the middle take turns with it."""
+        self._middle = self.bounded(self._middle)
         around = (self._middle // _STEP, self._middle, self._middle * _STEP)
         allowed = [size for size in around if size >= _SMALLEST and size <= (self.ceiling or size)]
         self._sizes = [size for size in allowed if self._takes(size) <= self._latency] or [min(allowed)]
@@ -204,7 +209,7 @@ class BudgetMemory:
         known = self._kept.get(f"{model} on {device}", {})
         is_same = known.get("ceiling") == budget.ceiling and known.get("ceiling_at")
         ceiling_at = known["ceiling_at"] if is_same else budget.ceiling and int(time.time())
-        size = max(budget.settled, least)
+        size = budget.bounded(max(budget.settled, least))
         entry = {
             "size": size,
             "ceiling": budget.ceiling,
