@@ -196,3 +196,27 @@ def test_where_there_is_no_hurry_any_more_memory_still_bounds_the_size() -> None
     budget.out_of_memory(2048)
     observe(budget, 1e7, 200)
     assert budget.settled == budget.ceiling == 1024
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_ceiling_is_forgotten_after_a_day_in_a_process_too(
+    monkeypatch: pytest.MonkeyPatch, fixed: bool
+) -> None:
+    budget = BatchBudget(1024, fixed=fixed)
+    budget.out_of_memory(256)
+    assert max(budget.next_size() for _ in range(9)) == budget.ceiling == 128
+    later = time.time() + 90_000
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert max(budget.next_size() for _ in range(9)) >= 1024
+    assert budget.ceiling is None
+
+
+def test_a_ceiling_keeps_its_age_over_a_restart(tmp_path: Path) -> None:
+    at = int(time.time()) - 80_000
+    noted = {"size": 64, "ceiling": 64, "ceiling_at": at}
+    (tmp_path / "budgets.json").write_text(json.dumps({"m on cpu": noted}))
+    known = BudgetMemory(tmp_path).recall("m", "cpu")
+    budget = BatchBudget(64, ceiling=64, known=known)
+    assert budget.ceiling_at == at
+    BudgetMemory(tmp_path).keep("m", "cpu", budget)
+    assert BudgetMemory(tmp_path).recall("m", "cpu").ceiling_at == at

@@ -1,5 +1,6 @@
 """The dispatcher when encoding fails: a smaller batch, the runtime anew, and the end of the process."""
 
+import queue
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,9 +9,9 @@ import pytest
 from freshvec.encoding.budget import BatchBudget
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.errors import EncodingError
-from freshvec.records import Urgency
+from freshvec.records import Tokens, Urgency, Vector
 from tests.support import until
-from tests.unit.recorder import REFUSED, Recorder, Results, dispatching, encoded
+from tests.unit.recorder import REFUSED, Recorder, Results, dispatching, encoded, text
 
 
 @pytest.fixture
@@ -91,6 +92,55 @@ def test_when_new_sessions_do_not_help_the_process_gives_up(
     assert dispatcher.lost.exit_code == 1
     assert "3 batches in a row failed" in str(dispatcher.lost)
     assert "no room" in str(dispatcher.lost)
+
+
+def long(tokens: int) -> Tokens:
+    return Tokens(np.full(tokens, 7, dtype=np.int64))
+
+
+def test_a_text_that_no_memory_holds_has_the_error_and_the_others_their_vectors(
+    encoder: Recorder, dispatcher: Dispatcher
+) -> None:
+    encoder.gate.set()
+    encoder.room = encoder.after_rebuild = 50
+    texts = [*(text(number) for number in range(10)), long(100), long(200), long(90)]
+    for _ in range(4):
+        answers: queue.SimpleQueue[Results] = queue.SimpleQueue()
+        dispatcher.submit(Urgency.BACKFILL, texts, 64, answers.put)
+        *vectors, error, longer, shorter = answers.get(timeout=30)
+    assert all(isinstance(vector, np.ndarray) for vector in vectors)
+    for each, tokens in ((error, 100), (longer, 200), (shorter, 90)):
+        assert isinstance(each, EncodingError)
+        assert not each.retryable
+        assert f"a text of {tokens} tokens" in str(each)
+    assert encoder.rebuilt == 4 * 2, "none for a text longer than one that was tried"
+    assert dispatcher.lost is None
+
+
+def test_a_new_session_that_helps_leaves_the_batches_as_they_were_halved_at_first(encoder: Recorder) -> None:
+    encoder.gate.set()
+    encoder.room = 3
+    budget = BatchBudget(512)
+    dispatcher = Dispatcher(encoder, budget)
+    results = encoded(dispatcher, list(range(128)))  # 512 padded tokens
+    dispatcher.stop(10)
+    assert all(isinstance(result, np.ndarray) for result in results)
+    assert encoder.rebuilt == 1
+    assert budget.ceiling == 256
+
+
+def test_an_error_of_no_text_is_not_halved(encoder: Recorder, dispatcher: Dispatcher) -> None:
+    asked: list[int] = []
+
+    def fails(batch: list[Tokens]) -> Vector:
+        asked.append(len(batch))
+        raise EncodingError("encode", "what fp16 cannot hold", "no fp32", retryable=True)
+
+    encoder.encode = fails  # type: ignore[method-assign]
+    errors = encoded(dispatcher, list(range(16)))
+    assert len(errors) == 16
+    assert all(isinstance(error, EncodingError) and error.retryable for error in errors)
+    assert asked == [16]
 
 
 @pytest.mark.parametrize(("device", "gives_up"), [("cuda", True), ("cpu", False)])

@@ -40,8 +40,11 @@ class BatchBudget:
         known: "Known | None" = None,
     ) -> None:
         self.ceiling = ceiling
+        # When memory ran out, in seconds since 1970.
+        self.ceiling_at = (known and known.ceiling_at) or (ceiling and int(time.time()))
         self._latency = latency_seconds
         self.fixed = fixed  # as configured: nothing is searched, nothing remembered
+        self._given = first
         self.first = first = self.bounded(first)  # of a file that another version wrote, it may be more
         self.is_hurried = bool(
             known and known.is_hurried
@@ -77,8 +80,11 @@ class BatchBudget:
 
     def next_size(self) -> int:
         """The size of the next batch, in padded tokens."""
+        if self.ceiling_at and time.time() - self.ceiling_at > _CEILING_SECONDS:
+            self._bound(None)
         self._turn += 1
-        return self._sizes[self._turn % len(self._sizes)]
+        sizes = self._sizes  # another thread may exchange them
+        return sizes[self._turn % len(sizes)]
 
     def observe(self, size: int, padded: int, tokens: int, seconds: float) -> None:
         """A batch planned for `size` had `padded` tokens, `tokens` of them real, and took `seconds`."""
@@ -99,10 +105,27 @@ class BatchBudget:
             self._move()
 
     def out_of_memory(self, padded: int) -> None:
-        """A batch of `padded` tokens did not fit: never try as many again."""
+        """A batch of `padded` tokens did not fit: never try as many again, for a day."""
         self.ceiling = max(_SMALLEST, min(self.ceiling or padded, padded // 2))
+        self.ceiling_at = int(time.time())
         self._sizes = [min(size, self.ceiling) for size in self._sizes]
         self._middle = min(self._middle, self.ceiling)
+
+    def allow(self, ceiling: int | None) -> None:
+        """So many may be tried again: what held the memory has given it back."""
+        if self.ceiling and ceiling and ceiling > self.ceiling:
+            self._bound(ceiling)
+
+    def _bound(self, ceiling: int | None) -> None:
+        """Look again which size is best, up to another ceiling."""
+        self.ceiling = ceiling
+        self.ceiling_at = self.ceiling_at if ceiling else None
+        if self.fixed:
+            self._middle = self.bounded(self._given)
+            self._sizes = [self._middle]
+        else:
+            self._middle = self.bounded(max(self._middle, self.first))
+            self._explore()
 
     def _hurry_less(self) -> None:
         """Begin again with a larger size where it would not take too long any more: what else ran has
@@ -174,6 +197,7 @@ class Known:
     ceiling: int | None = None
     is_settled: bool = False  # whether the search had ended there
     is_hurried: bool = False  # larger sizes were left out then
+    ceiling_at: int | None = None  # when that was, in seconds since 1970
 
 
 class BudgetMemory:
@@ -192,7 +216,7 @@ class BudgetMemory:
         if entry.get("ceiling") and is_past:
             return Known()  # the size was bounded by it
         settled, hurried = bool(entry.get("settled")), bool(entry.get("hurried"))
-        return Known(entry.get("size"), entry.get("ceiling"), settled, hurried)
+        return Known(entry.get("size"), entry.get("ceiling"), settled, hurried, entry.get("ceiling_at"))
 
     def ceilings(self, model: str) -> dict[str, int]:
         """Where the model ran out of memory, as it was noted, and the sizes that it may have there since."""
@@ -207,13 +231,11 @@ class BudgetMemory:
         """
         least = budget.first // _STEP if budget.is_hurried else 0
         known = self._kept.get(f"{model} on {device}", {})
-        is_same = known.get("ceiling") == budget.ceiling and known.get("ceiling_at")
-        ceiling_at = known["ceiling_at"] if is_same else budget.ceiling and int(time.time())
         size = budget.bounded(max(budget.settled, least))
         entry = {
             "size": size,
             "ceiling": budget.ceiling,
-            "ceiling_at": ceiling_at,
+            "ceiling_at": budget.ceiling_at,
             "settled": budget.is_settled and size == budget.settled,
             "hurried": budget.is_hurried,
         }

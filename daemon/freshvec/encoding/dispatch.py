@@ -40,6 +40,15 @@ class Job:
     done: Done = field(compare=False)
 
 
+@dataclass
+class _Room:
+    """What memory held of one batch, while it was halved and encoded in parts."""
+
+    ceiling: int | None = None  # of the budget, once memory had run out for the first time
+    none_from: float = math.inf  # tokens of the shortest text that found none in a new session either
+    problem: str = ""  # of that text
+
+
 class Dispatcher:
     """Encodes batches one after the other. An urgent batch waits for one other at most, and where urgent ones
     came lately, for a piece of it.
@@ -147,14 +156,14 @@ class Dispatcher:
     def _work(self, job: Job) -> None:
         """Encode a batch, with urgent ones between its pieces."""
         results: list[Vector | Exception] = []
-        in_vain: list[Exception] = []
+        room = _Room()
         seconds = 0.0
         pieces = self._pieces(job)
         for place, piece in enumerate(pieces):
             if place:
                 self._let_urgent_go_first()
             started = time.perf_counter()
-            results += self._encode(piece, in_vain)
+            results += self._encode(piece, room)
             # Each of two batches under way takes about twice its own time.
             seconds += (time.perf_counter() - started) / len(self._threads)
         real, padded = sum(map(len, job.tokens)), _padded(job.tokens)
@@ -189,31 +198,30 @@ class Dispatcher:
                 urgent = heapq.heappop(self._jobs)
             self._work(urgent)
 
-    def _encode(self, tokens: list[Tokens], in_vain: list[Exception]) -> list[Vector | Exception]:
-        """One vector or error per text, in order. Halving finds a bad text, so that the others get theirs.
-
-        `in_vain` holds the error of a text of this batch that found no room in a new session either. Such a
-        session takes seconds to load, and further texts that do not fit would find no more room in another.
-        """
+    def _encode(self, tokens: list[Tokens], room: _Room) -> list[Vector | Exception]:
+        """One vector or error per text, in order. Halving finds a bad text, so that the others get theirs."""
         try:
             return list(self.encoder.encode(tokens))
         except OutOfMemoryError as error:
-            self.out_of_memory += 1
-            before = self.budget.ceiling
-            self.budget.out_of_memory(_padded(tokens))
-            if self.budget.ceiling != before:
-                logger.warning(
-                    "out of memory with {} padded tokens; at most {} from now on",
-                    _padded(tokens),
-                    self.budget.ceiling,
-                )
+            self._note_out_of_memory(_padded(tokens))
+            room.ceiling = room.ceiling or self.budget.ceiling
             if len(tokens) == 1:
-                return [in_vain[0] if in_vain else self._rebuilt(tokens, error, in_vain)]
+                return [self._in_new_session(tokens[0], error, room)]
         except Exception as error:  # whatever the runtime raises, the other texts are encoded
+            if isinstance(error, EncodingError) and error.retryable:
+                return [error] * len(tokens)  # no text is at fault
             if len(tokens) == 1:
                 return [self._blame(error)]
         middle = len(tokens) // 2
-        return self._encode(tokens[:middle], in_vain) + self._encode(tokens[middle:], in_vain)
+        return self._encode(tokens[:middle], room) + self._encode(tokens[middle:], room)
+
+    def _note_out_of_memory(self, padded: int) -> None:
+        self.out_of_memory += 1
+        before = self.budget.ceiling
+        self.budget.out_of_memory(padded)
+        if self.budget.ceiling != before:
+            message = "out of memory with {} padded tokens; at most {} from now on"
+            logger.warning(message, padded, self.budget.ceiling)
 
     def _judge(self, results: list[Vector | Exception]) -> None:
         """Set `lost` when new sessions have not helped, so that the process ends.
@@ -235,37 +243,45 @@ class Dispatcher:
             "It ends, so that its supervisor starts another; nothing is lost.",
         )
 
-    def _rebuilt(
-        self, tokens: list[Tokens], error: Exception, in_vain: list[Exception]
-    ) -> Vector | Exception:
-        """Encode a text that did not fit alone, in a new session: the old one itself holds the memory."""
-        try:
-            self.encoder.rebuild()
-            vector: Vector = self.encoder.encode(tokens)[0]
-            self._is_full = False
-            return vector
-        except Exception as again:
-            self._is_full = True
-            in_vain.append(
-                EncodingError(
-                    "encode",
-                    "a single text",
-                    f"{error}; and after loading the model again: {again}",
-                    "Free memory on the device, or choose another one.",
-                    retryable=True,
-                )
-            )
-            return in_vain[0]
+    def _in_new_session(self, text: Tokens, error: Exception, room: _Room) -> Vector | Exception:
+        """Encode a text that did not fit alone, in a new session: the old one itself holds the memory.
+
+        A session takes seconds to load. So a text that is as long as one which found no room in one gets no
+        other, and none does where nothing finds room.
+        """
+        if len(text) < room.none_from:
+            try:
+                self.encoder.rebuild()
+                vector: Vector = self.encoder.encode([text])[0]
+            except Exception as again:
+                room.problem = f"{error}; and after loading the model again: {again}"
+                self._is_full = self._broken() is not None
+                room.none_from = 0 if self._is_full else len(text)
+            else:
+                self._is_full = False
+                self.budget.allow(room.ceiling)  # which halving has lowered to a text
+                return vector
+        if not room.none_from:
+            remedy = "Free memory on the device, or choose another one."
+            return EncodingError("encode", "a single text", room.problem, remedy, retryable=True)
+        remedy = "Others find it: give it a device with more memory, or shorten it."
+        return EncodingError("encode", f"a text of {len(text)} tokens", room.problem, remedy)
 
     def _blame(self, error: Exception) -> Exception:
         """`error` itself where a plain text can still be encoded; otherwise the runtime is at fault."""
+        broken = self._broken()
+        if broken is None:
+            return error
+        remedy = "See the log of the model's runtime."
+        return EncodingError("encode", "any text", str(broken), remedy, retryable=True)
+
+    def _broken(self) -> Exception | None:
+        """What the runtime says to a plain text; None where it encodes it."""
         try:
             self.encoder.encode(self.encoder.tokenize([_PROBE]))
-        except Exception as probe:  # the runtime is broken
-            return EncodingError(
-                "encode", "any text", str(probe), "See the log of the model's runtime.", retryable=True
-            )
-        return error
+        except Exception as error:
+            return error
+        return None
 
 
 def _padded(tokens: list[Tokens]) -> int:
