@@ -16,6 +16,7 @@ import pytest
 
 from freshvec.encoding.tokenizer import Tokenizer
 from freshvec.encoding.tokenizer_pool import TokenizerPool, TokenizerProcess
+from freshvec.models.artefact import checksum
 from freshvec.records import Tokens
 from tests.support import MODEL, is_running, until
 
@@ -26,7 +27,9 @@ import os, signal, sys
 from multiprocessing import active_children
 from pathlib import Path
 from freshvec.encoding.tokenizer_pool import TokenizerPool
-pool = TokenizerPool(Path(sys.argv[1]), 256, "", processes=2)
+from freshvec.models.artefact import checksum
+path = Path(sys.argv[1])
+pool = TokenizerPool(path, 256, "", 2, checksum(path))
 pool.encode(["text"] * 700)
 print(*(child.pid for child in active_children()), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -40,7 +43,7 @@ def path(models_dir: Path) -> Path:
 
 @pytest.fixture
 def pool(path: Path) -> Iterator[TokenizerPool]:
-    made = TokenizerPool(path, 256, "", processes=2, rest_seconds=0)
+    made = TokenizerPool(path, 256, "", 2, checksum(path), rest_seconds=0)
     yield made
     made.close()
     assert not pids()
@@ -110,7 +113,7 @@ def test_where_no_process_can_be_begun_texts_are_tokenised_here(
 
     with monkeypatch.context() as patched:
         patched.setattr(SpawnProcess, "start", full)
-        pool = TokenizerPool(path, 256, "", processes=2, rest_seconds=0)
+        pool = TokenizerPool(path, 256, "", 2, checksum(path), rest_seconds=0)
         assert plain(pool.encode(TEXTS)) == wanted
         assert not pids()
     assert plain(pool.encode(TEXTS)) == wanted
@@ -119,7 +122,7 @@ def test_where_no_process_can_be_begun_texts_are_tokenised_here(
 
 
 def test_processes_are_not_begun_one_after_the_other_to_be_killed(path: Path, wanted: Wanted) -> None:
-    pool = TokenizerPool(path, 256, "", processes=2, rest_seconds=3600)
+    pool = TokenizerPool(path, 256, "", 2, checksum(path), rest_seconds=3600)
     kill(pids())
     for _ in range(2):
         assert plain(pool.encode(TEXTS)) == wanted
@@ -133,7 +136,7 @@ def test_an_answer_that_was_not_taken_is_not_that_to_other_texts(
     def full(connection: Connection) -> None:
         raise MemoryError
 
-    process = TokenizerProcess(path, 256, "")
+    process = TokenizerProcess(path, 256, "", checksum(path))
     with monkeypatch.context() as patched:
         patched.setattr(Connection, "recv", full)
         with pytest.raises(MemoryError):
@@ -149,3 +152,27 @@ def test_processes_end_with_the_one_that_began_them(path: Path) -> None:
     begun = [int(pid) for pid in ended.stdout.split()]
     assert len(begun) == 2
     until("they have ended", lambda: not any(map(is_running, begun)))
+
+
+def test_a_process_that_is_begun_again_does_not_take_another_file(
+    path: Path, wanted: Wanted, tmp_path: Path
+) -> None:
+    """A new export may have put one there: its tokens are not those of the model that is loaded."""
+    copy = tmp_path / "tokenizer.json"
+    copy.write_bytes(path.read_bytes())
+    pool = TokenizerPool(copy, 256, "", 2, checksum(copy), rest_seconds=0)
+    assert plain(pool.encode(TEXTS)) == wanted
+    copy.write_text(path.read_text().replace('"text"', '"text of another"'))
+    assert plain(Tokenizer(copy, 256).encode(TEXTS)) != wanted
+    killed = pids()
+    kill(killed)
+    for _ in range(2):
+        assert plain(pool.encode(TEXTS)) == wanted
+    pool.close()
+
+
+def test_a_process_whose_file_is_another_says_so(path: Path) -> None:
+    process = TokenizerProcess(path, 256, "", "the checksum of another")
+    with pytest.raises(ChildProcessError, match="its file is not the one that was loaded"):
+        process.encode(TEXTS[:3])
+    process.end()

@@ -103,7 +103,7 @@ def tokenizing_rates(
     many = (texts * -(-_TOKENIZED // len(texts)))[: max(_TOKENIZED, len(texts))]
     tokenizers: dict[tuple[str, int], Tokenizer | TokenizerPool] = {("tokenizers", 1): Tokenizer(*given)}
     if processes:
-        tokenizers["tokenizers", processes] = TokenizerPool(*given, processes)
+        tokenizers["tokenizers", processes] = TokenizerPool(*given, processes, artefact.tokenizer_sha256)
     if quick:
         tokenizers[quick, 1] = Tokenizer(*given, is_quick=True)
     rates: dict[tuple[str, int], list[float]] = {which: [] for which in tokenizers}

@@ -127,7 +127,7 @@ class OnnxEncoder:
             if self.card.document_prefix == self.card.query_prefix:
                 return self._queries
             return Tokenizer(*given, is_quick=self._is_quick)
-        return TokenizerPool(*given, processes)
+        return TokenizerPool(*given, processes, self._artefact.tokenizer_sha256)
 
     def _open(self, precision: Precision, device: str) -> Session:
         """The graph on exactly that device. Raises ModelError for the graph, DeviceError for the device."""

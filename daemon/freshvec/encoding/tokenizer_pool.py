@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,6 +17,7 @@ import numpy as np
 from loguru import logger
 
 from freshvec.encoding.tokenizer import Tokenizer
+from freshvec.models.artefact import checksum
 from freshvec.records import Tokens
 
 _CHUNK = 128  # texts that a process gets at once: few enough to spread a portion over all processes
@@ -23,6 +25,7 @@ _SMALL = 64  # at most so many are tokenised here, without the way to another pr
 _MOST = 12  # processes at most
 _REST_SECONDS = 30.0  # that no process is begun after one was lost
 _LAST_SECONDS = 1.0  # until a process that has no pipe any more is killed
+_OTHER_FILE = 3  # exit code of a process whose file is not the one that its parent has
 
 # "spawn": a process forked from one with threads and a CUDA context inherits both in an unusable state.
 _SPAWN = multiprocessing.get_context("spawn")
@@ -45,12 +48,19 @@ class TokenizerPool:
     """
 
     def __init__(
-        self, path: Path, max_tokens: int, prefix: str, processes: int, rest_seconds: float = _REST_SECONDS
+        self,
+        path: Path,
+        max_tokens: int,
+        prefix: str,
+        processes: int,
+        sha256: str,
+        rest_seconds: float = _REST_SECONDS,
     ) -> None:
+        """`sha256` is the file's: an export may put another in its place."""
         self._here = Tokenizer(path, max_tokens, prefix)
         self._rest_seconds = rest_seconds
         self._due = 0.0  # no process is begun before that
-        self._processes = [TokenizerProcess(path, max_tokens, prefix) for _ in range(processes)]
+        self._processes = [TokenizerProcess(path, max_tokens, prefix, sha256) for _ in range(processes)]
         self._idle: queue.SimpleQueue[TokenizerProcess] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(processes, "tokenizer")  # one waits for each process
         for process in self._processes:
@@ -101,8 +111,8 @@ class TokenizerProcess:
     ever for who was killed with one in hand.
     """
 
-    def __init__(self, path: Path, max_tokens: int, prefix: str) -> None:
-        self._given = path, max_tokens, prefix
+    def __init__(self, path: Path, max_tokens: int, prefix: str, sha256: str) -> None:
+        self._given = path, max_tokens, prefix, sha256
         self._begun: tuple[SpawnProcess, Connection] | None = None
 
     @property
@@ -126,7 +136,11 @@ class TokenizerProcess:
             connection.send(texts)
             return _unpacked(*connection.recv())
         except (EOFError, OSError) as error:
-            raise ChildProcessError(f"it ended with exit code {self.end()}") from error
+            code = self.end()
+            problem = (
+                "its file is not the one that was loaded" if code == _OTHER_FILE else f"exit code {code}"
+            )
+            raise ChildProcessError(f"it ended: {problem}") from error
         except BaseException:
             self.end()  # an answer that was not taken would be that to the next texts
             raise
@@ -143,12 +157,14 @@ class TokenizerProcess:
         return process.exitcode
 
 
-def _serve(connection: Connection, path: Path, max_tokens: int, prefix: str) -> None:
+def _serve(connection: Connection, path: Path, max_tokens: int, prefix: str, sha256: str) -> None:
     """The process: a tokenizer on one thread, until the pipe's other end is closed."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # Ctrl-C is for the parent, which may want to finish what is under way.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tokenizer = Tokenizer(path, max_tokens, prefix)
+    if checksum(path) != sha256:  # afterwards: it may be exchanged at any time
+        sys.exit(_OTHER_FILE)
     with suppress(EOFError, OSError):
         while True:
             connection.send(_packed(tokenizer.encode(connection.recv())))

@@ -66,7 +66,7 @@ def tokenising(setting: Setting) -> dict[str, Any]:
     ways: dict[str, Callable[[], Any]] = {
         "tokenizers, its own threads": lambda: Tokenizer(*given),
         f"tokenizers, {pool_processes(cpu_limit())} processes": lambda: TokenizerPool(
-            *given, pool_processes(cpu_limit())
+            *given, pool_processes(cpu_limit()), setting.artefact.tokenizer_sha256
         ),
         "nanotoken, its own threads": lambda: Nanotoken(setting),
     }
