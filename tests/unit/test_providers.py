@@ -18,6 +18,7 @@ from freshvec.encoding import providers
 from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.encoding.session import OnnxSession
 from freshvec.errors import DeviceError, ModelError
+from freshvec.models.artefact import Precision
 from freshvec.records import OutOfMemoryError, Tokens
 from tests.support import MODEL, models_in
 
@@ -134,6 +135,26 @@ def test_the_providers_are_tried_in_order_and_the_cpu_is_always_last(tmp_path: P
     assert names("tensorrt") == ["Tensorrt", "CUDA", "CPU"]
     ((_, cuda), _) = providers.provider_options("cuda:1", 10**9, tmp_path)
     assert (cuda["device_id"], cuda["gpu_mem_limit"]) == (1, 10**9)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_tensorrt_computes_in_the_precision_of_the_graph(tmp_path: Path, precision: Precision) -> None:
+    ((_, engine), *_) = providers.provider_options("tensorrt", None, tmp_path, precision)
+    assert engine["trt_fp16_enable"] == (precision == "fp16")
+
+
+def test_a_session_is_told_its_precision(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    def options(device: str, limit: int | None, cache: Path, precision: Precision) -> list[Any]:
+        told.append(precision)
+        return ["CPUExecutionProvider"]
+
+    monkeypatch.setattr(providers, "provider_options", options)
+    encoder = load(models_dir, "cpu")
+    encoder.precision = "int8"
+    encoder.rebuild()
+    assert told == ["fp32", "int8"]
 
 
 def test_telemetry_writes_nothing(models_dir: Path, tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def _onnxruntime(shape: Shape, precision: Precision, device: str, threads: int) 
     session = ort.InferenceSession(
         proto.SerializeToString(),
         options,
-        providers=providers.provider_options(device, None, Path()),
+        providers=providers.provider_options(device, None, Path(), precision),
         enable_fallback=0,
     )
     binding = session.io_binding()

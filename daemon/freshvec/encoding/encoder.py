@@ -11,12 +11,12 @@ from freshvec.encoding import openvino_session, providers
 from freshvec.encoding.cosine import cosines
 from freshvec.encoding.machine import cpu_limit
 from freshvec.encoding.openvino_session import OpenVinoSession
-from freshvec.encoding.session import OnnxSession, Session
+from freshvec.encoding.session import OnnxSession, Session, out_of_memory
 from freshvec.encoding.tokenizer import Tokenizer
 from freshvec.encoding.tokenizer_pool import TokenizerPool, pool_processes
 from freshvec.errors import DeviceError, EncodingError, ModelError
 from freshvec.models.artefact import Artefact, Precision
-from freshvec.records import Tokens, Vector
+from freshvec.records import OutOfMemoryError, Tokens, Vector
 
 _SAME = 0.9999  # cosine at least of a text's vectors by two graphs of one precision
 
@@ -52,6 +52,7 @@ class OnnxEncoder:
         self._queries = Tokenizer(path, card.max_tokens, card.query_prefix, is_quick=is_quick)
         self.session, self.precision = self._start(device, precision)
         self._exact: Session | None = None
+        self._opening = threading.Lock()  # of that
         self._lanes = threading.Condition()
         self._under_way = 0  # batches
         self.device = self.session.device
@@ -69,7 +70,8 @@ class OnnxEncoder:
     def encode(self, batch: list[Tokens]) -> Vector:
         """Embeddings, float32 `[len(batch), dimension]`, in order; what is not finite is tried once in fp32.
 
-        Raises EncodingError for values that are not finite in fp32 either, and OutOfMemoryError.
+        Raises OutOfMemoryError, and EncodingError for values that are not finite in fp32 either; a retryable
+        one where the fp32 graph cannot be loaded.
         """
         with self._lane():
             return self._finite(batch)
@@ -79,9 +81,7 @@ class OnnxEncoder:
         vectors = self.session.run(batch)
         wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(wrong) and self.precision != "fp32":
-            if self._exact is None:
-                self._exact = self._open("fp32", self.device)
-            vectors[wrong] = self._exact.run([batch[i] for i in wrong])
+            vectors[wrong] = self._in_fp32().run([batch[i] for i in wrong])
             self.not_finite += len(wrong)
             wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(wrong):
@@ -89,6 +89,25 @@ class OnnxEncoder:
                 "encode", f"{len(wrong)} of {len(batch)} texts", "the model gave values that are not finite"
             )
         return vectors
+
+    def _in_fp32(self) -> Session:
+        """The graph of what another precision cannot hold, loaded once it is needed. Raises what `encode`
+        raises."""
+        with self._opening:
+            if self._exact is None:
+                try:
+                    self._exact = self._open("fp32", self.device)
+                except Exception as error:  # of a device, its runtime or a file; no text is at fault
+                    if any(map(_is_out_of_memory, (error, error.__cause__))):
+                        raise OutOfMemoryError(f"the fp32 graph beside it: {error}"[-200:]) from error
+                    raise EncodingError(
+                        "encode",
+                        f"what {self.precision} cannot hold",
+                        f"the fp32 graph cannot be loaded: {error}",
+                        f"Run `{self.card.command}` again if its file is damaged.",
+                        retryable=True,
+                    ) from error
+            return self._exact
 
     def encode_query(self, text: str) -> Vector:
         """The embedding `[dimension]` of a search text. Raises what `encode` raises."""
@@ -135,7 +154,9 @@ class OnnxEncoder:
             return self._in_bf16()
         path = self._artefact.path(precision)
         try:
-            session = OnnxSession(path, self._artefact.pad_id, device, self._threads, self._memory_limit)
+            session = OnnxSession(
+                path, self._artefact.pad_id, device, self._threads, self._memory_limit, precision
+            )
             if session.device == device != "cpu":
                 # Only a first batch shows that some libraries, cuDNN among them, are missing.
                 session.run(self._queries.encode(["freshvec"]))
@@ -169,7 +190,9 @@ class OnnxEncoder:
             return padded
         texts = self._queries.encode([f"freshvec {'packs its tokens ' * count}" for count in (0, 3, 40)])
         try:
-            session = OnnxSession(path, self._artefact.pad_id, device, self._threads, self._memory_limit)
+            session = OnnxSession(
+                path, self._artefact.pad_id, device, self._threads, self._memory_limit, precision
+            )
             same = cosines(session.run(texts), padded.run(texts)).min()
         except Exception as error:  # onnxruntime raises many kinds
             logger.warning("batches stay padded, since the packed graph cannot be used: {}", error)
@@ -197,3 +220,7 @@ class OnnxEncoder:
         # On a CPU the fp16 graph is slower than fp32, so the CPU never runs it, whatever is configured.
         on_cpu: Precision = precision if precision in ("int8", "bf16") else "fp32"
         return self._open(on_cpu, "cpu"), on_cpu
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    return isinstance(error, OutOfMemoryError) or (isinstance(error, Exception) and out_of_memory(error))

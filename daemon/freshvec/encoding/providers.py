@@ -10,6 +10,7 @@ from typing import Any
 
 from freshvec.encoding.diagnosis import CPU_ONLY, explain
 from freshvec.errors import DeviceError, ModelError
+from freshvec.models.artefact import Precision
 
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -57,12 +58,15 @@ def choose(wanted: str) -> str:
     return wanted
 
 
-def provider_options(device: str, memory_limit: int | None, cache: Path) -> list[tuple[str, dict[str, Any]]]:
+def provider_options(
+    device: str, memory_limit: int | None, cache: Path, precision: Precision = "fp32"
+) -> list[tuple[str, dict[str, Any]]]:
     """Execution providers with their options, in order of preference.
 
-    `memory_limit` is in bytes; `cache` is a folder for TensorRT's engines. The other options are right by
-    default: copies go in the compute stream, and the options named conv are for convolutions, of which an
-    encoder has none. CUDA graphs and NHWC are not for shapes that change with every batch.
+    `memory_limit` is in bytes; `cache` is a folder for TensorRT's engines; `precision` is the graph's. The
+    other options are right by default: copies go in the compute stream, and the options named conv are for
+    convolutions, of which an encoder has none. CUDA graphs and NHWC are not for shapes that change with every
+    batch.
     """
     cpu: tuple[str, dict[str, Any]] = (_PROVIDERS["cpu"], {})
     kind, number = _kind(device), _number(device)
@@ -78,7 +82,7 @@ def provider_options(device: str, memory_limit: int | None, cache: Path) -> list
         cuda["gpu_mem_limit"] = memory_limit
     engine: dict[str, Any] = {
         "device_id": number,
-        "trt_fp16_enable": True,
+        "trt_fp16_enable": precision == "fp16",  # it would run an fp32 graph in fp16, too
         # Building an engine takes minutes; it is kept for this model, GPU and version of TensorRT.
         "trt_engine_cache_enable": True,
         "trt_timing_cache_enable": True,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from freshvec.encoding import providers
 from freshvec.encoding.batching import padded
 from freshvec.encoding.machine import cpu_limit
+from freshvec.models.artefact import Precision
 from freshvec.records import OutOfMemoryError, Tokens, Vector
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class Session(Protocol):
 class OnnxSession:
     """A graph loaded on a device. `device` is what was read back from the session, not what was asked for.
 
-    `threads` are the CPU's, None for every core the process may use; `memory_limit` is in bytes of a GPU.
+    `threads` are the CPU's, None for every core the process may use; `memory_limit` is in bytes of a GPU;
+    `precision` is the graph's.
     Raises what onnxruntime raises when the device fails; a missing library shows in `device` alone.
     """
 
@@ -62,6 +64,7 @@ class OnnxSession:
         device: str = "cpu",
         threads: int | None = None,
         memory_limit: int | None = None,
+        precision: Precision = "fp32",
     ) -> None:
         ort = providers.runtime()
         providers.preload(device)
@@ -75,7 +78,7 @@ class OnnxSession:
         self.inference: onnxruntime.InferenceSession = ort.InferenceSession(
             str(path),
             options,
-            providers=providers.provider_options(device, memory_limit, path.parent),
+            providers=providers.provider_options(device, memory_limit, path.parent, precision),
             # Its own fallback would print, and continue with the fp16 graph on the CPU.
             enable_fallback=0,
             # On a CPU the fused kernel takes five times as long as LayerNormalization and Add; a GPU's is

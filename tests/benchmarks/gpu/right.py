@@ -92,7 +92,7 @@ def nodes(setting: Setting) -> dict[str, Any]:
         options.profile_file_prefix = f"{folder}/profile"
         graph, offered = (
             setting.artefact.path(setting.encoder.precision),
-            provider_options(setting.device, None, Path(folder)),
+            provider_options(setting.device, None, Path(folder), setting.encoder.precision),
         )
         with stderr_into(log):
             session = ort.InferenceSession(str(graph), options, providers=offered)
