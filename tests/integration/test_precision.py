@@ -2,11 +2,15 @@
 anew, and no two classes are mixed, because a worker has another processor."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
+from freshvec.capture.bell import Listener, Waker
 from freshvec.config import Settings
 from freshvec.db import connect
 from freshvec.doctor import device
@@ -18,9 +22,12 @@ from freshvec.encoding.loading import Models
 from freshvec.encoding.machine import machine
 from freshvec.errors import DeviceError, ModelError, SchemaError
 from freshvec.models.artefact import Artefact
+from freshvec.pipeline.pressure import Pressure
+from freshvec.pipeline.resources import Resources
 from freshvec.schema import migrations
 from freshvec.schema.apply import apply
 from freshvec.schema.plan import plan
+from freshvec.worker.keepers import Keepers
 from tests.integration.doctor_checks import worst
 from tests.support import MODEL, Connection, models_in, settings_for, sync_of
 
@@ -164,6 +171,57 @@ def test_a_worker_that_could_not_ask_encodes_nothing_anew(
         pytest.raises(SchemaError, match="another precision"),
     ):
         plan(connection, settings.sync[0], assumed)
+
+
+@pytest.fixture
+def away(settings: Settings, docs: Connection, folder: Path, on: Machine) -> Iterator[Callable[[], None]]:
+    """A server that takes no connection until it is called, with vectors of bf16 that this folder knows
+    nothing of."""
+    on(3.0)
+    applied(settings)
+    (folder / "trials.json").unlink()
+    on(None)
+
+    def takes(connections: bool) -> None:
+        name, value = sql.Identifier(docs.info.dbname), sql.Literal(connections)
+        elsewhere = make_conninfo(settings.database.url.get_secret_value(), dbname="postgres")
+        with psycopg.connect(elsewhere, autocommit=True) as server:
+            server.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}").format(name, value))
+
+    takes(False)
+    yield lambda: takes(True)
+    takes(True)
+
+
+def test_what_was_loaded_before_the_server_could_be_asked_is_asked_for_again(
+    settings: Settings, folder: Path, away: Callable[[], None]
+) -> None:
+    models = Models(settings)
+    loaded = models.encoder(MODEL)
+    assert loaded.precision == "fp32", "since nothing says otherwise"
+    assert trial.Trials(folder).last(MODEL) is None, "nor is it noted, as if it were known"
+    assert not models.is_mistaken(MODEL, loaded), "as far as can be told"
+    away()
+    assert models.is_mistaken(MODEL, loaded)
+    assert trial.Trials(folder).last(MODEL) == "bf16"
+    assert not models.is_mistaken(MODEL, loaded), "it is asked for once"
+
+
+def test_a_worker_that_began_before_the_server_loads_the_model_anew(
+    settings: Settings, away: Callable[[], None]
+) -> None:
+    """Here this processor cannot do it, which is said; it does not stand still in another precision."""
+    resources = Resources(settings, Pressure(None))
+    keepers = Keepers(settings, None, resources, lambda: None, once=False)
+    keepers.begin(settings.sync)
+    assert [dispatcher.encoder.precision for dispatcher in keepers.dispatchers.values()] == ["fp32"]
+    away()
+    listener = Listener(settings.database.url, Waker())
+    assert keepers.change_to(settings.sync, listener)
+    assert (keepers.all, keepers.dispatchers) == ([], {})
+    assert "in bf16, in which its vectors in the database are" in keepers.left_out["docs"]
+    listener.close()
+    resources.close()
 
 
 def test_bf16_without_its_library_names_the_package(

@@ -94,6 +94,16 @@ class Models:
         device, threads = self._daemon.device, self._daemon.threads
         return OnnxEncoder(artefact, device, threads, precision=precision, is_quick=is_quick)
 
+    def is_mistaken(self, name: str, loaded: Encoder) -> bool:
+        """Whether it was loaded while the database could not be asked for its precision, which is another."""
+        if name not in self.precisions.unasked:
+            return False
+        try:
+            artefact = self.artefact(name)
+        except ModelError:  # what is loaded goes on
+            return False
+        return artefact.fingerprint(self.precisions.chosen(artefact) or "fp32") != loaded.fingerprint
+
     def dispatcher(self, name: str, loaded: Encoder) -> Dispatcher:
         """Its dispatcher; the batch size is configured, found before a restart, or a first guess."""
         if self._daemon.batch_tokens:

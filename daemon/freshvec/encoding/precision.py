@@ -24,6 +24,7 @@ class Precisions:
         self._url = settings.database.url
         self._daemon = settings.daemon
         self._trials = trials
+        self.unasked: set[str] = set()  # models of which the database could not be asked
 
     def chosen(self, artefact: Artefact) -> Precision | None:
         """What is configured, or else bf16 where it is to be used; None for what its device does best.
@@ -34,8 +35,10 @@ class Precisions:
             return self._daemon.precision
         try:
             there = self._there(artefact)
-        except DatabaseError:  # which is waited for: then it is what it was when it could be asked
-            there = self._trials.last(artefact.card.name) or "fp32"
+        except DatabaseError:  # which is waited for: until then it is what it was when it could be asked
+            self.unasked.add(artefact.card.name)
+            return "bf16" if self._trials.last(artefact.card.name) == "bf16" else None
+        self.unasked.discard(artefact.card.name)
         if there is None and self._is_quicker(artefact):
             logger.info("{} runs in bf16, which its vectors will be of from now on", artefact.card.name)
             there = "bf16"

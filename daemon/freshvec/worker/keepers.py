@@ -72,12 +72,22 @@ class Keepers:
 
     def change_to(self, syncs: Sequence[Sync], listener: Listener) -> bool:
         """Run these: who is gone or changed ends, new ones begin, the others go on. False where these are
-        run. Raises DatabaseError."""
+        run. Models that were loaded in another precision than that of their vectors are loaded anew.
+
+        Raises DatabaseError, and where it is to work once ModelError."""
         wanted = {sync.name: sync for sync in syncs}
-        ending = [keeper for keeper in self.all if wanted.get(keeper.sync.name) != keeper.sync]
+        loaded = {name: dispatcher.encoder for name, dispatcher in self.dispatchers.items()}
+        mistaken = {name for name, encoder in loaded.items() if self._models.is_mistaken(name, encoder)}
+        ending = [
+            keeper
+            for keeper in self.all
+            if wanted.get(keeper.sync.name) != keeper.sync or keeper.sync.model in mistaken
+        ]
         for keeper in ending:
             keeper.leave(listener, self._settings.daemon.shutdown_seconds)
             self.all.remove(keeper)
+        for name in mistaken:
+            self.dispatchers.pop(name).stop(timeout=2.0)
         self.left_out = {name: why for name, why in self.left_out.items() if name in wanted}
         there = {keeper.sync.name for keeper in self.all}
         beginning = [sync for sync in syncs if sync.name not in there and self._may_begin(sync)]
@@ -85,6 +95,8 @@ class Keepers:
             try:
                 self._add(sync)
             except ModelError as error:
+                if self._once:
+                    raise
                 self._leave_out(sync, error)
         return bool(ending or beginning)
 
