@@ -13,6 +13,8 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
+from freshvec.encoding.noted import note
+
 _STEP = 2
 _WARM = 4  # first batches of a size; they may have to wait for the device's allocator
 _SAMPLES = 12  # further batches of each size before they are compared
@@ -243,7 +245,4 @@ class BudgetMemory:
         if not has_learnt or known == entry:
             return
         self._kept[f"{model} on {device}"] = entry
-        with contextlib.suppress(OSError):  # in a read-only folder the next start searches again
-            scratch = self.path.with_suffix(".new")
-            scratch.write_text(json.dumps(self._kept, indent=2))
-            scratch.replace(self.path)
+        note(self.path, self._kept)

@@ -18,6 +18,7 @@ from freshvec.encoding.batching import plan_batches
 from freshvec.encoding.cosine import cosines
 from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.encoding.machine import machine
+from freshvec.encoding.noted import note
 from freshvec.errors import DeviceError, ModelError
 from freshvec.models.artefact import Artefact, Precision
 from freshvec.records import Tokens, Vector
@@ -113,10 +114,7 @@ class Trials:
 
     def _keep(self, name: str, entry: dict[str, str | float]) -> None:
         self._kept[name] = entry
-        with contextlib.suppress(OSError):  # in a read-only folder the next start tries again
-            scratch = self._path.with_suffix(".new")
-            scratch.write_text(json.dumps(self._kept, indent=2))
-            scratch.replace(self._path)
+        note(self._path, self._kept)
 
 
 def compare(artefact: Artefact, threads: int | None = None) -> tuple[float, float, float]:
