@@ -1,6 +1,7 @@
 """Export: the real model passes its gate in every precision; a graph that does not pass is left out."""
 
 from concurrent.futures import ThreadPoolExecutor
+from errno import ENOSPC
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,19 @@ def test_a_graph_under_its_gate_is_not_installed_and_says_why(under_its_gate: Ar
     assert not (under_its_gate.folder / "int8.onnx").exists()
     with pytest.raises(ModelError, match=r"under 0\.9999"):
         Artefact.open(under_its_gate.folder.parent, CARD).path("int8")
+
+
+def test_a_full_disk_is_not_the_models_fault(
+    tiny_bert: Path, gate_texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: object, **named: object) -> None:
+        raise OSError(ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(graph, "save", full)
+    with pytest.raises(ModelError, match=r"cannot write the fp32 graph .* No space left on device") as raised:
+        export(CARD, tmp_path, tiny_bert, ("fp32",), texts=gate_texts)
+    assert "pooling" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_installed_when_fp32_fails(

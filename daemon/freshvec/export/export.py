@@ -206,6 +206,12 @@ class _Export:
         began = time.perf_counter()
         try:
             made = self._build(precision, traced, tokens, expected)
+        except OSError as error:  # no room on the disk, most likely: the graph is not at fault
+            subject, remedy = (
+                f"the {precision} graph of model {self._card.name!r}",
+                "See to its folder's disk.",
+            )
+            raise ModelError("write", subject, f"{self._made}: {error.strerror}", remedy) from error
         except Exception as error:  # a graph the runtime refuses counts as one that fails its gate
             raise self._rejected(precision, f"the runtime refuses it: {error}") from error
         least = self._gates.get(precision, gate.GATES[precision])
