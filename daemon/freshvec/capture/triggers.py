@@ -8,6 +8,7 @@ every partition, those to come as well.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -216,6 +217,10 @@ def _looks(bound: BoundSync) -> dict[str, sql.Composable]:
         # Partitions have their columns from the table itself; children may be disowned and then altered.
         "is_of_source": sql.SQL("IS NOT NULL" if is_partitioned else "= TG_RELID"),
     }
+    operators = {(c.equality_oid, *c.equality) for c in bound.key if c.equality[0] != "pg_catalog"}
+    parts["operators"] = _rows("({}::oid, {}, {})", sorted(operators))
+    parts["operator_count"] = sql.Literal(len(operators))
+    parts["and_same_operators"] = bound.compose(_SQL["and_same_operators"] if operators else "", **parts)
     parts["and_no_others"] = bound.compose(_SQL["and_no_others"] if is_partitioned else "", **parts)
     parts |= {name: bound.compose(_SQL[name], **parts) for name in ("found_queue", "is_source", "may_ring")}
     return parts | {"refuses": bound.compose(_SQL["refuses"], **parts)}
@@ -272,8 +277,12 @@ def _changed(bound: BoundSync, new: str, old: str) -> sql.Composable:
 
 def _columns(columns: list[tuple[str, int, int]]) -> sql.Composable:
     """Names, types and modifiers, as they are compared with those in the catalogue."""
-    rows = [sql.SQL("({}, {}::oid, {})").format(*map(sql.Literal, column)) for column in columns]
-    return sql.SQL(", ").join(rows)
+    return _rows("({}, {}::oid, {})", columns)
+
+
+def _rows(pattern: Any, rows: Sequence[tuple[Any, ...]]) -> sql.Composable:
+    """Each row's values as literals, in `pattern`."""
+    return sql.SQL(", ").join(sql.SQL(pattern).format(*map(sql.Literal, row)) for row in rows)
 
 
 def _names(names: list[str]) -> sql.Composable:

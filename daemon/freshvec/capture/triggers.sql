@@ -1,5 +1,5 @@
 -- is_intact: whether a change can be noted: nothing in the queue refuses it, the table has our columns, its
--- key is that of the queue, and whoever asks takes both for what they are
+-- key is that of the queue and compared as it was, and whoever asks takes both for what they are
 CREATE OR REPLACE FUNCTION {is_intact}(changed regclass, taken_for text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $freshvec$
 DECLARE
@@ -21,7 +21,7 @@ BEGIN
            WHERE a.attrelid = changed AND a.attnum > 0 AND a.attname = ANY ({column_names})
              AND (a.attname <> ALL ({key_names})
                   OR (a.attname, a.atttypid, a.atttypmod) IN ({key_columns}))
-             AND (is_now OR age(a.xmax) > unseen));
+             AND (is_now OR age(a.xmax) > unseen)) {and_same_operators};
 END
 $freshvec$
 
@@ -30,8 +30,8 @@ CREATE OR REPLACE FUNCTION {was_intact}(source regclass, queue regclass, taken_f
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $freshvec$
 BEGIN
   -- It is not immutable, but said to be: so Postgres puts the answer into the plan of the expression that
-  -- calls it, and makes that plan anew once one of the tables has been altered that are its constants. What
-  -- an old snapshot shows is not to be kept.
+  -- calls it, and makes that plan anew once one of the tables has been altered that are its constants, or any
+  -- operator or schema. What an old snapshot shows is not to be kept.
   RETURN current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
      AND {is_intact}(source, taken_for) {and_no_others};
 END
@@ -167,6 +167,13 @@ has_function_privilege(to_regprocedure('freshvec.ring(text)'), 'EXECUTE')
 -- is_source: whether the table that has the source's name is the one that it is applied to
 CASE WHEN has_schema_privilege(to_regnamespace({source_schema}), 'USAGE')
          THEN to_regclass({source_name}) {is_of_source} END
+
+-- and_same_operators: nor was an operator moved that keys are compared by (it may be an extension's), nor
+-- its schema renamed; and it may be used
+AND (SELECT count(*) = {operator_count}
+            FROM pg_operator AS o JOIN pg_namespace AS n ON n.oid = o.oprnamespace
+           WHERE (o.oid, n.nspname, o.oprname) IN ({operators}) AND has_schema_privilege(n.oid, 'USAGE')
+             AND (is_now OR age(o.xmax) > unseen AND age(n.xmax) > unseen))
 
 -- and_no_others: no partition is that of a table which this one took the place of: it may have other columns
 AND NOT EXISTS (SELECT FROM pg_trigger AS t

@@ -103,8 +103,9 @@ def _key(connection: Connection, sync: Sync, oid: int) -> tuple[KeyColumn, ...]:
                 tuple(collation) if collation else None,
                 tuple(equal),
                 tuple(more),
+                operator,
             )
-            for name, number, kind, type_oid, modifier, collation, equal, more in rows
+            for name, number, kind, type_oid, modifier, collation, equal, more, operator in rows
         )
     deferrable = connection.execute(_SQL["deferrable"], {"oid": oid}).fetchone()
     if deferrable:

@@ -14,7 +14,7 @@ SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text,
 SELECT a.attname::text, a.attnum::int, format_type(a.atttypid, a.atttypmod), a.atttypid::bigint,
        a.atttypmod::int,
        CASE WHEN a.attcollation <> 0 THEN ARRAY[cn.nspname::text, co.collname::text] END,
-       ARRAY[en.nspname::text, eq.oprname::text], ARRAY[gn.nspname::text, gt.oprname::text]
+       ARRAY[en.nspname::text, eq.oprname::text], ARRAY[gn.nspname::text, gt.oprname::text], eq.oid::bigint
   FROM (SELECT i.indexrelid, i.indrelid, i.indkey, i.indclass, i.indnkeyatts
           FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid JOIN pg_am ON pg_am.oid = ic.relam
          WHERE amname = 'btree' AND i.indrelid = %(oid)s::oid
