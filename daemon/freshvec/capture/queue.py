@@ -23,7 +23,7 @@ def statements(bound: BoundSync) -> list[sql.Composed]:
     """The DDL of the sync's queue."""
     index = f"queue_{bound.name}_order"
     named = {"index": quoted(index), "index_name": sql.Literal(quoted("freshvec", index).as_string(None))}
-    return [bound.compose(_SQL["create"]), bound.compose(_SQL["create_index"], **named)]
+    return [bound.compose(_SQL[name], **named) for name in ("create", "create_index", "identify")]
 
 
 @dataclass(frozen=True)

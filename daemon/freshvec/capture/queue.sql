@@ -17,6 +17,14 @@ DO $freshvec$ BEGIN
   END IF;
 END $freshvec$
 
+-- identify: a publication FOR ALL TABLES takes the queue along, and Postgres refuses to delete from a table
+-- that is published and has no key. A queue that has this already is not locked.
+DO $freshvec$ BEGIN
+  IF (SELECT relreplident <> 'f' FROM pg_class WHERE oid = {queue_name}::regclass) THEN
+    ALTER TABLE {queue} REPLICA IDENTITY FULL;
+  END IF;
+END $freshvec$
+
 -- read: changed rows, each with its entries: one reading of a row answers all of them. It begins at the
 -- oldest entry that an earlier snapshot did not see: of a transaction that ran then, or of a later one. The
 -- fence is drawn after the queue's snapshot, before any text is read.
