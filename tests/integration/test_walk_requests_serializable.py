@@ -55,3 +55,21 @@ def test_each_asks_once_and_again_where_its_request_was_undone(
     session.execute(change)
     session.commit()
     assert count(kept.app, "freshvec.rescan") == 2, "another transaction asks for itself"
+
+
+@pytest.mark.parametrize("noted", [1, 70])
+def test_two_that_bring_what_was_replicated_both_commit(
+    kept: Kept, both: tuple[Connection, Connection], noted: int
+) -> None:
+    """Their row trigger has no need to look at what the other appends."""
+    kept.app.execute("INSERT INTO docs SELECT g, 'text' FROM generate_series(51, 200) AS g")
+    backfill(kept.settings, NullEncoder())
+    for number, session in enumerate(both):
+        session.execute("SET session_replication_role = replica")
+        session.commit()
+        rows = (number * 100 + 1, number * 100 + noted)
+        session.execute("UPDATE docs SET body = 'brought' WHERE id BETWEEN %s AND %s", rows)
+    for session in both:
+        session.commit()
+    assert count(kept.app, "freshvec.queue_docs") == 2 * noted
+    assert count(kept.app, "freshvec.queue_docs WHERE bulk") == 2 * max(0, noted - 64)

@@ -92,6 +92,10 @@ def _relation(connection: Connection, sync: Sync) -> tuple[int, tuple[str, str],
 
 def _key(connection: Connection, sync: Sync, oid: int) -> tuple[KeyColumn, ...]:
     rows = connection.execute(_SQL["key"], {"oid": oid}).fetchall()
+    if rows and (index := rows[0][-1]) is not None:
+        problem = f"its unique index {index} orders or compares keys otherwise than their columns do"
+        remedy = "Give it another, of the columns' own collations and the default operator classes."
+        raise _refused(sync, problem, remedy)
     if rows:
         return tuple(
             KeyColumn(
@@ -105,7 +109,7 @@ def _key(connection: Connection, sync: Sync, oid: int) -> tuple[KeyColumn, ...]:
                 tuple(more),
                 operator,
             )
-            for name, number, kind, type_oid, modifier, collation, equal, more, operator in rows
+            for name, number, kind, type_oid, modifier, collation, equal, more, operator, _ in rows
         )
     deferrable = connection.execute(_SQL["deferrable"], {"oid": oid}).fetchone()
     if deferrable:

@@ -10,13 +10,31 @@ SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text,
    AND n.nspname = coalesce(%(schema)s::text, 'public')
 
 -- key: the columns of the primary key, or of the first unique index that allows no NULL: with collation and
--- operators
+-- operators; and that index where it orders them otherwise than ORDER BY does, by which pages are read: by
+-- another collation than the column's, or another operator class than the default of its type, of a domain's
+-- base type, or else of one that the type is taken for
 SELECT a.attname::text, a.attnum::int, format_type(a.atttypid, a.atttypmod), a.atttypid::bigint,
        a.atttypmod::int,
        CASE WHEN a.attcollation <> 0 THEN ARRAY[cn.nspname::text, co.collname::text] END,
-       ARRAY[en.nspname::text, eq.oprname::text], ARRAY[gn.nspname::text, gt.oprname::text], eq.oid::bigint
-  FROM (SELECT i.indexrelid, i.indrelid, i.indkey, i.indclass, i.indnkeyatts
+       ARRAY[en.nspname::text, eq.oprname::text], ARRAY[gn.nspname::text, gt.oprname::text], eq.oid::bigint,
+       CASE WHEN NOT i.orders_alike THEN i.indexrelid::regclass::text END
+  FROM (SELECT i.indexrelid, i.indrelid, i.indkey, i.indclass, i.indnkeyatts, o.orders_alike
           FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid JOIN pg_am ON pg_am.oid = ic.relam
+         CROSS JOIN LATERAL (
+           SELECT bool_and(k.collated = a.attcollation AND EXISTS (
+                    SELECT FROM pg_opclass AS c JOIN pg_opclass AS d USING (opcmethod, opcfamily, opcintype)
+                     WHERE c.oid = k.opclass AND d.opcdefault AND NOT EXISTS (
+                       WITH RECURSIVE base (oid) AS (
+                         SELECT a.atttypid
+                         UNION
+                         SELECT t.typbasetype FROM base JOIN pg_type AS t USING (oid) WHERE t.typtype = 'd'
+                       )
+                       SELECT FROM pg_opclass AS own JOIN base ON base.oid = own.opcintype
+                        WHERE own.opcmethod = c.opcmethod AND own.opcdefault
+                          AND own.opcfamily <> c.opcfamily))) AS orders_alike
+             FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1], i.indclass::oid[], i.indcollation::oid[])
+                  AS k (attnum, opclass, collated)
+             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum) AS o
          WHERE amname = 'btree' AND i.indrelid = %(oid)s::oid
            AND i.indisunique AND i.indisvalid AND i.indimmediate
            AND i.indpred IS NULL AND i.indexprs IS NULL
@@ -26,7 +44,7 @@ SELECT a.attname::text, a.attnum::int, format_type(a.atttypid, a.atttypmod), a.a
                               SELECT FROM pg_constraint n  -- since 18: NOT NULL for new rows alone
                                WHERE n.conrelid = i.indrelid AND n.contype = 'n' AND NOT n.convalidated
                                  AND n.conkey[1] = k.attnum))
-         ORDER BY i.indisprimary DESC, i.indexrelid LIMIT 1) AS i
+         ORDER BY i.indisprimary DESC, o.orders_alike DESC, i.indexrelid LIMIT 1) AS i
  CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS k (attnum, opclass, place)
   JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
   LEFT JOIN pg_collation co ON co.oid = a.attcollation LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
