@@ -95,9 +95,10 @@ BEGIN
   IF TG_OP = 'UPDATE' AND {new_is_old} AND NOT ({new_changed}) THEN
     RETURN NULL;
   END IF;
-  IF noted = 0 AND current_setting('session_replication_role') = 'replica' THEN
+  IF noted = 0 AND current_setting('session_replication_role') = 'replica'
+     AND current_setting('transaction_isolation') <> 'serializable' THEN
     -- An apply worker that acts as the table's owner takes back, after each row, what was set. There
-    -- this transaction's own entries tell.
+    -- this transaction's own entries tell. A serializable one would fail for what others append meanwhile.
     own := pg_current_xact_id();
     IF EXISTS (SELECT FROM {queue} WHERE bulk AND xid = own) THEN
       noted := 64;
