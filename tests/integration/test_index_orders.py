@@ -69,7 +69,7 @@ def test_an_index_of_another_order_is_no_key(indexed: tuple[str, Connection]) ->
     url, application = indexed
     settings = settings_for(url, sync_of("docs", target={"type": "real[]"}))
     with connect(settings.database.url, "test") as connection:
-        with pytest.raises(SchemaError, match="index public.other_order orders or compares keys otherwise"):
+        with pytest.raises(SchemaError, match=r"index public\.other_order orders or compares keys otherwise"):
             plan(connection, settings.sync[0], NULL)
         application.execute("CREATE UNIQUE INDEX ON docs (id)")
         assert plan(connection, settings.sync[0], NULL).bound.key_columns == ("id",)

@@ -25,7 +25,11 @@ def _lists(bound: "BoundSync") -> dict[str, sql.Composable]:
     plain = [verbatim(column.type) for column in bound.key]
     given = _list(_each("{}::text[]", placeholders))
     d, t = bound.keys("d"), bound.keys("t")
+    # A parent and its children may have rows of one key. One of them stands for it.
+    has_doubles = len(bound.relations) > 1 and not bound.relations[0].is_partitioned
+    once = "DISTINCT ON ({}.place)" if has_doubles else ""
     return {
+        **{f"once_{alias}": sql.SQL(once).format(quoted(alias)) for alias in ("k", "g")},
         # lists of columns
         "keys": _list(bound.keys()),
         "view_columns": _list(_each("{} {}", bound.keys(), plain)),

@@ -53,11 +53,13 @@ WITH given AS MATERIALIZED (
   RETURNING {g_keys}, g.vector_hash, g.fence, g.encode_error, g.place, g.content_hash, g.embedded, g.failed,
             {digest_of_d} AS held
 ), held AS MATERIALIZED (
-  SELECT * FROM updated AS g WHERE g.vector_hash IS NOT DISTINCT FROM g.held
-   UNION ALL
-  SELECT {g_keys}, g.vector_hash, g.fence, g.encode_error, g.place, g.content_hash, g.embedded, g.failed,
-         g.held
-    FROM due AS g WHERE g.vector_hash IS NOT DISTINCT FROM g.held
+  SELECT {once_g} * FROM (
+    SELECT * FROM updated
+     UNION ALL
+    SELECT {g_keys}, g.vector_hash, g.fence, g.encode_error, g.place, g.content_hash, g.embedded, g.failed,
+           g.held
+      FROM due AS g) AS g
+   WHERE g.vector_hash IS NOT DISTINCT FROM g.held
 ), written AS (
   INSERT INTO {target} AS t ({keys}, vector_hash, content_hash, fingerprint, fence, encode_error)
   SELECT {g_keys}, g.vector_hash, g.content_hash, %(fingerprint)s, g.fence, g.encode_error FROM held AS g
@@ -82,12 +84,12 @@ SELECT (SELECT count(*) FILTER (WHERE embedded) FROM written)
 
 -- fail: rows that the table does not take a vector of, with the reason; the source is not written
 WITH given AS MATERIALIZED (
-  SELECT {d_keys_as_k}, k.fence, k.encode_error,
+  SELECT {once_k} {d_keys_as_k}, k.fence, k.encode_error,
          CASE WHEN k.hash_slot > 0
               THEN substring(%(hashes)s::bytea FROM (k.hash_slot - 1) * 16 + 1 FOR 16) END
            AS content_hash
     FROM unnest({key_params}, %(hash_slots)s::int[], %(fences)s::bigint[], %(errors)s::text[])
-         AS k ({k}, hash_slot, fence, encode_error)
+         WITH ORDINALITY AS k ({k}, hash_slot, fence, encode_error, place)
     JOIN {source} AS d ON {d_is_k}
 ), before AS MATERIALIZED (
   SELECT {t_is_embedded} AND t.fingerprint = %(fingerprint)s AS embedded, t.encode_error IS NOT NULL AS failed

@@ -10,7 +10,7 @@ SELECT o.place::int
 -- rows whose write was refused though the target holds another text, the highest fence among those, and how
 -- many of these fences the sequence has never given.
 WITH given AS MATERIALIZED (
-  SELECT {d_keys_as_k}, {embedding} AS {kept_as}, k.fence, k.encode_error, k.place,
+  SELECT {once_k} {d_keys_as_k}, {embedding} AS {kept_as}, k.fence, k.encode_error, k.place,
          CASE WHEN k.hash_slot > 0
               THEN substring(%(hashes)s::bytea FROM (k.hash_slot - 1) * 16 + 1 FOR 16) END
            AS content_hash
