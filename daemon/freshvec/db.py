@@ -46,6 +46,8 @@ LEAD_LOCK_CLASS = LOCK_CLASS + 4  # held by the one that leads those who share a
 SHARD_LOCK_CLASS = LOCK_CLASS + 5  # held by the owner of a shard; the object is 64 * id + shard
 INDEX_LOCK_CLASS = LOCK_CLASS + 3  # held by who builds or drops the indexes of a sync (target/building.py)
 
+BODY_QUOTE = "$freshvec$"  # what the bodies of functions are quoted by in .sql files
+
 # Whatever shapes a row's text, or may end a session of ours early, is pinned: rendering must not depend on
 # whose session it is, or the same row would have two hashes. With row security off Postgres refuses to leave
 # rows out, where it would otherwise hide them and they would be taken for deleted. Plans must not depend on
@@ -55,7 +57,7 @@ INDEX_LOCK_CLASS = LOCK_CLASS + 3  # held by who builds or drops the indexes of 
 # buy nothing.
 # A table that its owner replaced by a view would run the view's functions with our rights: none is read. The
 # path comes first, by a command that looks nothing up: who may set one for the database or the role must not
-# have a function of theirs run here with our rights.
+# have a function of theirs run here with our rights. A function whose body was cut short must be refused.
 _SESSION = """
 SET search_path = pg_catalog, pg_temp;
 SELECT set_config(name, value, false) FROM (VALUES
@@ -65,7 +67,7 @@ SELECT set_config(name, value, false) FROM (VALUES
   ('lc_monetary', 'C'), ('lc_numeric', 'C'), ('lc_time', 'C'),
   ('default_text_search_config', 'pg_catalog.simple'),
   ('quote_all_identifiers', 'off'), ('array_nulls', 'on'), ('transform_null_equals', 'off'),
-  ('row_security', 'off'),
+  ('row_security', 'off'), ('check_function_bodies', 'on'),
   ('default_transaction_isolation', 'read committed'),
   ('default_transaction_read_only', 'off'), ('default_transaction_deferrable', 'off'),
   ('statement_timeout', '0'), ('lock_timeout', '10s'), ('idle_in_transaction_session_timeout', '15s'),

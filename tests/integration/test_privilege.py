@@ -94,6 +94,45 @@ def test_a_superuser_is_refused_a_key_whose_type_is_somebody_elses(mallory: Conn
         plan(connection, settings.sync[0], NULL)
 
 
+ENDING = "$freshvec$;ALTER USER mallory SUPERUSER;SELECT $freshvec$"
+
+
+@pytest.mark.parametrize(
+    "ddl",
+    [
+        f'ALTER TABLE app.docs RENAME id TO "{ENDING}"',
+        f'ALTER TABLE app.docs RENAME more TO "{ENDING}"',
+        f"""CREATE COLLATION app."{ENDING}" (locale = 'C');
+            ALTER TABLE app.docs ALTER id TYPE text COLLATE app."{ENDING}\"""",
+    ],
+    ids=["key", "watched", "collation"],
+)
+def test_no_name_ends_the_text_of_a_function(mallory: Connection, ddl: str) -> None:
+    url = as_role(mallory, "postgres")
+    mallory.execute("CREATE TABLE app.docs (id text PRIMARY KEY, body text, more text)")
+    mallory.execute(ddl.encode())
+    settings = settings_for(url, sync_of("app.docs", expression="to_jsonb(docs)::text"))
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute(f"ALTER DATABASE {admin.info.dbname} SET check_function_bodies = off")
+        with connect(settings.database.url, "test") as connection:
+            migrations.migrate(connection)
+            with pytest.raises(SchemaError, match=r"\$freshvec\$ in it, which ends a function's text"):
+                apply(connection, settings.sync[0], NULL)
+        row = admin.execute("SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory'").fetchone()
+        assert row == (False,)
+
+
+def test_a_function_whose_text_is_cut_short_is_refused(mallory: Connection) -> None:
+    url = as_role(mallory, "postgres")
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute(f"ALTER DATABASE {admin.info.dbname} SET check_function_bodies = off")
+    with (
+        connect(settings_for(url).database.url, "test") as connection,
+        pytest.raises(psycopg.errors.SyntaxError),
+    ):
+        connection.execute("CREATE FUNCTION public.cut() RETURNS int LANGUAGE sql AS $$SELECT ($$")
+
+
 def test_a_search_path_of_the_database_reaches_no_session_of_ours(mallory: Connection) -> None:
     url = as_role(mallory, "postgres")
     mallory.execute(FUNCTION.format(name="set_config(a text, b text, c boolean) RETURNS text"))

@@ -147,6 +147,18 @@ def test_a_table_that_changed_meanwhile_is_refused_whole(url: str, docs: Connect
     assert not exists(docs, "freshvec.sync")
 
 
+def test_no_name_in_the_script_is_run(url: str, docs: Connection) -> None:
+    """Where one ends the body that it stands in, or is of two lines, in a comment."""
+    docs.execute('ALTER TABLE docs ADD "$freshvec$; CREATE TABLE public.ran (); DO $freshvec$" int')
+    docs.execute('CREATE SCHEMA "ext\n; CREATE TABLE public.ran (); --"')
+    docs.execute('ALTER EXTENSION vector SET SCHEMA "ext\n; CREATE TABLE public.ran (); --"')
+    sync = sync_of("docs", index={"type": "hnsw"})
+    done = psql(url, planned(url, sync)[1])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert planned(url, sync)[0].is_applied
+    assert not exists(docs, "public.ran")
+
+
 def test_row_security_that_came_meanwhile_is_seen_at_the_next_look(url: str, docs: Connection) -> None:
     text = planned(url, sync_of("docs"))[1]
     docs.execute("ALTER TABLE docs ENABLE ROW LEVEL SECURITY")

@@ -53,7 +53,7 @@ def _index(connection: Connection, planned: Plan) -> list[str]:
     ):
         return []
     statement = index.building(planned.bound, seen.vectors if seen else 0).as_string(connection)
-    return [f"-- once every row has its vector, alone, unless a worker may do it: {statement};"]
+    return [_comment(f"once every row has its vector, alone, unless a worker may do it: {statement};")]
 
 
 def _migration(quote: Any, path: Path) -> list[str]:
@@ -99,6 +99,11 @@ def _expected(connection: Connection, planned: Plan) -> dict[str, Any]:
     row = connection.execute(_SQL["columns"], {"oid": bound.source_oid}).fetchone()
     name = sql.Identifier(*bound.source_name).as_string(connection)
     return {"table": name, "oid": bound.source_oid, "columns": row and row[0]}
+
+
+def _comment(text: str) -> str:
+    """One line, whatever the names in it are: what follows another one would be run."""
+    return f"-- {' '.join(text.splitlines())}"
 
 
 def _silent(query: str) -> str:

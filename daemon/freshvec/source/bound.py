@@ -8,7 +8,8 @@ from psycopg import sql
 
 from freshvec.arrays import TextArray
 from freshvec.config import Sync
-from freshvec.db import finished, quoted
+from freshvec.db import BODY_QUOTE, finished, quoted
+from freshvec.errors import SchemaError
 from freshvec.records import Key, Model
 from freshvec.source import blank, key_fragments, layout
 from freshvec.source.edition import Edition, view_of
@@ -143,14 +144,26 @@ class BoundSync:
 
         In all templates `d` is a row of the source, `t` of the target, and `k` a key that was given. It comes
         as one text, since the driver puts a query of many parts together each time that it is run.
+
+        Raises SchemaError where a name would end the body of a function that it stands in, so that its rest
+        would be run by itself, with our rights.
         """
-        return sql.Composed([finished(sql.SQL(template).format(**(self._fragments | more)))])
+        return sql.Composed([finished(sql.SQL(template).format(**(self._fragments | self._safe(more))))])
+
+    def _safe(self, parts: dict[str, sql.Composable]) -> dict[str, sql.Composable]:
+        """The same, as finished text. Raises SchemaError as `compose` does."""
+        texts = {name: finished(part) for name, part in parts.items()}
+        for text in (part.as_string() for part in texts.values()):
+            if BODY_QUOTE in text:
+                problem = f"a name in {text} has {BODY_QUOTE} in it, which ends a function's text"
+                raise SchemaError(f"bind sync {self.name!r} to", self.sync.table, problem, "Rename it.")
+        return texts
 
     @cached_property
     def _fragments(self) -> dict[str, sql.Composable]:
         """All that a template may name, as finished text: a binding composes dozens of queries of it."""
         parts = self._names() | layout.fragments(self) | self._text_parts() | key_fragments.fragments(self)
-        return {name: finished(part) for name, part in parts.items()}
+        return self._safe(parts)
 
     def _names(self) -> dict[str, sql.Composable]:
         """What the sync's objects are called."""
