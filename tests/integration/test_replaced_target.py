@@ -1,21 +1,30 @@
 """The owner of the target's schema may drop what lies there, and put something of their own in its place:
 nothing of it runs with more rights than its caller's."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
 
 from freshvec.config import Settings
 from freshvec.db import connect
-from freshvec.errors import SchemaError
-from freshvec.records import Fate, Model, Outcome
+from freshvec.errors import FreshvecError, SchemaError
+from freshvec.records import Fate, Key, Model, Outcome
+from freshvec.scans.backfill import Backfill
+from freshvec.scans.faults import faults
+from freshvec.scans.orphans import OrphanScan
+from freshvec.scans.vectors import VectorSample
+from freshvec.scans.verify import verify
 from freshvec.schema import migrations
 from freshvec.schema.apply import apply
 from freshvec.schema.plan import plan
 from freshvec.source.bound import BoundSync
-from freshvec.target import layout
+from freshvec.source.rows import RowReader
+from freshvec.target import layout, recall
+from freshvec.target.search import search
 from tests.support import (
     MODEL,
     Connection,
@@ -78,6 +87,21 @@ REPLACED = {
     + TRIGGER,
 }
 
+# A cast of hers, which a comparison with a value of the column's own type would run.
+CAST = """DROP TABLE app.docs_embedding CASCADE;
+CREATE TYPE app.r AS RANGE (subtype = int4);
+CREATE FUNCTION app.b(app.r) RETURNS bytea LANGUAGE plpgsql AS
+  $$ BEGIN INSERT INTO app.ran VALUES (current_user); RETURN ''; END $$;
+CREATE FUNCTION app.n(app.r) RETURNS bigint LANGUAGE plpgsql AS
+  $$ BEGIN INSERT INTO app.ran VALUES (current_user); RETURN 1; END $$;
+CREATE CAST (app.r AS bytea) WITH FUNCTION app.b (app.r) AS IMPLICIT;
+CREATE CAST (app.r AS bigint) WITH FUNCTION app.n (app.r) AS IMPLICIT;
+CREATE TABLE app.docs_embedding (id int PRIMARY KEY, embedding vector(8), content_hash app.r,
+  fingerprint app.r, fence bigint, encode_error text, embedded_at timestamptz);
+INSERT INTO app.docs_embedding (id, embedding, content_hash, fingerprint, fence)
+  SELECT id, '[1,1,1,1,1,1,1,1]', '[1,2)', '[1,2)', 1 FROM app.docs;
+GRANT ALL ON app.docs_embedding TO PUBLIC"""
+
 
 @pytest.fixture
 def mallory(either_url: str) -> Iterator[Connection]:
@@ -118,6 +142,21 @@ def applied(owner: Connection, role: str, layout_of: str = "target") -> BoundSyn
     return bound
 
 
+KEYS: list[Key] = [("1",), ("2",)]
+QUERY = np.ones(8, np.float32)
+READING: dict[str, Callable[[Connection, BoundSync], object]] = {
+    "rows": lambda connection, bound: RowReader(connection, bound).read(KEYS),
+    "page": lambda connection, bound: Backfill(connection, bound).read_page(10),
+    "faults": lambda connection, bound: faults(connection, bound, KEYS),
+    "orphans": lambda connection, bound: OrphanScan(connection, bound).queue(10),
+    "verify": verify,
+    "sample": lambda connection, bound: VectorSample(connection, bound, 10),
+    "search": lambda connection, bound: search(connection, bound, QUERY, 10, 40),
+    "recall": lambda connection, bound: recall.lists(connection, bound, [QUERY], 10),
+    "apply": lambda connection, bound: apply(connection, bound.sync, NULL, "served"),
+}
+
+
 @pytest.mark.parametrize("role", ["applier", "postgres"])
 def test_who_asks_for_freshness_runs_it_themselves(mallory: Connection, role: str) -> None:
     applied(mallory, role)
@@ -142,6 +181,19 @@ def test_the_worker_does_not_write_to_what_took_its_place(mallory: Connection, w
         with pytest.raises(SchemaError, match="use the target of sync 'docs'"):
             plan(connection, settings_of(mallory, role).sync[0], NULL)
     assert count(mallory, "app.ran") == 0
+
+
+@pytest.mark.parametrize("what", READING)
+@pytest.mark.parametrize("role", ["applier", "postgres", "served"])
+def test_whoever_reads_what_took_its_place_evaluates_none_of_its_rows(
+    mallory: Connection, role: str, what: str
+) -> None:
+    bound = applied(mallory, "postgres" if role == "postgres" else "applier")
+    with connect(settings_of(mallory, role).database.url, "test") as connection:
+        mallory.execute(f"BEGIN; {CAST}; COMMIT".encode())
+        with suppress(FreshvecError, psycopg.Error):
+            READING[what](connection, bound)
+        assert count(mallory, "app.ran") == 0
 
 
 @pytest.mark.parametrize("layout_of", LAYOUTS)

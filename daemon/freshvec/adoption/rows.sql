@@ -23,7 +23,8 @@ SELECT {d_key_texts}, d.freshvec_hash,
 
 -- untouched: rows that nothing of ours has written yet, and of which no change is noted since the triggers
 -- are there. An edit that came before the old way made a new vector would else be taken for embedded.
-NOT EXISTS (SELECT FROM {target} AS t WHERE {d_is_t}) AND NOT EXISTS (SELECT FROM {queue} AS q WHERE {d_is_q})
+{is_trusted} AND NOT EXISTS (SELECT FROM {target} AS t WHERE {d_is_t})
+  AND NOT EXISTS (SELECT FROM {queue} AS q WHERE {d_is_q})
   AND NOT EXISTS (SELECT FROM freshvec.rescan WHERE sync = {sync_name})
 
 -- allow_hashing: the queue may hold many changes, and is not ordered by key

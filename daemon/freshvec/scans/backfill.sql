@@ -15,7 +15,7 @@ SELECT {d_key_texts}, d.freshvec_hash, d.freshvec_unchanged, d.freshvec_read
                  CROSS JOIN LATERAL (SELECT {unchanged} AS unchanged) AS f
                  ORDER BY {d_keys}
                 OFFSET 0) AS d) AS d
- WHERE coalesce(d.freshvec_characters, 0) < %(most_characters)s
+ WHERE {is_trusted} AND coalesce(d.freshvec_characters, 0) < %(most_characters)s
  ORDER BY {d_keys}
 
 -- keys: the keys of that page, where a row's text cannot be read

@@ -15,7 +15,8 @@ WITH given (place, {k}) AS MATERIALIZED (
           OFFSET 0) AS n
 )
 SELECT g.place FROM now AS g
- WHERE CASE WHEN g.freshvec_is_there IS NULL THEN g.fence IS NOT NULL
+ WHERE {is_trusted}
+   AND CASE WHEN g.freshvec_is_there IS NULL THEN g.fence IS NOT NULL
             WHEN g.freshvec_hash IS NULL THEN coalesce(g.is_embedded, false) OR g.keeps_a_vector
             ELSE NOT coalesce(g.content_hash = g.freshvec_hash AND g.fingerprint = %(fingerprint)s
                               AND (g.is_embedded OR g.encode_error IS NOT NULL AND NOT %(failed)s), false) END

@@ -7,7 +7,7 @@ WITH page AS (
 )
 SELECT {t_key_texts}, t.freshvec_embedded, t.freshvec_failed,
        NOT EXISTS (SELECT FROM {source} AS d WHERE {d_is_t} OFFSET 0)
-  FROM page AS t ORDER BY {t_keys}
+  FROM page AS t WHERE {is_trusted} ORDER BY {t_keys}
 
 -- counted: what the target was found to hold, unless it has changed meanwhile. What members have counted and
 -- not yet added is to be added later.

@@ -6,7 +6,7 @@ SELECT {d_key_texts}
   FROM ((SELECT {keys} FROM {source} {range} ORDER BY {keys} OFFSET %(limit)s - 1 LIMIT 1)
         UNION ALL
         (SELECT {keys} FROM {target} {range} ORDER BY {keys} OFFSET %(limit)s - 1 LIMIT 1)) AS d
- ORDER BY {d_keys} LIMIT 1
+ WHERE {is_trusted} ORDER BY {d_keys} LIMIT 1
 
 -- range: keys of one range whose source and target rows do not fit, and what is wrong. The text is rendered
 -- once, and both tables are passed in the order of their keys.
@@ -31,7 +31,7 @@ SELECT {d_or_t_key_texts}, f.problem
                WHEN t.fingerprint <> %(fingerprint)s THEN 'other model'
                WHEN t.content_hash IS DISTINCT FROM d.freshvec_hash OR t.freshvec_written THEN 'different'
                ELSE 'missing' END AS problem) AS f
- WHERE f.problem IS NOT NULL LIMIT %(most)s
+ WHERE {is_trusted} AND f.problem IS NOT NULL LIMIT %(most)s
 
 -- count: how many source rows a range has that is not known to hold as many as were asked for
 SELECT count(*) FROM {source} {range}
@@ -40,6 +40,7 @@ SELECT count(*) FROM {source} {range}
 SELECT {d_or_t_key_texts}, d.freshvec_is_there IS NOT NULL, t.freshvec_is_held IS NOT NULL
   FROM (SELECT {keys}, true AS freshvec_is_there FROM {source} {range} OFFSET 0) AS d
   FULL JOIN (SELECT {keys}, true AS freshvec_is_held FROM {target} {range} OFFSET 0) AS t ON {d_is_t}
+ WHERE {is_trusted}
 
 -- make_known: a row with a wrong vector is fresh to who compares hashes, so it loses its hash
 UPDATE {target} AS t SET content_hash = NULL

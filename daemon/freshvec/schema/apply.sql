@@ -38,7 +38,7 @@ RETURNING id, generation
 -- raise_fence: the next fence is above every one that the target holds
 SELECT setval('freshvec.fence', t.highest)
   FROM (SELECT max(fence) AS highest FROM {target}) AS t
- WHERE t.highest >= (SELECT last_value FROM freshvec.fence)
+ WHERE {is_trusted} AND t.highest >= (SELECT last_value FROM freshvec.fence)
 
 -- queue_member: every row of a table that has come into the family
 INSERT INTO {queue} (bulk, {k}) SELECT true, {keys} FROM ONLY {member} WHERE pg_current_xact_id() IS NOT NULL

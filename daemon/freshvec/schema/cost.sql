@@ -12,3 +12,4 @@ SELECT left(d.freshvec_text, {characters}), length(d.freshvec_text), coalesce({u
                   FROM {source} TABLESAMPLE {share} LIMIT {rows}) AS d
          OFFSET 0) AS d
   LEFT JOIN {target} AS t ON {d_is_t}
+ WHERE {is_trusted}

@@ -11,7 +11,7 @@ from freshvec.config import Sync
 from freshvec.db import BODY_QUOTE, finished, quoted
 from freshvec.errors import SchemaError
 from freshvec.records import Key, Model
-from freshvec.source import blank, key_fragments, layout
+from freshvec.source import blank, key_fragments, layout, trusted
 from freshvec.source.edition import Edition, view_of
 from freshvec.source.expression import Dependence
 from freshvec.source.key import KeyColumn
@@ -168,7 +168,9 @@ class BoundSync:
     def _names(self) -> dict[str, sql.Composable]:
         """What the sync's objects are called."""
         comma = sql.SQL(", ")
+        queue_name = sql.Literal(quoted("freshvec", f"queue_{self.name}").as_string(None))
         return {
+            "is_trusted": trusted.condition(self.tables, queue_name),
             "sync_name": sql.Literal(self.name),
             "source": quoted(*self.source_name),
             "target": quoted(*self.target_name),
@@ -176,7 +178,7 @@ class BoundSync:
             "tables": comma.join(quoted(*table) for table in self.tables),
             "view": quoted(*self.view_name),
             "queue": quoted("freshvec", f"queue_{self.name}"),
-            "queue_name": sql.Literal(quoted("freshvec", f"queue_{self.name}").as_string(None)),
+            "queue_name": queue_name,
             "capture": quoted("freshvec", f"capture_{self.name}"),
             "capture_row": quoted("freshvec", f"capture_row_{self.name}"),
             "is_intact": quoted("freshvec", f"is_intact_{self.name}"),

@@ -18,5 +18,5 @@ SELECT {d_key_texts}, d.freshvec_hash, d.freshvec_unchanged, d.freshvec_read, d.
                   LEFT JOIN {target} AS t ON {d_is_t}
                  CROSS JOIN LATERAL (SELECT {unchanged} AS unchanged) AS f
                 OFFSET 0) AS d) AS d
- WHERE coalesce(d.freshvec_characters, 0) < %(most_characters)s
+ WHERE {is_trusted} AND coalesce(d.freshvec_characters, 0) < %(most_characters)s
  ORDER BY d.freshvec_place
