@@ -12,6 +12,7 @@ import pytest
 from freshvec.config import Settings
 from freshvec.db import connect
 from freshvec.errors import FreshvecError, SchemaError
+from freshvec.health import status
 from freshvec.records import Fate, Key, Model, Outcome
 from freshvec.scans.backfill import Backfill
 from freshvec.scans.faults import faults
@@ -180,6 +181,23 @@ def test_the_worker_does_not_write_to_what_took_its_place(mallory: Connection, w
                 writer.write([outcome])
         with pytest.raises(SchemaError, match="use the target of sync 'docs'"):
             plan(connection, settings_of(mallory, role).sync[0], NULL)
+    assert count(mallory, "app.ran") == 0
+
+
+@pytest.mark.parametrize("role", ["applier", "postgres", "served"])
+def test_failures_are_read_from_no_view_that_took_its_place(mallory: Connection, role: str) -> None:
+    applied(mallory, "postgres" if role == "postgres" else "applier")
+    with connect(settings_of(mallory, role).database.url, "test") as connection:
+        connection.execute("UPDATE freshvec.sync SET rows_failed = 1")
+        connection.execute(
+            """INSERT INTO app.docs_embedding (id, fingerprint, fence, encode_error)
+               VALUES (1, '', 1, 'too odd')"""
+        )
+        assert status.failures(connection) == {"docs": [{"key": {"id": 1}, "error": "too odd"}]}
+        view = VIEW.replace("NULL::text AS encode_error", "'odd'::text AS encode_error")
+        mallory.execute(f"BEGIN; {view}; COMMIT".encode())
+        status.read(connection)  # which lets the session read views
+        assert status.failures(connection) == {}
     assert count(mallory, "app.ran") == 0
 
 
