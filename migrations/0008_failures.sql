@@ -1,7 +1,7 @@
--- Rows whose text could not be encoded, as before, but only from a table whose owner has the rights of who asks
--- or of whoever made the sync's queue: what has the target's name by now may be a view of somebody else's, whose
--- functions would run with the rights of who asks. It is asked before the query is planned, and again by it,
--- of the very table that it reads.
+-- Rows whose text could not be encoded, as before, but only from a table whose owner has the rights of
+-- who asks or of whoever made the sync's queue: what has the target's name by now may be a view of
+-- somebody else's, whose functions would run with the rights of who asks. It is asked before the query
+-- is planned, and again by it, of the very table that it reads.
 CREATE OR REPLACE FUNCTION freshvec.failures(most int DEFAULT 10)
 RETURNS TABLE (sync text, key jsonb, error text, failed_at timestamptz)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$

@@ -4,7 +4,7 @@ SELECT pg_relation_size(to_regclass(%(target)s)) / current_setting('block_size')
 -- sample: keys of rows with a vector of the model, from blocks chosen at random
 SELECT {t_key_texts}
   FROM {target} AS t TABLESAMPLE SYSTEM (%(percent)s::float4)
- WHERE {is_trusted} AND {t_is_embedded} AND t.content_hash IS NOT NULL AND t.encode_error IS NULL
+ WHERE {are_trusted} AND {t_is_embedded} AND t.content_hash IS NOT NULL AND t.encode_error IS NULL
    AND t.fingerprint = %(fingerprint)s
  ORDER BY random() LIMIT %(rows)s
 
@@ -22,7 +22,7 @@ SELECT {d_key_texts}, d.freshvec_hash,
          OFFSET 0) AS d
   JOIN {searched} ON {d_is_t}
  WHERE t.content_hash = d.freshvec_hash AND t.fingerprint = %(fingerprint)s AND t.encode_error IS NULL
-   AND {t_is_embedded} AND {is_trusted}
+   AND {t_is_embedded} AND {are_trusted}
 
 -- stored_passages: the same of one passage of each row, drawn at random; with it all of the row's passages in
 -- their order, and the place of this one among them
@@ -46,4 +46,4 @@ SELECT {d_key_texts}, d.freshvec_hash, c.begins, c.ends, c.hashes, c.place,
                   row_number() OVER (ORDER BY random()) AS turn
              FROM {vectors} AS c WHERE {c_is_t}) AS c) AS c
  WHERE t.content_hash = d.freshvec_hash AND t.fingerprint = %(fingerprint)s AND t.encode_error IS NULL
-   AND {is_trusted} AND {t_is_embedded} AND c.place IS NOT NULL AND array_position(c.hashes, NULL) IS NULL
+   AND {are_trusted} AND {t_is_embedded} AND c.place IS NOT NULL AND array_position(c.hashes, NULL) IS NULL

@@ -170,7 +170,9 @@ class BoundSync:
         comma = sql.SQL(", ")
         queue_name = sql.Literal(quoted("freshvec", f"queue_{self.name}").as_string(None))
         return {
-            "is_trusted": trusted.condition(self.tables, queue_name),
+            # The target, and for what reads passages these as well, which may be lacking.
+            "is_trusted": trusted.condition(self.tables[:1], queue_name),
+            "are_trusted": trusted.condition(self.tables, queue_name),
             "sync_name": sql.Literal(self.name),
             "source": quoted(*self.source_name),
             "target": quoted(*self.target_name),

@@ -2,13 +2,13 @@
 SELECT {d_key_texts}, 1 - (t.embedding OPERATOR({schema}.<=>) %(query)s::{vector_type}),
        left(d.freshvec_text, %(width)s)
   FROM {searched} JOIN (SELECT {keys}, {text} AS freshvec_text FROM {source}) AS d ON {d_is_t}
- WHERE {t_is_embedded} AND t.fingerprint = {fingerprint} AND {is_trusted}
+ WHERE {t_is_embedded} AND t.fingerprint = {fingerprint} AND {are_trusted}
  ORDER BY t.embedding OPERATOR({schema}.{operator}) %(query)s::{vector_type} LIMIT %(limit)s
 
 -- nearest_binary: the same of the rows that are nearest by the bits of their numbers, many times as many
 WITH near AS MATERIALIZED (
   SELECT {t_keys}, t.embedding FROM {searched}
-   WHERE {t_is_embedded} AND t.fingerprint = {fingerprint} AND {is_trusted}
+   WHERE {t_is_embedded} AND t.fingerprint = {fingerprint} AND {are_trusted}
    ORDER BY ({quantize}(t.embedding))::bit({dimension}) OPERATOR({schema}.<~>)
             ({quantize}(%(query)s::{vector_type}))::bit({dimension}) LIMIT %(candidates)s
 )
@@ -24,14 +24,14 @@ SELECT {d_key_texts}, s.similarity, left(d.freshvec_text, %(width)s)
    SELECT sum(a * b) / nullif(sqrt(sum(a * a)) * sqrt(sum(b * b)), 0) AS similarity
      FROM unnest(t.embedding::float8[], %(query)s::float8[]) AS pair (a, b)
  ) AS s
- WHERE {t_is_embedded} AND t.fingerprint = {fingerprint} AND {is_trusted}
+ WHERE {t_is_embedded} AND t.fingerprint = {fingerprint} AND {are_trusted}
  ORDER BY s.similarity DESC LIMIT %(limit)s
 
 -- nearest_passages: of each of the rows whose passages are nearest the best one, and what that says. Where
 -- few rows have many passages, more candidates find more rows.
 WITH near AS MATERIALIZED (
   SELECT {c_keys}, c.chunk_start, c.chunk_end, c.embedding FROM {vectors} AS c JOIN {target} AS t ON {c_is_t}
-   WHERE {t_is_embedded} AND t.fingerprint = {fingerprint} AND {is_trusted}
+   WHERE {t_is_embedded} AND t.fingerprint = {fingerprint} AND {are_trusted}
    ORDER BY {by_index} LIMIT %(candidates)s
 ), best AS (
   SELECT DISTINCT ON ({c_keys}) c.*,
