@@ -104,6 +104,19 @@ def test_a_tenant_is_shown_the_embeddings_of_its_own_rows_alone(server_url: str,
         assert [count(session, relation) for relation in SHOWN] == [0, 0, 0]
 
 
+def test_readers_are_shown_theirs_where_functions_are_nobodys_by_default(
+    server_url: str, app: Connection
+) -> None:
+    app.execute("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
+    app.execute("ALTER TABLE docs ENABLE ROW LEVEL SECURITY; GRANT SELECT ON docs TO tenant")
+    with running(settings_for(server_url, sync_of("docs")), NullEncoder()) as worker:
+        wait_fresh(worker)
+        shows(app, [10, 10, 10])
+        app.execute("GRANT USAGE ON SCHEMA freshvec TO tenant; SET ROLE tenant")
+        app.execute("SELECT freshvec.is_fresh('docs')")
+        app.execute("RESET ROLE")
+
+
 def test_row_security_that_is_switched_on_and_off_later_is_followed(app: Connection, live: Worker) -> None:
     app.execute("GRANT SELECT ON docs TO tenant")
     shows(app, [100, 100, 100])

@@ -33,7 +33,8 @@ SELECT {c_keys}, c.chunk, c.chunk_start, c.chunk_end,
   FROM {vectors} AS c JOIN {target} AS t ON {c_is_t}
   JOIN (SELECT {keys}, {text} AS freshvec_text FROM {source}) AS d ON {d_is_t}
  WHERE {t_is_embedded} AND t.fingerprint = {fingerprint}
-$freshvec$
+$freshvec$;
+GRANT EXECUTE ON FUNCTION {embedded}() TO PUBLIC
 
 -- create_view: what applications search, and the rows with the best passages by it; rights and policies are
 -- those of who asks
@@ -50,7 +51,8 @@ SELECT {c_keys}, c.distance, c.passage, c.chunk_start, c.chunk_end
                  LIMIT coalesce($3, 20 * $2)) AS c
          ORDER BY {c_keys}, c.distance) AS c
  ORDER BY c.distance LIMIT $2
-$freshvec$
+$freshvec$;
+GRANT EXECUTE ON FUNCTION {nearest} TO PUBLIC
 
 -- create_guard: what others change is walked; a vector they wrote is not known to be its text's. It writes
 -- only to tables whose owner has its owner's rights already, since those of their names may be others' by

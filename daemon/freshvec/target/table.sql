@@ -19,7 +19,8 @@ CREATE OR REPLACE FUNCTION {embedded}()
 LANGUAGE sql STABLE AS $freshvec$
 SELECT {t_keys}, t.embedding, t.embedded_at FROM {shown_rows}
  WHERE {t_is_embedded} AND t.fingerprint = {fingerprint}
-$freshvec$
+$freshvec$;
+GRANT EXECUTE ON FUNCTION {embedded}() TO PUBLIC
 
 -- create_view: what applications search; rights and policies are those of who asks
 CREATE OR REPLACE VIEW {view} WITH (security_invoker = true) AS SELECT * FROM {embedded}()
@@ -68,7 +69,8 @@ SELECT count(*) = cardinality(%(tables)s::text[]) + 1 FROM pg_trigger t JOIN pg_
 -- create_visible: whether the caller may see a row of the source; a function's text does not pin the table
 CREATE OR REPLACE FUNCTION {visible}({key_arguments}) RETURNS boolean LANGUAGE sql STABLE AS $freshvec$
 SELECT EXISTS (SELECT FROM {source} AS d WHERE {d_is_argument})
-$freshvec$
+$freshvec$;
+GRANT EXECUTE ON FUNCTION {visible} TO PUBLIC
 
 -- create_settled: whether all that was noted of a row, in entries up to a transaction, is answered, if the
 -- target has of it what the caller says: the fence, whether it failed, and the model of its vector. Without a
