@@ -102,6 +102,7 @@ def prepare(connection: Connection, planned: Plan) -> None:
     bound = planned.bound
     with translated("apply", f"sync {bound.name!r}"):
         with connection.transaction():
+            trust.check(connection, bound)
             for statement in planned.beside:
                 connection.execute(sql.SQL(statement))
         if planned.needs_fence:

@@ -183,7 +183,8 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
     planned = replace(planned, has_target=existing is not None)
     if not knows:
         access = table.access(connection, bound, [], worker_role)
-        security = texts(table.row_security(bound, existing), connection)
+        private = [] if existing else [table.take_back(bound)]
+        security = texts(private + table.row_security(bound, existing), connection)
         return replace(
             planned,
             objects=shape + security,
@@ -254,6 +255,8 @@ def _objects(
         objects += planned.shape
     else:
         objects += texts(table.mending(connection, bound), connection)
+    if existing is None or following.begins_anew:
+        objects += texts([table.take_back(bound)], connection)
     if existing is None or following or existing.has_row_security != bound.has_row_security:
         objects += texts(table.row_security(bound, existing), connection)
     return texts(following.beside, connection), objects
@@ -288,8 +291,7 @@ def _has_schema_rights(connection: Connection, worker_role: str | None) -> bool:
 def _check_target_free(connection: Connection, bound: BoundSync) -> None:
     schema, name = bound.target_name
     names = {"target_schema": schema, "target_table": name, "name": bound.name}
-    other = connection.execute(_SQL["target_taken"], names).fetchone()
-    if other:
+    if other := connection.execute(_SQL["target_taken"], names).fetchone():
         raise SchemaError(
             f"use the target of sync {bound.name!r},",
             f"{schema}.{name}",

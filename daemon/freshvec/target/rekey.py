@@ -27,10 +27,12 @@ Name = tuple[str, str]
 @dataclass(frozen=True)
 class Following:
     """`beside` is the DDL that copies a target's rows, for a transaction of its own; `ddl` is run then, with
-    target, view and queue locked, and before they are made as they are declared."""
+    target, view and queue locked, and before they are made as they are declared; where the target
+    `begins_anew`, nothing of it stays."""
 
     beside: list[sql.Composed] = field(default_factory=list)
     ddl: list[sql.Composed] = field(default_factory=list)
+    begins_anew: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.ddl)
@@ -49,7 +51,7 @@ def following(
         return Following() if copy_oid is None else Following([removal(bound.name)])  # it came too late
     queue = bound.compose(_SQL["drop_queue"])
     if len(has) != len(declared):
-        return Following(ddl=[bound.compose(_SQL["drop_tables"]), queue])
+        return Following(ddl=[bound.compose(_SQL["drop_tables"]), queue], begins_anew=True)
     if _is_done_at_once(connection, bound, oid, has):
         return Following(ddl=[*_in_place(bound, has), queue])
     moves = [_move(copy, table) for copy, table in zip(places, bound.tables, strict=True)]

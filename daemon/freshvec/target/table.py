@@ -91,6 +91,13 @@ def describe(connection: Connection, name: tuple[str, str]) -> Existing | None:
     return None if row is None else Existing(*row)
 
 
+def take_back(bound: BoundSync, tables: Sequence[tuple[str, str]] = ()) -> sql.Composed:
+    """The DDL that leaves tables just made, by default those of the sync, to their owner alone."""
+    names = [sql.Literal(quoted(*name).as_string()) for name in tables or bound.tables]
+    oids = sql.SQL(", ").join(sql.SQL("{}::regclass").format(name) for name in names)
+    return bound.compose(_SQL["take_back"], table_oids=oids)
+
+
 def following(connection: Connection, bound: BoundSync, existing: Existing) -> rekey.Following:
     """How an existing target and its queue follow the key of the source; without one of its tables, or under
     a key of another number of columns, they begin anew."""
@@ -98,12 +105,13 @@ def following(connection: Connection, bound: BoundSync, existing: Existing) -> r
     drop.append(bound.compose(_template(bound, "drop_typed")))
     if any(describe(connection, name) is None for name in bound.tables[1:]):
         # Without their vectors, its rows say what is not so.
-        return rekey.Following(ddl=[*drop, bound.compose(_SQL["drop"])])
+        return rekey.Following(ddl=[*drop, bound.compose(_SQL["drop"])], begins_anew=True)
     place, more = (quoted(*name) for name in rekey.copies(bound.name))
     named = {"target": place, "vectors": more, "kept_type": _kept_type(bound)}
-    creating = bound.compose(_template(bound, "create"), **named)
-    kept_as = layout.kept_as(bound.sync)
-    found = rekey.following(connection, bound, existing.oid, kept_as, creating)
+    made = bound.compose(_template(bound, "create"), **named)
+    private = take_back(bound, rekey.copies(bound.name)[: len(bound.tables)])
+    creating = sql.SQL(";\n").join([made, private])
+    found = rekey.following(connection, bound, existing.oid, layout.kept_as(bound.sync), creating)
     return replace(found, ddl=[*drop, *found.ddl]) if found else found
 
 
