@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from freshvec.config import Settings
+from freshvec.errors import SchemaError
 from tests.support import (
     Connection,
     NullEncoder,
@@ -45,6 +46,16 @@ CREATE OPERATOR CLASS app.code_ops DEFAULT FOR TYPE app.code USING btree AS
         )
     )
 )
+# Its equality made so that Postgres can join no rows by it.
+UNJOINABLE = {
+    "not said": OWN_TYPE.replace(", MERGES", ""),
+    "a function in SQL": OWN_TYPE.replace(
+        "CREATE OPERATOR app.<",
+        "CREATE OR REPLACE FUNCTION app.eq(app.code, app.code) RETURNS boolean LANGUAGE sql IMMUTABLE"
+        " AS 'SELECT $1.part = $2.part'; CREATE OPERATOR app.<",
+        1,
+    ),
+}
 CITEXT = "CREATE SCHEMA app; CREATE EXTENSION citext SCHEMA app"
 # What a key's type needs, the type, a key, and what moves its operators.
 MOVES = {
@@ -159,3 +170,13 @@ def test_a_schema_that_who_applied_may_use_no_more(moved: Moved) -> None:
         assert count(session, "freshvec.rescan WHERE reason = 'the table has changed'") == 1
     finally:
         session.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}".encode())
+
+
+@pytest.mark.parametrize("made", UNJOINABLE.values(), ids=UNJOINABLE.keys())
+def test_a_key_whose_rows_cannot_be_joined_is_refused(url: str, application: Connection, made: str) -> None:
+    """With triggers on it, each UPDATE of the application's would fail."""
+    application.execute(made.encode())
+    application.execute("CREATE TABLE docs (id app.code PRIMARY KEY, body text)")
+    with pytest.raises(SchemaError, match=r"compared by app\.=.*neither merge nor hash"):
+        backfill(settings_for(url, sync_of("docs")), NullEncoder())
+    application.execute("INSERT INTO docs VALUES ('(a)', 'a'); UPDATE docs SET body = 'b'")

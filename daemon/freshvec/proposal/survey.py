@@ -121,7 +121,7 @@ def _looked_into(connection: Connection, row: tuple[Any, ...]) -> Table:
         problem = "row security hides rows of it from this role"
         return _refused(table, problem, "As a superuser: ALTER ROLE … BYPASSRLS; on the role of the URL.")
     key = connection.execute(_BIND["key"], {"oid": table.oid}).fetchall()
-    if not key or key[0][-1] is not None:  # where it has one, its index orders it otherwise
+    if not key or any(row[-2:] != (None, None) for row in key):  # or one that no sync can be kept by
         guess = connection.execute(_SQL["key_guess"], {"oid": table.oid}).fetchone()
         added = "COLUMN id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
         remedy = f"ALTER TABLE {{}} ADD {f'PRIMARY KEY ({written_name(guess[0])})' if guess else added};"

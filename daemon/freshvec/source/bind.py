@@ -92,9 +92,13 @@ def _relation(connection: Connection, sync: Sync) -> tuple[int, tuple[str, str],
 
 def _key(connection: Connection, sync: Sync, oid: int) -> tuple[KeyColumn, ...]:
     rows = connection.execute(_SQL["key"], {"oid": oid}).fetchall()
-    if rows and (index := rows[0][-1]) is not None:
+    if rows and (index := rows[0][-2]) is not None:
         problem = f"its unique index {index} orders or compares keys otherwise than their columns do"
         remedy = "Give it another, of the columns' own collations and the default operator classes."
+        raise _refused(sync, problem, remedy)
+    if operator := next((row[-1] for row in rows if row[-1] is not None), None):
+        problem = f"its key is compared by {operator}, by which Postgres can neither merge nor hash rows"
+        remedy = "Give it another key, or that operator MERGES or HASHES and a function that is not in SQL."
         raise _refused(sync, problem, remedy)
     if rows:
         return tuple(
@@ -109,7 +113,7 @@ def _key(connection: Connection, sync: Sync, oid: int) -> tuple[KeyColumn, ...]:
                 tuple(more),
                 operator,
             )
-            for name, number, kind, type_oid, modifier, collation, equal, more, operator, _ in rows
+            for name, number, kind, type_oid, modifier, collation, equal, more, operator, _, _ in rows
         )
     deferrable = connection.execute(_SQL["deferrable"], {"oid": oid}).fetchone()
     if deferrable:

@@ -12,12 +12,15 @@ SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text,
 -- key: the columns of the primary key, or of the first unique index that allows no NULL: with collation and
 -- operators; and that index where it orders them otherwise than ORDER BY does, by which pages are read: by
 -- another collation than the column's, or another operator class than the default of its type, of a domain's
--- base type, or else of one that the type is taken for
+-- base type, or else of one that the type is taken for; and an equality by which nothing is merged or
+-- hashed, as triggers compare a statement's rows: it says so, or is a function in SQL that plans take apart
 SELECT a.attname::text, a.attnum::int, format_type(a.atttypid, a.atttypmod), a.atttypid::bigint,
        a.atttypmod::int,
        CASE WHEN a.attcollation <> 0 THEN ARRAY[cn.nspname::text, co.collname::text] END,
        ARRAY[en.nspname::text, eq.oprname::text], ARRAY[gn.nspname::text, gt.oprname::text], eq.oid::bigint,
-       CASE WHEN NOT i.orders_alike THEN i.indexrelid::regclass::text END
+       CASE WHEN NOT i.orders_alike THEN i.indexrelid::regclass::text END,
+       CASE WHEN NOT (eq.oprcanmerge OR eq.oprcanhash) OR el.lanname = 'sql'
+            THEN eq.oid::regoperator::text END
   FROM (SELECT i.indexrelid, i.indrelid, i.indkey, i.indclass, i.indnkeyatts, o.orders_alike
           FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid JOIN pg_am ON pg_am.oid = ic.relam
          CROSS JOIN LATERAL (
@@ -52,6 +55,7 @@ SELECT a.attname::text, a.attnum::int, format_type(a.atttypid, a.atttypmod), a.a
   JOIN pg_amop ea ON ea.amopfamily = oc.opcfamily AND ea.amopstrategy = 3
                  AND ea.amoplefttype = oc.opcintype AND ea.amoprighttype = oc.opcintype
   JOIN pg_operator eq ON eq.oid = ea.amopopr JOIN pg_namespace en ON en.oid = eq.oprnamespace
+  JOIN pg_proc ep ON ep.oid = eq.oprcode JOIN pg_language el ON el.oid = ep.prolang
   JOIN pg_amop ga ON ga.amopfamily = oc.opcfamily AND ga.amopstrategy = 5
                  AND ga.amoplefttype = oc.opcintype AND ga.amoprighttype = oc.opcintype
   JOIN pg_operator gt ON gt.oid = ga.amopopr JOIN pg_namespace gn ON gn.oid = gt.oprnamespace
