@@ -1,5 +1,6 @@
 """Requests for a walk: who relies on one is answered after their transaction, and nobody walks for ever."""
 
+import re
 import time
 
 import psycopg
@@ -72,4 +73,4 @@ def test_retry_takes_its_transactions_id_before_it_draws_a_number(bench: Bench) 
     with connect(bench.settings.database.url, "test") as connection:
         bound = bound_sync(connection, bench.settings, NullEncoder())
         plan = connection.execute(bound.compose("EXPLAIN " + queries("scans/retry")["retry"])).fetchall()
-    assert any("One-Time Filter: (pg_current_xact_id()" in line for (line,) in plan)
+    assert any(re.search(r"One-Time Filter: .*pg_current_xact_id\(\)", line) for (line,) in plan)

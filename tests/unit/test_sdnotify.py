@@ -37,7 +37,7 @@ def test_each_message_is_one_datagram(supervisor: socket.socket) -> None:
 
 
 def test_the_status_is_one_line_without_secrets(supervisor: socket.socket) -> None:
-    show("waiting: no route to postgresql://u:geheimnis@h/d\n\tCheck that it runs.")
+    show("waiting: no route to postgresql://u:status-line@h/d\n\tCheck that it runs.")
     assert supervisor.recv(1000).decode() == (
         "STATUS=waiting: no route to postgresql://u:***@h/d Check that it runs."
     )
