@@ -113,4 +113,5 @@ def test_every_statement_uses_the_indexes_of_the_key(collated: tuple[str, Connec
         assert "Seq Scan on docs" not in plan, f"{name}:\n{plan}"
         assert "Index" in plan, f"{name}:\n{plan}"
         scans = re.findall(r"(?:Scan using|Index Scan on) docs\w*_pkey", plan)
-        assert plan.count("Index Cond") == len(scans), f"{name}: a whole index is read\n{plan}"
+        looked_up = plan.count("pg_class_oid_index")  # whose the target is
+        assert plan.count("Index Cond") - looked_up == len(scans), f"{name}: a whole index is read\n{plan}"
