@@ -25,6 +25,7 @@ def console(width: int, *, is_terminal: bool) -> tuple[PlainConsole, io.StringIO
 
 def test_control_characters_are_written_and_lines_kept() -> None:
     assert in_lines("a\x1b[1m\n\tb\r\x7f\x85é") == "a\\x1b[1m\n\tb\\x0d\\x7f\\x85é"
+    assert in_lines("\u202eevil\u2066 שלום\u200f") == "\\u202eevil\\u2066 שלום\u200f"
     assert in_a_line("a\nb\t\u2028") == "a\\nb\\t\\u2028"
 
 
