@@ -123,7 +123,10 @@ class Kept:
         for number in range(2):
             self.edit(f"edited {number}")
             until(f"edits are followed, time {number}", self.is_right)
-        # It stands for some seconds after the last failure (`RECOVERED_SECONDS`), if it was written down.
+        # It stands for some seconds after the last failure (`RECOVERED_SECONDS`), and may be written down as
+        # late as then.
+        if worker is not None:
+            until("what failed is over", lambda: all(keeper.last_error is None for keeper in worker.keepers))
         until("no error is shown any more", lambda: self.status()["last_error"] is None)
         shown = self.status()
         rows = self.app.execute(f"SELECT count(*) FROM {self.table} WHERE {self.text} <> ''".encode())
