@@ -1,10 +1,7 @@
 """Batches under way at once, batch sizes, and tokenising in processes and in threads."""
 
-import os
 import time
 from collections.abc import Callable
-from importlib import import_module
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +10,6 @@ from freshvec.encoding import session as product
 from freshvec.encoding.machine import cpu_limit
 from freshvec.encoding.tokenizer import Tokenizer
 from freshvec.encoding.tokenizer_pool import TokenizerPool, pool_processes
-from freshvec.records import Tokens
 from tests.benchmarks.gpu.setting import Setting, rates
 from tests.benchmarks.gpu.variants import AS_IT_COMES, PAGE, encode, planned, planned_on_grid, session
 
@@ -39,26 +35,6 @@ def in_flight(setting: Setting) -> dict[str, Any]:
     return found
 
 
-class Nanotoken:
-    """The model's tokenizer by nanotoken: WordPiece alone, in threads, without the interpreter's lock."""
-
-    def __init__(self, setting: Setting, threads: int | None = None) -> None:
-        os.environ.setdefault("NANOTOKEN_CACHE_ENTRIES", "65536")
-        if threads:
-            os.environ["RAYON_NUM_THREADS"] = str(threads)
-        library = import_module("nanotoken")
-        text = setting.artefact.tokenizer_path.read_bytes()
-        self._tokenizer = library.WordPieceTokenizer.from_json(text)
-        self._max_tokens = setting.card.max_tokens
-        self._prefix = setting.card.document_prefix
-
-    def encode(self, texts: list[str]) -> list[Tokens]:
-        given = [self._prefix + text for text in texts] if self._prefix else texts
-        flat, offsets = self._tokenizer.encode_batch(given, max_length=self._max_tokens)
-        ids, ends = flat.astype(np.int64), offsets.tolist()
-        return [Tokens(ids[a:b], b - a == self._max_tokens) for a, b in pairwise(ends)]
-
-
 def tokenising(setting: Setting) -> dict[str, Any]:
     """Experiment 5, the tokenizer's side: pages of rows, one after the other, as the reader has them."""
     texts = setting.many(setting.count // 2)
@@ -68,7 +44,7 @@ def tokenising(setting: Setting) -> dict[str, Any]:
         f"tokenizers, {pool_processes(cpu_limit())} processes": lambda: TokenizerPool(
             *given, pool_processes(cpu_limit()), setting.artefact.tokenizer_sha256
         ),
-        "nanotoken, its own threads": lambda: Nanotoken(setting),
+        "nanotoken, its own threads": lambda: Tokenizer(*given, is_quick=True),
     }
     found: dict[str, Any] = {}
     for name, make in ways.items():
@@ -92,6 +68,6 @@ def tokenising(setting: Setting) -> dict[str, Any]:
 def same_ids(setting: Setting, texts: list[str]) -> str:
     """How many texts have the same ids by both libraries."""
     given = setting.artefact.tokenizer_path, setting.card.max_tokens, setting.card.document_prefix
-    theirs, ours = Nanotoken(setting).encode(texts), Tokenizer(*given).encode(texts)
+    theirs, ours = (Tokenizer(*given, is_quick=quick).encode(texts) for quick in (True, False))
     equal = sum(np.array_equal(a.ids, b.ids) for a, b in zip(theirs, ours, strict=True))
     return f"{equal} of {len(texts)}"

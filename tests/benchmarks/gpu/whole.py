@@ -1,4 +1,4 @@
-"""The whole way, before and after: a backfill against tokenising and encoding alone, and edits during a
+"""The whole way in one process: a backfill against tokenising and encoding alone, and edits during a
 burst."""
 
 import tempfile
@@ -14,12 +14,12 @@ from freshvec.embedded import EmbeddedPostgres
 from freshvec.encoding import dispatch
 from freshvec.encoding import session as sessions
 from freshvec.encoding.encoder import OnnxEncoder
+from freshvec.encoding.tokenizer_pool import TokenizerPool
 from freshvec.pipeline.writer import Writer
 from freshvec.scans.backfill import Backfill
 from freshvec.target.upsert import TargetWriter
 from freshvec.worker.worker import Worker
 from tests.benchmarks.freshness import edits, edits_while, holds
-from tests.benchmarks.gpu.flight import Nanotoken
 from tests.benchmarks.gpu.setting import Setting, median, sampled
 from tests.benchmarks.gpu.variants import PAGE, Planned, encode, planned
 from tests.benchmarks.harness import percentile
@@ -30,19 +30,18 @@ from tests.support import running, settings_for, wait_fresh
 class Way:
     """How a backfill runs."""
 
-    packed: bool = True
-    lanes: int = 2
-    nanotoken: bool = False
+    is_quick: bool = True  # nanotoken makes the tokens
     page_rows: int | None = None
-    live: bool = False
+    lanes: int = 2
 
 
 WAYS = {
-    "padded, one under way": Way(packed=False, lanes=1, live=True),
-    "packed, one under way": Way(lanes=1),
-    "packed, two under way": Way(live=True),
-    "packed, two under way, nanotoken": Way(nanotoken=True, live=True),
-    "the same in pages of 2,048 rows": Way(nanotoken=True, page_rows=2048, live=True),
+    "tokenised by processes": Way(is_quick=False),
+    "as it comes": Way(),
+    "in pages of 4,096 rows": Way(page_rows=4096),
+    "in pages of 2,048 rows": Way(page_rows=2048),
+    "in pages of 1,024 rows": Way(page_rows=1024),
+    "in pages of 2,048 rows, three batches under way": Way(page_rows=2048, lanes=3),
 }
 
 
@@ -73,25 +72,18 @@ def server(texts: list[str]) -> Iterator[EmbeddedPostgres]:
 
 @contextmanager
 def chosen(setting: Setting, way: Way) -> Iterator[OnnxEncoder]:
-    """An encoder that runs that way, while the daemon's own constants are set for it."""
+    """An encoder that runs that way, while the daemon's own constant is set for it."""
     before = sessions.LANES, dispatch.LANES
     sessions.LANES = dispatch.LANES = way.lanes
-    artefact = setting.artefact
-    if not way.packed:
-        without = {"packed_sha256": None}
-        graphs = {name: graph.model_copy(update=without) for name, graph in artefact.graphs.items()}
-        artefact = artefact.model_copy(update={"graphs": graphs})
-    encoder = OnnxEncoder(artefact, setting.device)
-    pool = encoder.documents
-    pool.encode(setting.texts[:PAGE])  # its processes have begun
-    if way.nanotoken:
-        encoder.documents = Nanotoken(setting)  # type: ignore[assignment]
+    encoder = OnnxEncoder(setting.artefact, setting.device, is_quick=way.is_quick)
+    documents = encoder.documents
+    documents.encode(setting.texts[:PAGE])  # its processes have begun
     try:
         yield encoder
     finally:
         sessions.LANES, dispatch.LANES = before
-        if hasattr(pool, "close"):
-            pool.close()
+        if isinstance(documents, TokenizerPool):
+            documents.close()
 
 
 @contextmanager
@@ -212,8 +204,7 @@ def whole(setting: Setting) -> dict[str, Any]:
             try:
                 with chosen(setting, way) as encoder:
                     found[name] = walk(setting, encoder, url, texts, way.page_rows)
-                    if way.live:
-                        found[name]["live"] = burst(setting, encoder, url, way.page_rows)
+                    found[name]["live"] = burst(setting, encoder, url, way.page_rows)
             except Exception as error:  # the other ways are still worth their time
                 found.setdefault(name, {})["error"] = repr(error)[-300:]
             print(name, found[name], flush=True)
