@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from freshvec.cli import numbers
 from freshvec.cli.app import (
     ConfigOption,
     JsonOption,
@@ -23,6 +24,29 @@ from freshvec.errors import FreshvecError, NotFreshError
 from freshvec.printable import in_a_line
 
 _WATCH_SECONDS = 2.0
+
+MaxLagOption = Annotated[
+    float | None,
+    typer.Option(
+        parser=numbers.seconds,
+        metavar="SECONDS",
+        help="Check, but let the oldest change wait for so many seconds.",
+    ),
+]
+MinCoverageOption = Annotated[
+    float | None,
+    typer.Option(
+        parser=numbers.share,
+        metavar="SHARE",
+        help="Check, but be content with this share of rows with a vector.",
+    ),
+]
+TimeoutOption = Annotated[
+    float,
+    typer.Option(
+        "--timeout", "-t", parser=numbers.seconds, metavar="SECONDS", help="Seconds to wait at most."
+    ),
+]
 
 if TYPE_CHECKING:
     from freshvec.health.status import Seen
@@ -41,13 +65,8 @@ def status(
             "--check", help="Exit 3 unless every sync is applied as declared and every row is fresh."
         ),
     ] = False,
-    max_lag: Annotated[
-        float | None, typer.Option(min=0, help="Check, but let the oldest change wait for so many seconds.")
-    ] = None,
-    min_coverage: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Check, but be content with this share of rows with a vector."),
-    ] = None,
+    max_lag: MaxLagOption = None,
+    min_coverage: MinCoverageOption = None,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Show it anew every 2 s, until Ctrl-C.")
     ] = False,
@@ -115,7 +134,7 @@ def wait(
         list[str] | None,
         typer.Option("--key", "-k", help="The row's key; once per column, in the order of the primary key."),
     ] = None,
-    timeout: Annotated[float, typer.Option("--timeout", "-t", min=0, help="Seconds to wait at most.")] = 30.0,
+    timeout: TimeoutOption = 30.0,
     config_path: ConfigOption = None,
 ) -> None:
     """Wait until what is committed by now is fresh: a row, or the whole sync. Exit 3 if it takes too long.

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from freshvec.cli import numbers
 from freshvec.cli.app import sync_names
 
 Sync = Annotated[str, typer.Argument(help="The sync's name.", autocompletion=sync_names)]
@@ -34,7 +35,10 @@ Abandon = Annotated[bool, typer.Option("--abandon", help="Take the new vectors a
 
 # How they go.
 Keep = Annotated[
-    float, typer.Option(min=0, metavar="DAYS", help="With --commit: how long the old vectors are kept fresh.")
+    float,
+    typer.Option(
+        parser=numbers.days, metavar="DAYS", help="With --commit: how long the old vectors are kept fresh."
+    ),
 ]
 Queries = Annotated[
     Path | None,
@@ -44,5 +48,10 @@ Sample = Annotated[int, typer.Option(min=0, help="How many rows to compare by; 0
 Force = Annotated[bool, typer.Option("--force", help="Commit though rows failed, or the index is not built.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Wait = Annotated[
-    float, typer.Option(min=0, help="Seconds to wait for what is under way: changes, locks, a worker.")
+    float,
+    typer.Option(
+        parser=numbers.seconds,
+        metavar="SECONDS",
+        help="Seconds to wait for what is under way: changes, locks, a worker.",
+    ),
 ]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from freshvec.cli import numbers
 from freshvec.cli.app import ConfigOption, JsonOption, SyncArgument, agreed, app, load_settings, say
 from freshvec.errors import UsageError
 
@@ -45,7 +46,13 @@ TrustOption = Annotated[
     bool, typer.Option("--trust", help="Adopt them also where up to 5% of a sample are of another text.")
 ]
 WaitOption = Annotated[
-    float, typer.Option("--wait", help="Seconds to try, while somebody holds a lock that is needed.")
+    float,
+    typer.Option(
+        "--wait",
+        parser=numbers.seconds,
+        metavar="SECONDS",
+        help="Seconds to try, while somebody holds a lock that is needed.",
+    ),
 ]
 
 
