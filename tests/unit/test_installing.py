@@ -1,6 +1,9 @@
 """A model put in its place: readable by all, as a whole or not at all."""
 
+import errno
+import fcntl
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -46,6 +49,39 @@ def test_what_fails_changes_nothing(tmp_path: Path) -> None:
         fail_half_way(tmp_path)
     assert (tmp_path / "m/manifest.json").read_text() == "first"
     assert names(tmp_path) == ["m"]
+
+
+def test_what_a_killed_one_left_is_taken_away_and_what_another_fills_is_not(tmp_path: Path) -> None:
+    pid = os.fork()
+    if not pid:
+        with installing(tmp_path, "m") as made:
+            (made / "fp32.onnx").write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    (left,) = names(tmp_path)
+    with installing(tmp_path, "m") as other:
+        assert not (tmp_path / left).exists()
+        install(tmp_path, "first")
+        (other / "manifest.json").write_text("second")
+    assert (tmp_path / "m/manifest.json").read_text() == "second"
+    assert names(tmp_path) == ["m"]
+
+
+def test_without_locks_it_goes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    (tmp_path / ".m-abcdefgh").mkdir()  # whether somebody fills it cannot be told
+    install(tmp_path, "first")
+    assert sorted(names(tmp_path)) == [".m-abcdefgh", "m"]
+
+
+@pytest.mark.parametrize("name", [".m-2026", ".m-abcdefgh.txt", ".other-abcdefgh", "m-abcdefgh"])
+def test_what_is_no_folder_of_ours_stays(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    install(tmp_path, "first")
+    assert (tmp_path / name).exists()
 
 
 def test_a_model_is_there_at_every_moment(tmp_path: Path) -> None:

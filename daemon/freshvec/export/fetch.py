@@ -43,7 +43,7 @@ def fetch(
     reference = _checked(card, catalogue_dirs)
     with (
         installing(models_dir, card.name) as made,
-        tempfile.TemporaryDirectory(prefix=".fetching-", dir=models_dir) as scratch,
+        tempfile.TemporaryDirectory(dir=made) as scratch,
     ):
         files = _gather(card, source, Path(scratch), report)
         card_check.check(card, Path(scratch))

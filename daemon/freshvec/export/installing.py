@@ -2,11 +2,13 @@
 
 import ctypes
 import errno
+import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from freshvec.errors import ModelError
@@ -22,7 +24,8 @@ def installing(models_dir: Path, name: str) -> Iterator[Path]:
     """
     try:
         _make(models_dir)
-        made = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=models_dir))
+        _clear(models_dir, name)
+        made, held = _begin(models_dir, name)
     except OSError as error:
         raise ModelError(
             "install",
@@ -38,6 +41,41 @@ def installing(models_dir: Path, name: str) -> Iterator[Path]:
         if made.is_symlink():
             made.unlink()
         shutil.rmtree(made, ignore_errors=True)  # what was there before, or what came to nothing
+        os.close(held)
+
+
+def _begin(models_dir: Path, name: str) -> tuple[Path, int]:
+    """A new folder, and a file descriptor that holds its lock as long as this process lives."""
+    while True:
+        made = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=models_dir))
+        held = os.open(made, os.O_RDONLY)
+        if _is_locked(held, made) is not False:
+            return made, held
+        os.close(held)  # somebody who clears was quicker, and takes it away
+
+
+def _clear(models_dir: Path, name: str) -> None:
+    """Take away the folders of those who were killed while they filled them, up to gigabytes each."""
+    is_of_ours = re.compile(rf"\.{re.escape(name)}-[a-z0-9_]{{8}}").fullmatch
+    for folder in filter(lambda path: is_of_ours(path.name), models_dir.iterdir()):
+        with suppress(OSError):  # it is gone, no folder, or another user's
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            if _is_locked(held, folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            os.close(held)
+
+
+def _is_locked(held: int, folder: Path) -> bool | None:
+    """Whether the folder could be locked; not where another process has done so, or it is another one now.
+    None on a file system without locks.
+    """
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return folder.stat().st_ino == os.fstat(held).st_ino
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    except OSError:
+        return None
 
 
 def _make(folder: Path) -> None:
