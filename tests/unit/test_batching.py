@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freshvec.encoding.batching import Batch, padded, padding_waste, plan_batches
+from freshvec.encoding.batching import Batch, flat, padded, padding_waste, plan_batches
 from freshvec.encoding.tokenizer import Tokenizer
 from freshvec.records import Tokens
 from freshvec.stdlib_texts import docstrings
@@ -103,6 +103,33 @@ def test_padding_is_on_the_right_masked_and_rounded_up(texts: list[list[int]], s
         padding = [0] * (ids.shape[1] - len(text))
         assert ids[row].tolist() == text + padding
         assert mask[row].tolist() == [1] * len(text) + padding
+
+
+def test_places_of_packed_tokens_are_as_the_kernels_want_them() -> None:
+    """The example in ONNX Runtime's bert_padding.cu."""
+    made = flat([Tokens(np.arange(length, dtype=np.int64)) for length in (1, 2, 4)])
+    assert made["token_offset"].tolist() == [[0, 4, 5, 8], [9, 10, 11, 1], [2, 3, 6, 7]]
+    assert made["cumulative_sequence_length"].tolist() == [0, 1, 3, 7]
+
+
+@given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=20), min_size=1, max_size=20))
+def test_packed_tokens_are_those_of_the_padded_batch(texts: list[list[int]]) -> None:
+    batch = [Tokens(np.array(text, dtype=np.int64)) for text in texts]
+    made, (ids, mask) = flat(batch), padded(batch, pad_id=0)
+    offset, ends = made["token_offset"], made["cumulative_sequence_length"]
+    assert made["attention_mask"].tolist() == (mask == 1).tolist()
+    assert offset.shape == mask.shape
+    assert sorted(offset.ravel()) == list(range(mask.size))
+    real, rest = np.split(offset.ravel(), [ends[-1]])
+    assert made["input_ids"].tolist() == [ids.ravel()[real].tolist()]
+    assert made["position_ids"].tolist() == [(real % mask.shape[1]).tolist()]
+    assert not mask.ravel()[rest].any()
+    assert rest.tolist() == sorted(rest)
+    for text, start, end in zip(texts, ends, ends[1:], strict=False):
+        assert made["input_ids"][0, start:end].tolist() == text
+    kinds = {name: values.dtype for name, values in made.items()}
+    assert kinds.pop("attention_mask") == np.bool_
+    assert set(kinds.values()) == {np.dtype(np.int32)}
 
 
 def test_the_plan_of_a_page_is_in_descending_batches() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,3 +62,26 @@ def padded(
     ids = np.full(mask.shape, pad_id, dtype=np.int64)
     ids[mask] = np.concatenate([text.ids for text in batch])
     return ids, mask.astype(np.int64)
+
+
+def flat(batch: Sequence[Tokens]) -> dict[str, NDArray[Any]]:
+    """The tokens of a batch in one row, without padding, and where they would stand among it.
+
+    `input_ids` and `position_ids` are int32 `[1, tokens]`; `token_offset`, int32 `[len(batch), longest]`, has
+    the places of the real tokens in the padded batch, then those of the padding; a text's tokens are from one
+    of `cumulative_sequence_length` to the next; `attention_mask`, bool `[len(batch), longest]`, is true for
+    the real ones.
+    """
+    lengths = np.fromiter(map(len, batch), dtype=np.int32, count=len(batch))
+    ends = np.zeros(len(batch) + 1, dtype=np.int32)
+    np.cumsum(lengths, out=ends[1:])
+    places = np.arange(lengths.max(), dtype=np.int32)
+    mask = places < lengths[:, None]
+    order = [np.flatnonzero(mask), np.flatnonzero(~mask)]
+    return {
+        "input_ids": np.concatenate([text.ids for text in batch], dtype=np.int32, casting="same_kind")[None],
+        "position_ids": np.broadcast_to(places, mask.shape)[mask][None],
+        "token_offset": np.concatenate(order, dtype=np.int32, casting="same_kind").reshape(mask.shape),
+        "cumulative_sequence_length": ends,
+        "attention_mask": mask,
+    }

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from freshvec.encoding import providers
-from freshvec.encoding.batching import padded
+from freshvec.encoding.batching import flat, padded
 from freshvec.encoding.machine import cpu_limit
 from freshvec.models.artefact import Precision
 from freshvec.records import OutOfMemoryError, Tokens, Vector
@@ -113,15 +113,18 @@ class OnnxSession:
                 raise OutOfMemoryError(str(error)[-200:]) from error
             raise
 
-    def feed(self, batch: list[Tokens]) -> dict[str, NDArray[np.int64]]:
-        """The graph's inputs by name, int64 `[len(batch), longest]`."""
+    def feed(self, batch: list[Tokens]) -> dict[str, NDArray[Any]]:
+        """The graph's inputs by name: as `flat` makes them if it wants packed tokens, else int64
+        `[len(batch), longest]`."""
+        if "token_offset" in self._inputs:
+            return {name: values for name, values in flat(batch).items() if name in self._inputs}
         ids, mask = padded(batch, self._pad_id, self._step)
         given = {"input_ids": ids, "attention_mask": mask}
         if "token_type_ids" in self._inputs:
             given["token_type_ids"] = np.zeros_like(ids)
         return given
 
-    def run_bound(self, feed: dict[str, NDArray[np.int64]], options: Any = None) -> Vector:
+    def run_bound(self, feed: dict[str, NDArray[Any]], options: Any = None) -> Vector:
         """The embeddings of a `feed`, through buffers that are kept: one copy in, one small copy out."""
         binding = self.inference.io_binding()
         buffers = self._free.get()  # a search that comes while every lane is taken waits for one
@@ -146,24 +149,26 @@ class InputBuffers:
     def __init__(self, kind: str, number: int) -> None:
         self._kind = kind
         self._number = number
-        self._kept: dict[tuple[str, int], tuple[NDArray[np.int64], Any]] = {}
+        self._kept: dict[tuple[str, int], tuple[NDArray[Any], Any]] = {}
 
     def __len__(self) -> int:
         """How many buffers are allocated."""
         return len(self._kept)
 
-    def bind(self, binding: Any, name: str, values: NDArray[np.int64]) -> None:
-        """Copy `values` to the device and bind them as the graph's input `name`."""
+    def bind(self, binding: Any, name: str, values: NDArray[Any]) -> None:
+        """Copy `values` to the device and bind them as the graph's input `name`, which has always their
+        type."""
+        kind = values.dtype.type
         size = 1 << (values.size - 1).bit_length()
         if (name, size) not in self._kept:
             there = providers.runtime().OrtValue.ortvalue_from_shape_and_type(
-                [size], np.int64, self._kind, self._number
+                [size], kind, self._kind, self._number
             )
-            self._kept[name, size] = np.zeros(size, dtype=np.int64), there
+            self._kept[name, size] = np.zeros(size, dtype=kind), there
         here, there = self._kept[name, size]
         here[: values.size] = values.ravel()
         there.update_inplace(here)
-        binding.bind_input(name, self._kind, self._number, np.int64, list(values.shape), there.data_ptr())
+        binding.bind_input(name, self._kind, self._number, kind, list(values.shape), there.data_ptr())
 
 
 def _arena(device: str) -> str:
