@@ -10,7 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.gpu import chip, end_to_end, fleet, flight, memory, packing, right, shapes, speed, whole
+from tests.benchmarks.gpu import (
+    chip,
+    end_to_end,
+    fleet,
+    flight,
+    leaner,
+    memory,
+    packing,
+    right,
+    shapes,
+    speed,
+    whole,
+)
 from tests.benchmarks.gpu.setting import Setting, machine
 
 STAGES: dict[str, Callable[[Setting], dict[str, Any]]] = {
@@ -19,6 +31,7 @@ STAGES: dict[str, Callable[[Setting], dict[str, Any]]] = {
     "1-2 cold and warm": shapes.cold_and_warm,
     "3 grid": shapes.grid,
     "4 packing": packing.packing,
+    "leaner": leaner.leaner,
     "5 in flight": flight.in_flight,
     "5 tokenising": flight.tokenising,
     "6 CUDA graphs": chip.cuda_graphs,
