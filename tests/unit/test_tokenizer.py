@@ -1,6 +1,7 @@
 """The real tokenizer: no padding, cut at the model's limit; a long text, or a pool, gives the same tokens."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -119,6 +120,40 @@ def test_a_megabyte_has_the_tokens_of_the_whole(
     ours: Tokenizer, plain: HuggingFaceTokenizer, text: str
 ) -> None:
     same(ours, plain, text)
+
+
+def test_long_texts_among_others_keep_their_order(ours: Tokenizer) -> None:
+    blanks = " " * 5000
+    texts = ["bread", f"{blanks}one", "word " * 5000, "x" * 5000 + " two", "", "a " * 200 + f"{blanks}b"]
+    alone = [ours.encode([text])[0] for text in texts]
+    together = ours.encode(texts * 3)
+    assert [found.ids.tolist() for found in together] == [found.ids.tolist() for found in alone * 3]
+    assert [found.truncated for found in together] == [found.truncated for found in alone * 3]
+
+
+def test_what_a_long_text_s_start_has_enough_of_is_tokenised_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the library that is chosen: one text in a hundred made a batch take three times as long."""
+    asked: list[int] = []
+
+    class Counting:
+        def __init__(self, kept: HuggingFaceTokenizer) -> None:
+            self.no_padding, self.enable_truncation = kept.no_padding, kept.enable_truncation
+            self._kept = kept
+
+        def encode_batch_fast(self, texts: list[str]) -> Any:
+            asked.append(len(texts))
+            return self._kept.encode_batch_fast(texts)
+
+    class Library:
+        @staticmethod
+        def from_file(name: str) -> Counting:
+            return Counting(HuggingFaceTokenizer.from_file(name))
+
+    monkeypatch.setattr("freshvec.encoding.tokenizer.HuggingFaceTokenizer", Library)
+    Tokenizer(path, LIMIT).encode(["short", "word " * 5000, "long word " * 5000])
+    assert asked == [3]
 
 
 @settings(deadline=None, max_examples=150)

@@ -1,6 +1,6 @@
 """Text to token ids, cut at the model's limit."""
 
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -29,31 +29,37 @@ class Tokenizer:
 
     def encode(self, texts: list[str]) -> list[Tokens]:
         """One entry per text, special tokens included."""
-        heads = [self._head(self._prefix + text) for text in texts]
-        if self._quick is not None:
-            return [
-                replace(tokens, truncated=True) if len(head) < len(self._prefix) + len(text) else tokens
-                for tokens, head, text in zip(self._quick.encode(heads), heads, texts, strict=True)
-            ]
-        encodings = self._tokenizer.encode_batch_fast(heads)
-        return [
-            Tokens(
-                np.array(encoding.ids, dtype=np.int64),
-                len(head) < len(self._prefix) + len(text) or bool(encoding.overflowing),
-            )
-            for encoding, head, text in zip(encodings, heads, texts, strict=True)
-        ]
-
-    def _head(self, text: str) -> str:
-        """The start of a long text that already holds every token the model reads.
-
-        Tokenising all of a megabyte to keep 256 tokens would cost its whole length in time and memory. The
-        cut falls on white space, which no token crosses, in WordPiece, Unigram and byte-level BPE alike.
-        """
+        found: dict[int, Tokens] = {}
         size = self._max_tokens * _CHARACTERS_PER_TOKEN
-        while len(text) > size:
-            cut = max(text.rfind(" ", 0, size), text.rfind("\n", 0, size))
-            if cut > 0 and self._tokenizer.encode(text[:cut]).overflowing:
-                return text[:cut]
+        rest = [self._prefix + text for text in texts] if self._prefix else texts
+        places: Iterable[int] = range(len(texts))
+        while rest:
+            heads = [_head(text, size) for text in rest]
+            made = list(zip(places, rest, heads, self._of(heads), strict=True))
+            # Of what was cut, and holds fewer tokens than the model reads, more is needed.
+            again = [(place, text) for place, text, head, ids in made if head != text and not ids.truncated]
+            found.update((place, ids) for place, _, _, ids in made)
+            places, rest = [place for place, _ in again], [text for _, text in again]
             size *= 2
-        return text
+        return [found[place] for place in range(len(texts))]
+
+    def _of(self, texts: list[str]) -> list[Tokens]:
+        """The tokens of texts as they are."""
+        if self._quick is not None:
+            return self._quick.encode(texts)
+        encodings = self._tokenizer.encode_batch_fast(texts)
+        return [Tokens(np.array(each.ids, dtype=np.int64), bool(each.overflowing)) for each in encodings]
+
+
+def _head(text: str, size: int) -> str:
+    """The start of a text that is longer than `size`, in characters; more, where it has no white space there.
+
+    Tokenising all of a megabyte to keep 256 tokens would cost its whole length in time and memory. The cut
+    falls on white space, which no token crosses, in WordPiece, Unigram and byte-level BPE alike.
+    """
+    while len(text) > size:
+        cut = max(text.rfind(" ", 0, size), text.rfind("\n", 0, size))
+        if cut > 0:
+            return text[:cut]
+        size *= 2
+    return text
