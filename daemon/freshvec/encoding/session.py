@@ -81,9 +81,7 @@ class OnnxSession:
             providers=providers.provider_options(device, memory_limit, path.parent, precision),
             # Its own fallback would print, and continue with the fp16 graph on the CPU.
             enable_fallback=0,
-            # On a CPU the fused kernel takes five times as long as LayerNormalization and Add; a GPU's is
-            # fast.
-            disabled_optimizers=["SkipLayerNormFusion"] if device == "cpu" else None,
+            disabled_optimizers=providers.disabled_optimizers(device),
         )
         self._inputs = {entry.name for entry in self.inference.get_inputs()}
         self._pad_id = pad_id
