@@ -74,7 +74,7 @@ class Daemon(Frozen):
     shutdown_seconds: float = Field(default=10.0, gt=0, le=10**9)
     """Seconds that SIGTERM leaves to write what was read. Nothing is lost when they do not suffice."""
     page_rows: int | None = Field(default=None, ge=1)
-    """Rows per page of a backfill. Default: 1,000, with a GPU 8,192."""
+    """Rows per page of a backfill. Default: 1,000, with a GPU 2,048."""
     models_dir: Folder | None = None
     """Exported models. Default: `/var/lib/freshvec/models` for root's exports, for those of others
     `~/.local/share/freshvec/models`; a model is looked for in both."""

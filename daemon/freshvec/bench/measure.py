@@ -8,8 +8,9 @@ from freshvec.bench.baselines import Baseline, open_baseline
 from freshvec.bench.matrix_rate import matrix_rate
 from freshvec.bench.report import Contender, Report
 from freshvec.bench.texts import Texts
-from freshvec.bench.throughput import Pass, one_pass, portion_rows, settle, tokenizing_rates
+from freshvec.bench.throughput import Pass, one_pass, settle, tokenizing_rates
 from freshvec.encoding import openvino_session, quick_tokens
+from freshvec.encoding.batching import page_rows
 from freshvec.encoding.budget import BatchBudget, first_guess
 from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.encoding.machine import cpu_limit, gpu_memory, multiplies_bf16
@@ -149,7 +150,7 @@ def _ours(
     budget = BatchBudget(guess, fixed=options.batch_tokens is not None)
     settle(encoder, texts, budget, seconds=_SEARCH_SECONDS, passes=_SEARCH_PASSES)
     size, is_settled = budget.settled, budget.fixed or budget.is_settled
-    one_pass(encoder, texts[: portion_rows(device)], size)
+    one_pass(encoder, texts[: page_rows(device)], size)
     return Contender(
         precision,
         encoder.device,

@@ -4,7 +4,7 @@ import random
 import time
 from dataclasses import dataclass
 
-from freshvec.encoding.batching import plan_batches
+from freshvec.encoding.batching import page_rows, plan_batches
 from freshvec.encoding.budget import BatchBudget
 from freshvec.encoding.tokenizer import Tokenizer
 from freshvec.encoding.tokenizer_pool import TokenizerPool
@@ -45,18 +45,13 @@ class Pass:
         return 1 - self.tokens / self.padded
 
 
-def portion_rows(device: str) -> int:
-    """How many texts the daemon reads, and sorts by length, together."""
-    return 1000 if device == "cpu" else 8192
-
-
 def one_pass(encoder: Encoder, texts: list[str], size: int) -> Pass:
     """Tokenise and encode every text, in portions as a backfill does, in batches of `size` padded tokens."""
     began = time.perf_counter()
     tokenizing, tokens, padded = 0.0, 0, 0
-    for start in range(0, len(texts), portion_rows(encoder.device)):
+    for start in range(0, len(texts), page_rows(encoder.device)):
         started = time.perf_counter()
-        portion = encoder.tokenize(texts[start : start + portion_rows(encoder.device)])
+        portion = encoder.tokenize(texts[start : start + page_rows(encoder.device)])
         tokenizing += time.perf_counter() - started
         lengths = [len(text) for text in portion]
         for batch in plan_batches(lengths, lambda: size):
@@ -69,7 +64,7 @@ def one_pass(encoder: Encoder, texts: list[str], size: int) -> Pass:
 def settle(encoder: Encoder, texts: list[str], budget: BatchBudget, *, seconds: float, passes: int) -> None:
     """Let the daemon's own search find the batch size, in at most so many seconds and passes."""
     deadline = time.monotonic() + seconds
-    rows = portion_rows(encoder.device)
+    rows = page_rows(encoder.device)
     portions = [encoder.tokenize(texts[start : start + rows]) for start in range(0, len(texts), rows)]
     for portion in portions * passes:
         lengths = [len(text) for text in portion]

@@ -5,6 +5,7 @@ from concurrent.futures import Executor
 from freshvec.capture.queue import QueueReader
 from freshvec.config import Daemon
 from freshvec.db import Session, translated
+from freshvec.encoding.batching import page_rows
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.pipeline.epoch import Epoch
 from freshvec.pipeline.ledger import Ledger, Portion
@@ -45,7 +46,7 @@ class Reader:
         self._connection = connection
         self._bound = bound
         self._dispatcher = dispatcher
-        self._page_rows = settings.page_rows or (1000 if dispatcher.encoder.device == "cpu" else 8192)
+        self._page_rows = settings.page_rows or page_rows(dispatcher.encoder.device)
         self._ledger = ledger
         self._pressure = pressure
         self._stages = progress.stages

@@ -22,7 +22,6 @@ from tests.support import DOCS_SYNC, WorkerProcess, config_toml, until
 
 WORKERS = (1, 2, 3, 4, 6)
 LIVE = (1, 2, 4)  # workers
-PAGES = (None, 2048)  # rows: as freshvec comes, and smaller
 _LOOK = 0.02  # seconds between looks at the target's size
 
 
@@ -30,17 +29,12 @@ def fleet(setting: Setting) -> dict[str, Any]:
     """Backfills of as many rows by more and more workers, then edits while a fifth of the rows change."""
     found: dict[str, Any] = {}
     with server(setting.many(setting.rows)) as made:
-        for rows in PAGES:
-            for number in WORKERS[:2] if setting.quick else WORKERS:
-                name = f"{number} workers, pages of {rows or 'its own'} rows"
-                with (
-                    noted(found, name),
-                    copied(made) as url,
-                    configured(setting, url, rows) as config,
-                ):
-                    found[name] = filled(url, config, number, setting.rows)
-                    if number in LIVE:
-                        found[name]["live"] = burst(url, config, number, setting.rows)
+        for number in WORKERS[:2] if setting.quick else WORKERS:
+            name = f"{number} workers"
+            with noted(found, name), copied(made) as url, configured(setting, url) as config:
+                found[name] = filled(url, config, number, setting.rows)
+                if number in LIVE:
+                    found[name]["live"] = burst(url, config, number, setting.rows)
     return found
 
 
@@ -66,13 +60,14 @@ def copied(made: EmbeddedPostgres) -> Iterator[str]:
 
 
 @contextmanager
-def configured(setting: Setting, url: str, page_rows: int | None) -> Iterator[Path]:
+def configured(setting: Setting, url: str) -> Iterator[Path]:
     """A configuration for the daemon, in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "freshvec.toml")
-        more = f'device = "{setting.device}"\n' + (f"page_rows = {page_rows}\n" if page_rows else "")
         target = '[sync.target]\ntype = "halfvec"\n'
-        config.write_text(config_toml(url, setting.models.resolve(), DOCS_SYNC + target, more))
+        config.write_text(
+            config_toml(url, setting.models.resolve(), DOCS_SYNC + target, f'device = "{setting.device}"')
+        )
         yield config
 
 

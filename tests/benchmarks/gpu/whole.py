@@ -38,10 +38,10 @@ class Way:
 WAYS = {
     "tokenised by processes": Way(is_quick=False),
     "as it comes": Way(),
+    "in pages of 8,192 rows": Way(page_rows=8192),
     "in pages of 4,096 rows": Way(page_rows=4096),
-    "in pages of 2,048 rows": Way(page_rows=2048),
     "in pages of 1,024 rows": Way(page_rows=1024),
-    "in pages of 2,048 rows, three batches under way": Way(page_rows=2048, lanes=3),
+    "three batches under way": Way(lanes=3),
 }
 
 
