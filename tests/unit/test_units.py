@@ -115,3 +115,9 @@ def test_the_command(tmp_path: Path) -> None:
     assert os.access(line.split()[0], os.X_OK)
     assert unit.stat().st_mode & 0o777 == 0o644
     assert "up to date" in freshvec("install-units", *to).stdout
+
+
+def test_what_the_kernel_ends_for_memory_does_not_end_the_whole_unit() -> None:
+    for unit in units.UNITS:
+        text = (data.folder("systemd") / unit).read_text()
+        assert values(text, "OOMPolicy") == ["continue"], unit
