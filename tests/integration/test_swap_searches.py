@@ -1,5 +1,6 @@
 """Swaps as those who search see them: nobody waits, and all are answered from what is shown."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -7,8 +8,8 @@ import psycopg
 
 from freshvec.schema import swap
 from freshvec.web.serve import ServedModels
-from tests.integration.swapping import Swapped, Wide, model
-from tests.support import MODEL, Connection, count, models_in
+from tests.integration.swapping import OTHER, Swapped, Wide, model
+from tests.support import MODEL, Connection, NullEncoder, count, models_in, until, wait_fresh
 
 
 def test_freshness_is_asked_of_what_is_shown(swapped: Swapped) -> None:
@@ -84,4 +85,25 @@ def test_a_model_that_a_swap_brings_is_served(models_dir: Path) -> None:
     assert list(served) == [MODEL]
     assert served.get("docs") is None, "its model is not there"
     shown["docs"] = MODEL
-    assert served["docs"] is served[MODEL], "who names the sync gets the model that is shown"
+    assert served["docs"] == served[MODEL], "who names the sync gets the model that is shown"
+    dispatchers[MODEL] = object()
+    assert served["docs"].dispatcher is dispatchers[MODEL], "it was loaded anew"
+    del dispatchers[MODEL]
+    assert served.get("docs") is None, "it was let go of"
+
+
+def test_a_model_with_which_nothing_is_encoded_any_more_is_let_go_of(swapped: Swapped) -> None:
+    """And loaded again where a later swap wants it."""
+    with swapped.running() as worker:
+
+        def is_alone(name: str) -> bool:
+            return worker.dispatchers.keys() == {name}
+
+        for old, new in ((MODEL, OTHER), (OTHER, MODEL)):
+            swapped.filled(worker, swapped.begin(model=new).name)
+            assert worker.dispatchers.keys() == {old, new}
+            swapped.show()
+            swapped.end()
+            until("the old one is let go of", partial(is_alone, new))
+        wait_fresh(worker)
+        assert swapped.wrong(NullEncoder) == []

@@ -119,6 +119,19 @@ def test_stop_finishes_the_batch_in_hand_and_forgets_the_rest(
     assert len(done) == 1
 
 
+def test_who_searches_is_told_when_the_model_is_let_go_of(encoder: Recorder, dispatcher: Dispatcher) -> None:
+    done: list[Results] = []
+    dispatcher.submit(Urgency.BACKFILL, [text(1)], 64, done.append)
+    assert encoder.entered.wait(30)
+    searches: list[Results] = []
+    dispatcher.submit(Urgency.QUERY, [text(2), text(3)], 64, searches.append)
+    dispatcher.stop(0.0)
+    dispatcher.submit(Urgency.QUERY, [text(4)], 64, searches.append)
+    assert [len(results) for results in searches] == [2, 1]
+    assert all("taken out of this process" in str(result) for results in searches for result in results)
+    encoder.gate.set()
+
+
 def test_what_nobody_wants_any_more_is_not_encoded(encoder: Recorder, dispatcher: Dispatcher) -> None:
     done: list[Results] = []
     for number, owner in enumerate(["first", "gone", "gone", "stays"]):

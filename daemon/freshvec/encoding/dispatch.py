@@ -25,6 +25,7 @@ _PIECE_SECONDS = 0.03
 _SMALLEST_PIECE = 64  # padded tokens
 _PROBE = "freshvec"
 _PATIENCE = 3  # batches in a row that the runtime cannot encode before this process gives up
+_ENDED = EncodingError("encode", "a search", "its model was taken out of this process", retryable=True)
 Done = Callable[[list[Vector | Exception]], None]
 
 
@@ -92,6 +93,9 @@ class Dispatcher:
         the dispatcher.
         """
         with self._changed:
+            if self._stopping and urgency is Urgency.QUERY:
+                done([_ENDED] * len(tokens))
+                return
             self._submitted += 1
             if urgency <= Urgency.LIVE:
                 self._urgent_at = time.monotonic()
@@ -120,11 +124,15 @@ class Dispatcher:
         self.memory = gpu_memory(self.encoder.device)
 
     def stop(self, timeout: float) -> None:
-        """Finish the batches in hand, drop the rest, and wait at most `timeout` seconds."""
+        """Finish the batches in hand, drop the rest, and wait at most `timeout` seconds. Whoever searches is
+        told at once."""
         with self._changed:
             self._stopping = True
-            self._jobs.clear()
+            waiting, self._jobs = self._jobs, []
             self._changed.notify_all()
+        for job in waiting:
+            if job.urgency is Urgency.QUERY:
+                job.done([_ENDED] * len(job.tokens))
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))

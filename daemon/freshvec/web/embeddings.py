@@ -73,9 +73,10 @@ class Embeddings:
         """200 when every model encodes. It takes its turn among the requests, so that it is no burden."""
         try:
             async with self._turn():
-                for served in self._models.values():
-                    tokens = served.dispatcher.encoder.tokenize_queries(["health"])
-                    await encode(served.dispatcher, tokens)
+                for name in self._models:
+                    if (served := self._models.get(name)) is not None:  # a swap may take it meanwhile
+                        tokens = served.dispatcher.encoder.tokenize_queries(["health"])
+                        await encode(served.dispatcher, tokens)
         except Refused as refused:
             return JSONResponse(refused.body, 503)
         return JSONResponse({"status": "ok"})

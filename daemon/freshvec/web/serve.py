@@ -66,17 +66,15 @@ class ServedModels(Mapping[str, Served]):
         self._models = models
         self._dispatchers = dispatchers
         self._shown = shown
-        self._served = {name: self._of(name) for name in dispatchers}
-
-    def _of(self, name: str) -> Served:
-        return Served(self._dispatchers[name], self._models.card(name).matryoshka)
+        self._widths = {name: models.card(name).matryoshka for name in dispatchers}
 
     def __getitem__(self, name: str) -> Served:
         if name not in self._dispatchers:
             name = self._shown()[name]
-        if name not in self._served and name in self._dispatchers:
-            self._served[name] = self._of(name)
-        return self._served[name]
+        dispatcher = self._dispatchers[name]  # of now: a model may be taken away, or loaded anew
+        if name not in self._widths:
+            self._widths[name] = self._models.card(name).matryoshka
+        return Served(dispatcher, self._widths[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._dispatchers))

@@ -98,7 +98,18 @@ class Keepers:
                 if self._once:
                     raise
                 self._leave_out(sync, error)
+        self._let_go()
         return bool(ending or beginning)
+
+    def _let_go(self) -> None:
+        """Of models with which no sync encodes any more, as after a swap: each holds memory by the hundred
+        megabytes."""
+        syncs = [*(keeper.sync for keeper in self.all), *(each.sync for each in self._left_out.values())]
+        for name in self.dispatchers.keys() - {sync.model for sync in syncs}:
+            dispatcher = self.dispatchers.pop(name)
+            self._models.keep_budget(name, dispatcher)
+            dispatcher.stop(timeout=2.0)
+            logger.info("model {} is let go of: no sync encodes with it any more", name)
 
     def _may_begin(self, sync: Sync) -> bool:
         """Whether it was not left out, or is tried again: a device may have had no room for its model."""
@@ -107,7 +118,7 @@ class Keepers:
 
     def keep_budgets(self) -> None:
         """Keep what was found out about batch sizes."""
-        for name, dispatcher in self.dispatchers.items():
+        for name, dispatcher in list(self.dispatchers.items()):  # the main thread may change them
             self._models.keep_budget(name, dispatcher)
 
     def _add(self, sync: Sync) -> None:
