@@ -2,6 +2,7 @@
 
 import math
 import threading
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -167,3 +168,23 @@ def test_a_closed_task_runs_no_more(crew: Crew) -> None:
     crew.task(set_other).wake()
     assert other.wait(10)
     assert steps == [1]
+
+
+@pytest.mark.parametrize("delay", [math.inf, 3600.0])
+def test_a_closed_task_holds_nothing(crew: Crew, delay: float) -> None:
+    """Neither by the thread that ran it last and waits, nor by a date that is to come."""
+
+    ran: list[bool] = []
+
+    class Work:
+        def step(self) -> float:
+            ran.append(True)
+            return delay
+
+    work = Work()
+    kept, task = weakref.ref(work), crew.task(work.step)
+    del work
+    task.wake()
+    until("its step is over", lambda: ran and task.began is None)
+    assert task.close(10)
+    assert kept() is None

@@ -1,6 +1,7 @@
 """The dispatcher: the most urgent first, none waits for ever, and a bad text costs no other its vector."""
 
 import threading
+import weakref
 from collections.abc import Iterator
 from functools import partial
 
@@ -130,6 +131,20 @@ def test_who_searches_is_told_when_the_model_is_let_go_of(encoder: Recorder, dis
     assert [len(results) for results in searches] == [2, 1]
     assert all("taken out of this process" in str(result) for results in searches for result in results)
     encoder.gate.set()
+
+
+def test_a_batch_that_is_done_is_not_held(encoder: Recorder, dispatcher: Dispatcher) -> None:
+    """By the thread that encoded it and waits for the next: what owns it may have ended."""
+
+    class Owner:
+        pass
+
+    owner, done = Owner(), list[Results]()
+    kept = weakref.ref(owner)
+    dispatcher.submit(Urgency.BULK, [text(1)], 64, done.append, owner=owner)
+    del owner
+    encoder.gate.set()
+    until("it is let go of", lambda: done and kept() is None)
 
 
 def test_what_nobody_wants_any_more_is_not_encoded(encoder: Recorder, dispatcher: Dispatcher) -> None:

@@ -157,6 +157,7 @@ class Dispatcher:
         try:
             while (job := self._next()) is not None:
                 self._work(job)
+                del job  # whose owner may have ended, and holds more, while this waits for the next
         except Exception as error:  # a fault of ours: without this thread nobody would encode any more
             logger.exception("the encoder's thread has ended: {}", error)
             self._give_up(f"{type(error).__name__}: {error}")

@@ -37,6 +37,10 @@ class Task:
         return 0.0 if began is None else time.monotonic() - began
 
 
+def _nothing() -> float:
+    return math.inf
+
+
 class Crew:
     """A few threads that take turns at the steps of many tasks: after each step the others come first.
 
@@ -79,6 +83,8 @@ class Crew:
             for line in (self._urgent, self._waiting):
                 if task in line:
                     line.remove(task)
+            # A thread that waits, or a date to come, may hold the task for hours: not what its step holds.
+            task.step = _nothing
             return self._ended.wait_for(lambda: task.began is None, timeout)
 
     def close(self) -> None:
