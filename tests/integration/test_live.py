@@ -172,6 +172,39 @@ def test_what_a_pipeline_that_has_ended_had_read_is_not_encoded(url: str, docs: 
     assert halting.encoded <= 2000 + 64, "no more of what the first one had read than the batch in hand"
 
 
+class Amid(NullEncoder):
+    """Whoever tokenises first is held up amid its page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_amid, self.go_on = threading.Event(), threading.Event()
+
+    def tokenize(self, texts: list[str]) -> list[Tokens]:
+        if not self.is_amid.is_set():
+            self.is_amid.set()
+            self.go_on.wait(60)
+        return super().tokenize(texts)
+
+
+def test_what_a_pipeline_brings_that_has_ended_is_not_encoded(url: str, docs: Connection) -> None:
+    """On a busy machine it is not waited for until its page is read."""
+    fill(docs, 2000)
+    amid = Amid()
+    with running(settings_for(url, sync_of("docs")), amid) as worker:
+        assert amid.is_amid.wait(60)
+        ended = worker.keepers[0].pipeline
+        docs.execute("ALTER TABLE docs DISABLE TRIGGER USER")
+        worker.sweep()
+        until("another has begun", lambda: worker.keepers[0].pipeline not in (None, ended))
+        amid.go_on.set()
+        wait_fresh(worker)
+        assert ended is not None
+        until("the first one has read its page", lambda: not ended.beat())
+        (dispatcher,) = worker.dispatchers.values()
+        until("nothing waits", lambda: not dispatcher.waiting)
+    assert amid.encoded == 2000
+
+
 def test_status_says_what_is(url: str, docs: Connection) -> None:
     fill(docs, 100)
     settings = settings_for(url, sync_of("docs"))

@@ -158,6 +158,25 @@ def test_what_nobody_wants_any_more_is_not_encoded(encoder: Recorder, dispatcher
     assert encoder.batches == [[0], [3]]
 
 
+def test_what_an_owner_brings_that_has_ended_is_not_encoded(
+    encoder: Recorder, dispatcher: Dispatcher
+) -> None:
+    """Its reader may be in the middle of a page, which a busy machine does not wait for."""
+
+    class Owner:
+        pass
+
+    done: list[Results] = []
+    ended, lives = Owner(), Owner()
+    encoder.gate.set()
+    dispatcher.forget(ended, for_good=True)
+    dispatcher.forget(lives)
+    for number, owner in enumerate([ended, lives]):
+        dispatcher.submit(Urgency.BULK, [text(number)], 64, done.append, owner=owner)
+    until("the other's is encoded", lambda: done)
+    assert encoder.batches == [[1]]
+
+
 class Gpu(Recorder):
     """A recorder on a GPU: it notes how many batches are under way at most."""
 

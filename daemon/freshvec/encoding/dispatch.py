@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
 from loguru import logger
 
@@ -72,11 +73,11 @@ class Dispatcher:
         self._jobs: list[Job] = []
         self._changed = threading.Condition()
         self._noting = threading.Lock()  # of what the lanes find out
-        self._submitted = 0
-        self._turn = 0
+        self._submitted = self._turn = 0
         self._urgent_at = -math.inf  # when the last urgent batch came
         self._rate = 0.0  # padded tokens per second, of the last batch that was not urgent
         self._stopping = False
+        self._ended: WeakSet[object] = WeakSet()  # owners
         lanes = 1 if encoder.device == "cpu" else LANES
         self._threads = [
             threading.Thread(target=self._run, name=f"encoder {lane}", daemon=True) for lane in range(lanes)
@@ -95,6 +96,7 @@ class Dispatcher:
         with self._changed:
             if self._stopping and urgency is Urgency.QUERY:
                 done([_ENDED] * len(tokens))
+            if self._stopping or owner in self._ended:
                 return
             self._submitted += 1
             if urgency <= Urgency.LIVE:
@@ -113,9 +115,11 @@ class Dispatcher:
         """Whether it was told to stop."""
         return self._stopping
 
-    def forget(self, owner: object) -> None:
-        """Drop the waiting batches of one owner, who does not want them any more."""
+    def forget(self, owner: object, *, for_good: bool = False) -> None:
+        """Drop the waiting batches of one owner, who does not want them any more; `for_good`: nor others."""
         with self._changed:
+            if for_good:  # a step of its own may be about to bring some
+                self._ended.add(owner)
             self._jobs = [job for job in self._jobs if job.owner is not owner]
             heapq.heapify(self._jobs)
 
@@ -124,8 +128,7 @@ class Dispatcher:
         self.memory = gpu_memory(self.encoder.device)
 
     def stop(self, timeout: float) -> None:
-        """Finish the batches in hand, drop the rest, and wait at most `timeout` seconds. Whoever searches is
-        told at once."""
+        """Finish those in hand, drop the rest, of which searches are told, and wait at most `timeout` s."""
         with self._changed:
             self._stopping = True
             waiting, self._jobs = self._jobs, []

@@ -107,7 +107,7 @@ class Reader:
 
     def close(self) -> None:
         """Drop what waits for the encoder; it is still in the queue, or beyond the checkpoint."""
-        self._dispatcher.forget(self._ledger)
+        self._dispatcher.forget(self._ledger, for_good=True)
         self.walker.close()
 
     def is_fresh(self) -> bool:
