@@ -1,10 +1,12 @@
 """Swaps as those who search see them: nobody waits, and all are answered from what is shown."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import psycopg
+from loguru import logger
 
 from freshvec.schema import swap
 from freshvec.web.serve import ServedModels
@@ -107,3 +109,19 @@ def test_a_model_with_which_nothing_is_encoded_any_more_is_let_go_of(swapped: Sw
             until("the old one is let go of", partial(is_alone, new))
         wait_fresh(worker)
         assert swapped.wrong(NullEncoder) == []
+
+
+def test_what_a_worker_is_about_to_mend_is_waited_for(swapped: Swapped) -> None:
+    said: list[str] = []
+    with swapped.running() as worker:
+        swapped.begin()
+        swapped.filled(worker)
+    swapped.app.execute("ALTER TABLE docs DISABLE TRIGGER USER")
+    listening = logger.add(lambda line: said.append(str(line)))
+    with ThreadPoolExecutor(1) as pool:
+        showing = pool.submit(swapped.show)
+        until("it says what it waits for", lambda: any("let a worker do it" in line for line in said))
+        with swapped.running():
+            showing.result(60)
+            assert swapped.wrong(Wide) == []
+    logger.remove(listening)

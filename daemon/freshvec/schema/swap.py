@@ -124,7 +124,8 @@ def _planned(connection: Connection, sync: Sync, model: Model) -> BoundSync:
     if not planned.is_applied:
         problem = "its objects are not as they should be, or its table has changed"
         remedy = f"Run `freshvec apply {sync.name.partition('.')[0]}`, or let a worker do it; then try again."
-        raise SchemaError("swap", f"sync {sync.name!r}", problem, remedy)
+        # A worker that lives mends it in a moment, and may be about to.
+        raise SchemaError("swap", f"sync {sync.name!r}", problem, remedy, retryable=True)
     return planned.bound
 
 
