@@ -25,6 +25,11 @@ from freshvec.printable import in_a_line
 
 _WATCH_SECONDS = 2.0
 
+if TYPE_CHECKING:
+    from freshvec.health.status import Seen
+    from freshvec.scans.verify import Report
+    from freshvec.schema.editions import Editions
+
 MaxLagOption = Annotated[
     float | None,
     typer.Option(
@@ -47,11 +52,6 @@ TimeoutOption = Annotated[
         "--timeout", "-t", parser=numbers.seconds, metavar="SECONDS", help="Seconds to wait at most."
     ),
 ]
-
-if TYPE_CHECKING:
-    from freshvec.health.status import Seen
-    from freshvec.scans.verify import Report
-    from freshvec.schema.editions import Editions
 
 
 @app.command(

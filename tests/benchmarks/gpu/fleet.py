@@ -13,10 +13,9 @@ from typing import Any
 import psycopg
 
 from freshvec.embedded import EmbeddedPostgres
-from tests.benchmarks.freshness import edits, edits_while, holds
 from tests.benchmarks.gpu.setting import Setting, median, sampled
-from tests.benchmarks.gpu.whole import server
-from tests.benchmarks.harness import await_fresh, percentile
+from tests.benchmarks.gpu.whole import edited, server
+from tests.benchmarks.harness import await_fresh
 from tests.benchmarks.sharing import is_fair
 from tests.support import DOCS_SYNC, WorkerProcess, config_toml, until
 
@@ -115,26 +114,9 @@ def filled(url: str, config: Path, number: int, rows: int) -> dict[str, Any]:
 
 
 def burst(url: str, config: Path, number: int, rows: int) -> dict[str, Any]:
-    """Commit to visible: idle, and while one statement changes a fifth of the rows."""
-    first, many = rows // 3, rows // 5
+    """What so many workers make of edits."""
     with started(config, "run", number), psycopg.connect(url, autocommit=True) as connection:
         await_fresh(connection)
         if number > 1:
             until("each has its shards", lambda: is_fair(connection, number))
-        edits(url, 1, 20, "warm")
-        idle = edits(url, 1, min(100, first), "idle")
-        connection.execute("UPDATE docs SET body = body || ' again' WHERE id > %s", (rows - many,))
-        began = time.perf_counter()
-        going = holds("SELECT EXISTS (SELECT FROM freshvec.queue_docs WHERE bulk)")
-        during = edits_while(url, first, min(2000, first), "burst", going)
-        seconds = time.perf_counter() - began
-    return {
-        "idle p50, ms": median(idle),
-        "idle p99, ms": percentile(idle, 0.99),
-        "rows changed": many,
-        "burst, s": seconds,
-        "burst, rows/s": many / seconds,
-        "edits during it": len(during),
-        "edits p50, ms": median(during),
-        "edits p99, ms": percentile(during, 0.99),
-    }
+        return edited(url, rows)

@@ -158,14 +158,19 @@ def walk(
 
 
 def burst(setting: Setting, encoder: OnnxEncoder, url: str, rows: int | None) -> dict[str, Any]:
-    """Commit to visible: idle, and while one statement changes a fifth of the rows."""
-    settings = settings_for(url, sync(setting), page_rows=rows)
-    first, many = setting.rows // 3, setting.rows // 5
-    with running(settings, encoder) as worker, psycopg.connect(url, autocommit=True) as connection:
+    """What a worker in this process makes of edits."""
+    with running(settings_for(url, sync(setting), page_rows=rows), encoder) as worker:
         wait_fresh(worker, 120)
-        edits(url, 1, 5, "warm")
+        return edited(url, setting.rows)
+
+
+def edited(url: str, rows: int) -> dict[str, Any]:
+    """Commit to visible of so many rows that are kept: idle, and while one statement changes a fifth."""
+    first, many = rows // 3, rows // 5
+    with psycopg.connect(url, autocommit=True) as connection:
+        edits(url, 1, 20, "warm")
         idle = edits(url, 1, min(100, first), "idle")
-        connection.execute("UPDATE docs SET body = body || ' again' WHERE id > %s", (setting.rows - many,))
+        connection.execute("UPDATE docs SET body = body || ' again' WHERE id > %s", (rows - many,))
         began = time.perf_counter()
         going = holds("SELECT EXISTS (SELECT FROM freshvec.queue_docs WHERE bulk)")
         during = edits_while(url, first, min(2000, first), "burst", going)
@@ -175,6 +180,7 @@ def burst(setting: Setting, encoder: OnnxEncoder, url: str, rows: int | None) ->
         "idle p99, ms": percentile(idle, 0.99),
         "rows changed": many,
         "burst, s": seconds,
+        "burst, rows/s": many / seconds,
         "edits during it": len(during),
         "edits p50, ms": median(during),
         "edits p99, ms": percentile(during, 0.99),
