@@ -31,12 +31,19 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 def until(what: str, condition: Callable[[], object], seconds: float = 90.0) -> None:
-    """Wait for a condition; fail with its name when the deadline passes."""
+    """Wait for a condition; fail with its name when the deadline passes.
+
+    Looking takes at most a third of the time, so that it does not keep from working what it waits for.
+    """
     deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
+    while True:
+        began = time.monotonic()
+        if condition():
+            return
+        looked = time.monotonic()
+        if looked > deadline:
             raise AssertionError(f"within {seconds} s it did not come about that {what}")
-        time.sleep(0.005)
+        time.sleep(min(max(0.005, 2 * (looked - began)), 0.25))
 
 
 def free_port() -> int:

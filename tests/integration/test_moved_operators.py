@@ -2,6 +2,7 @@
 application's fails, and what cannot be noted is walked."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 import pytest
@@ -120,6 +121,32 @@ def test_no_statement_fails_and_a_walk_is_asked_for(moved: Moved) -> None:
     assert count(session, "freshvec.rescan WHERE reason = 'the table has changed'") == 1
 
 
+REVOKED = {
+    "18": "REVOKE EXECUTE ON FUNCTION app.eq FROM {role}, PUBLIC",
+    "15": "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA app FROM {role}, PUBLIC",
+}
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [(table, move) for table in TABLES for move in ("18 renamed schema", "15 renamed schema")],
+    indirect=True,
+    ids=" ".join,
+)
+def test_what_compares_keys_and_may_not_be_run_any_more(moved: Moved) -> None:
+    """Neither in a session that has noted changes before, nor in a new one."""
+    _, session, _ = moved
+    with applied_by_another(session) as role:
+        write(session)
+        assert count(session, "freshvec.rescan") == 0
+        version = "15" if session.info.server_version < 160000 else "18"
+        with psycopg.connect(session.info.dsn, autocommit=True) as other:
+            other.execute(REVOKED[version].format(role=role).encode())
+            write(session)
+            write(other)
+            assert count(other, "freshvec.rescan WHERE reason = 'the table has changed'") == 1
+
+
 def test_an_old_snapshot_fails_no_statement(moved: Moved) -> None:
     _, session, moving = moved
     with session.transaction():
@@ -151,9 +178,9 @@ def test_a_running_worker_follows_it(moved: Moved) -> None:
         assert count(session, "docs_embedded") == 1
 
 
-@pytest.mark.parametrize("moved", [("ordinary", "18 renamed schema")], indirect=True, ids=["18"])
-def test_a_schema_that_who_applied_may_use_no_more(moved: Moved) -> None:
-    _, session, _ = moved
+@contextmanager
+def applied_by_another(session: Connection) -> Iterator[str]:
+    """The sync is that of a role of its own, which may use what keys are compared by."""
     row = session.execute("SELECT current_database() || '_applier'").fetchone()
     assert row
     role = row[0]
@@ -163,13 +190,20 @@ def test_a_schema_that_who_applied_may_use_no_more(moved: Moved) -> None:
             session.execute(f"ALTER FUNCTION freshvec.{kind}_docs OWNER TO {role}".encode())
         session.execute(f"ALTER TABLE freshvec.queue_docs OWNER TO {role}".encode())
         session.execute(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA freshvec TO {role}".encode())
+        yield role
+    finally:
+        session.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}".encode())
+
+
+@pytest.mark.parametrize("moved", [("ordinary", "18 renamed schema")], indirect=True, ids=["18"])
+def test_a_schema_that_who_applied_may_use_no_more(moved: Moved) -> None:
+    _, session, _ = moved
+    with applied_by_another(session) as role:
         write(session)
         assert count(session, "freshvec.rescan") == 0
         session.execute(f"REVOKE USAGE ON SCHEMA app FROM {role}".encode())
         write(session)
         assert count(session, "freshvec.rescan WHERE reason = 'the table has changed'") == 1
-    finally:
-        session.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}".encode())
 
 
 @pytest.mark.parametrize("made", UNJOINABLE.values(), ids=UNJOINABLE.keys())

@@ -2,6 +2,7 @@
 
 import ast
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ SQL = sorted(
 )
 
 
+@cache
 def _loads(tree: ast.Module) -> set[str]:
     """The files a module loads by `queries("name")`."""
     calls = [
@@ -27,6 +29,7 @@ def _loads(tree: ast.Module) -> set[str]:
     return {str(call.args[0].value) for call in calls if isinstance(call.args[0], ast.Constant)}
 
 
+@cache
 def _texts(tree: ast.Module) -> set[str]:
     return {
         node.value

@@ -217,10 +217,16 @@ def _looks(bound: BoundSync) -> dict[str, sql.Composable]:
         # Partitions have their columns from the table itself; children may be disowned and then altered.
         "is_of_source": sql.SQL("IS NOT NULL" if is_partitioned else "= TG_RELID"),
     }
-    operators = {(c.equality_oid, *c.equality) for c in bound.key if c.equality[0] != "pg_catalog"}
+    own = [column for column in bound.key if column.equality[0] != "pg_catalog"]
+    operators = {(column.equality_oid, *column.equality) for column in own}
     parts["operators"] = _rows("({}::oid, {}, {})", sorted(operators))
     parts["operator_count"] = sql.Literal(len(operators))
     parts["and_same_operators"] = bound.compose(_SQL["and_same_operators"] if operators else "", **parts)
+    may_compare = [
+        bound.compose(_SQL["and_may_compare"], function=sql.Literal(function))
+        for function in sorted({column.comparing_oid for column in own})
+    ]
+    parts["and_may_compare"] = sql.SQL(" ").join(may_compare)
     parts["and_no_others"] = bound.compose(_SQL["and_no_others"] if is_partitioned else "", **parts)
     parts |= {name: bound.compose(_SQL[name], **parts) for name in ("found_queue", "is_source", "may_ring")}
     return parts | {"refuses": bound.compose(_SQL["refuses"], **parts)}

@@ -133,7 +133,7 @@ REVOKE ALL ON FUNCTION {capture}(), {capture_row}(), {is_intact}(regclass, text)
 -- A look at the catalogue takes the place of an EXCEPTION block, which is a subtransaction. What names a
   -- table cannot even be planned where that is not there. A queue without a size has been dropped while its
   -- lock was waited for. Then this may be the old one of two functions: it says which key it knows.
-  IF size IS NOT NULL THEN
+  IF size IS NOT NULL {and_may_compare} THEN
     IF ({is_source}) THEN
       can_note := {was_intact}({source_name}::regclass, {queue_name}::regclass, {layout});
     END IF;
@@ -175,6 +175,9 @@ AND (SELECT count(*) = {operator_count}
             FROM pg_operator AS o JOIN pg_namespace AS n ON n.oid = o.oprnamespace
            WHERE (o.oid, n.nspname, o.oprname) IN ({operators}) AND has_schema_privilege(n.oid, 'USAGE')
              AND (is_now OR age(o.xmax) > unseen AND age(n.xmax) > unseen))
+
+-- and_may_compare: nor may who applied run no more what compares keys, which is no table, operator or schema
+AND has_function_privilege({function}::oid, 'EXECUTE')
 
 -- and_no_others: no partition is that of a table which this one took the place of: it may have other columns
 AND NOT EXISTS (SELECT FROM pg_trigger AS t

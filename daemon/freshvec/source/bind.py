@@ -112,8 +112,9 @@ def _key(connection: Connection, sync: Sync, oid: int) -> tuple[KeyColumn, ...]:
                 tuple(equal),
                 tuple(more),
                 operator,
+                run,
             )
-            for name, number, kind, type_oid, modifier, collation, equal, more, operator, _, _ in rows
+            for name, number, kind, type_oid, modifier, collation, equal, more, operator, run, _, _ in rows
         )
     deferrable = connection.execute(_SQL["deferrable"], {"oid": oid}).fetchone()
     if deferrable:

@@ -18,6 +18,7 @@ SELECT a.attname::text, a.attnum::int, format_type(a.atttypid, a.atttypmod), a.a
        a.atttypmod::int,
        CASE WHEN a.attcollation <> 0 THEN ARRAY[cn.nspname::text, co.collname::text] END,
        ARRAY[en.nspname::text, eq.oprname::text], ARRAY[gn.nspname::text, gt.oprname::text], eq.oid::bigint,
+       ep.oid::bigint,
        CASE WHEN NOT i.orders_alike THEN i.indexrelid::regclass::text END,
        CASE WHEN NOT (eq.oprcanmerge OR eq.oprcanhash) OR el.lanname = 'sql'
             THEN eq.oid::regoperator::text END

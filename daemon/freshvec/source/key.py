@@ -16,8 +16,8 @@ _BYTEWISE = {("pg_catalog", "default"), ("pg_catalog", "C"), ("pg_catalog", "POS
 @dataclass(frozen=True)
 class KeyColumn:
     """As read from the catalogue. `equality` is the operator that the key's index decides by, as it is called
-    now; `equality_oid` stays its own wherever it is moved. `modifier` is what the type was given, as a
-    length: its number in the catalogue, -1 without one."""
+    now; `equality_oid` stays its own wherever it is moved, and `comparing_oid` is the function behind it.
+    `modifier` is what the type was given, as a length: its number in the catalogue, -1 without one."""
 
     name: str
     number: int
@@ -28,6 +28,7 @@ class KeyColumn:
     equality: tuple[str, str]
     greater: tuple[str, str]
     equality_oid: int
+    comparing_oid: int
 
     @property
     def has_one_spelling(self) -> bool:
