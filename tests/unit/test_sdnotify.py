@@ -60,18 +60,43 @@ def test_where_nobody_listens_nothing_happens(monkeypatch: pytest.MonkeyPatch, a
     notify("READY=1")
 
 
-def test_a_supervisor_that_does_not_read_holds_nobody_up(supervisor: socket.socket) -> None:
+def fill(supervisor: socket.socket) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other, suppress(BlockingIOError):
         other.setblocking(False)
         while True:
             other.sendto(b"full", supervisor.getsockname())
-    notify("WATCHDOG=1")  # returns, though without a listener's ear
-    assert supervisor.recv(1000) == b"full"
-    notify("WATCHDOG=1")
+
+
+def heard(supervisor: socket.socket, last: bytes) -> list[bytes]:
+    """What came after what filled it."""
     received = [supervisor.recv(1000)]
-    while received[-1] == b"full":
+    while received[-1] != last:
         received.append(supervisor.recv(1000))
-    assert received[-1] == b"WATCHDOG=1"
+    return [message for message in received if message != b"full"]
+
+
+def test_a_supervisor_that_does_not_read_holds_nobody_up(supervisor: socket.socket) -> None:
+    fill(supervisor)
+    began = time.process_time()
+    notify("WATCHDOG=1")  # returns, though without a listener's ear
+    assert time.process_time() - began < 0.5, "it slept meanwhile"
+    supervisor.recv(1000)
+    notify("WATCHDOG=1")
+    assert heard(supervisor, b"WATCHDOG=1") == [b"WATCHDOG=1"]
+
+
+def test_what_a_busy_supervisor_did_not_take_is_said_again(supervisor: socket.socket) -> None:
+    """In its order, and only what is still so."""
+    fill(supervisor)
+    for message in ("READY=1", "STATUS=beginning", "WATCHDOG=1", "STATUS=all is fresh"):
+        notify(message)
+    supervisor.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            assert supervisor.recv(1000) == b"full"
+    supervisor.settimeout(10)
+    notify("WATCHDOG=1")
+    assert heard(supervisor, b"WATCHDOG=1") == [b"READY=1", b"STATUS=all is fresh", b"WATCHDOG=1"]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,17 @@
 """systemd's notification protocol (sd_notify(3)): one datagram to $NOTIFY_SOCKET."""
 
+import errno
 import os
 import socket
+import threading
 
 from freshvec import logs
 
 TIME_ASKED = "EXTEND_TIMEOUT_USEC="
+_FOR_NOW = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # no descriptor or memory is left
+# In their order, by what they are about: a later one takes the place of an earlier one.
+_unsaid: dict[str, str] = {}
+_saying = threading.Lock()
 
 
 def is_supervised() -> bool:
@@ -14,16 +20,36 @@ def is_supervised() -> bool:
 
 
 def notify(message: str) -> None:
-    """Tell systemd, e.g. `READY=1`. Does nothing where no supervisor listens."""
+    """Tell systemd, e.g. `READY=1`. Does nothing where no supervisor listens.
+
+    What a busy one does not take is said again before the next message: of a worker whose `READY=1` was never
+    heard the start would be ended.
+    """
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        channel.settimeout(1.0)  # a supervisor that does not read must not hold the worker up
-        try:
-            channel.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)
-        except OSError:
-            pass  # a supervisor that went away is no reason to stop
+    about = message.partition("=")[0]
+    with _saying:
+        _unsaid.pop(about, None)
+        _unsaid[about] = message
+        while _unsaid and _is_taken(_unsaid[first := next(iter(_unsaid))], address):
+            del _unsaid[first]
+
+
+def _is_taken(message: str, address: str) -> bool:
+    """Whether nobody is to be told any more, since a supervisor has it, or went away, which is no reason to
+    stop."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.settimeout(1.0)  # a supervisor that does not read must not hold the worker up
+            # Only one that is connected waits for room without asking over and over.
+            channel.connect("\0" + address[1:] if address.startswith("@") else address)
+            channel.send(message.encode())
+    except TimeoutError:
+        return False
+    except OSError as error:
+        return error.errno not in _FOR_NOW
+    return True
 
 
 def ask_for_time() -> None:
