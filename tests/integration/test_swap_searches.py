@@ -1,5 +1,6 @@
 """Swaps as those who search see them: nobody waits, and all are answered from what is shown."""
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -101,12 +102,17 @@ def test_a_model_with_which_nothing_is_encoded_any_more_is_let_go_of(swapped: Sw
         def is_alone(name: str) -> bool:
             return worker.dispatchers.keys() == {name}
 
+        def is_gone(kept: weakref.ref[Any]) -> bool:
+            return kept() is None
+
         for old, new in ((MODEL, OTHER), (OTHER, MODEL)):
             swapped.filled(worker, swapped.begin(model=new).name)
             assert worker.dispatchers.keys() == {old, new}
+            kept = weakref.ref(worker.dispatchers[old])
             swapped.show()
             swapped.end()
             until("the old one is let go of", partial(is_alone, new))
+            until("its memory is given back", partial(is_gone, kept))
         wait_fresh(worker)
         assert swapped.wrong(NullEncoder) == []
 

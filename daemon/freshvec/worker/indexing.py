@@ -3,6 +3,7 @@ again where that failed."""
 
 import time
 from collections.abc import Callable
+from weakref import ref
 
 from loguru import logger
 
@@ -33,7 +34,7 @@ class Indexing:
         self._backoff = Backoff(first=2.0, cap=600.0)
         self._due = 0.0
         self._was_walking = True
-        self._tended: Pipeline | None = None
+        self._tended: Callable[[], Pipeline | None] = lambda: None  # not held: its model is large
         self._said_at = 0.0
         self._trouble: str | None = None
         self._told: str | None = None  # once each
@@ -51,7 +52,8 @@ class Indexing:
         if self._build is not None and self._build.is_over:
             self._end(connection, self._build)
         is_walking, was_walking = pipeline.is_walking, self._was_walking
-        is_new, self._was_walking, self._tended = pipeline is not self._tended, is_walking, pipeline
+        is_new, self._was_walking = pipeline is not self._tended(), is_walking
+        self._tended = ref(pipeline)
         if is_new or (was_walking and not is_walking):
             self.look_soon()
         is_awaited = self._once and not pipeline.fresh.is_set()  # else the walk of before would count

@@ -1,5 +1,6 @@
 """The keepers of a worker, one for each sync that is run, and the models that they encode with."""
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -99,6 +100,8 @@ class Keepers:
                     raise
                 self._leave_out(sync, error)
         self._let_go()
+        if ending:
+            gc.collect()  # a pipeline refers to itself: by itself it might hold its model for hours
         return bool(ending or beginning)
 
     def _let_go(self) -> None:
