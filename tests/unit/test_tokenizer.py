@@ -131,10 +131,9 @@ def test_long_texts_among_others_keep_their_order(ours: Tokenizer) -> None:
     assert [found.truncated for found in together] == [found.truncated for found in alone * 3]
 
 
-def test_what_a_long_text_s_start_has_enough_of_is_tokenised_once(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By the library that is chosen: one text in a hundred made a batch take three times as long."""
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many characters the library is given, by call."""
     asked: list[int] = []
 
     class Counting:
@@ -143,7 +142,7 @@ def test_what_a_long_text_s_start_has_enough_of_is_tokenised_once(
             self._kept = kept
 
         def encode_batch_fast(self, texts: list[str]) -> Any:
-            asked.append(len(texts))
+            asked.append(sum(map(len, texts)))
             return self._kept.encode_batch_fast(texts)
 
     class Library:
@@ -152,8 +151,19 @@ def test_what_a_long_text_s_start_has_enough_of_is_tokenised_once(
             return Counting(HuggingFaceTokenizer.from_file(name))
 
     monkeypatch.setattr("freshvec.encoding.tokenizer.HuggingFaceTokenizer", Library)
+    return asked
+
+
+def test_what_a_long_text_s_start_has_enough_of_is_tokenised_once(path: Path, asked: list[int]) -> None:
+    """By the library that is chosen: one text in a hundred made a batch take three times as long."""
     Tokenizer(path, LIMIT).encode(["short", "word " * 5000, "long word " * 5000])
-    assert asked == [3]
+    assert len(asked) == 1
+
+
+def test_a_long_word_that_has_too_few_tokens_is_not_taken_again_alone(path: Path, asked: list[int]) -> None:
+    """What is read after it is more: an image in base64 was tokenised once for each power of two."""
+    Tokenizer(path, LIMIT).encode(["short", f"{'x' * 100_000} {'y' * 99_000} z"])
+    assert sum(asked) < 310_000
 
 
 @settings(deadline=None, max_examples=150)

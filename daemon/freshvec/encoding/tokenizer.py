@@ -1,6 +1,5 @@
 """Text to token ids, cut at the model's limit."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -30,17 +29,18 @@ class Tokenizer:
     def encode(self, texts: list[str]) -> list[Tokens]:
         """One entry per text, special tokens included."""
         found: dict[int, Tokens] = {}
-        size = self._max_tokens * _CHARACTERS_PER_TOKEN
-        rest = [self._prefix + text for text in texts] if self._prefix else texts
-        places: Iterable[int] = range(len(texts))
+        first = self._max_tokens * _CHARACTERS_PER_TOKEN
+        rest = [(place, self._prefix + text, first) for place, text in enumerate(texts)]
         while rest:
-            heads = [_head(text, size) for text in rest]
-            made = list(zip(places, rest, heads, self._of(heads), strict=True))
+            heads = [_head(text, size) for _, text, size in rest]
+            made = list(zip(rest, heads, self._of(heads), strict=True))
+            found.update((place, ids) for (place, _, _), _, ids in made)
             # Of what was cut, and holds fewer tokens than the model reads, more is needed.
-            again = [(place, text) for place, text, head, ids in made if head != text and not ids.truncated]
-            found.update((place, ids) for place, _, _, ids in made)
-            places, rest = [place for place, _ in again], [text for _, text in again]
-            size *= 2
+            rest = [
+                (place, text, 2 * max(size, len(head)))
+                for (place, text, size), head, ids in made
+                if head != text and not ids.truncated
+            ]
         return [found[place] for place in range(len(texts))]
 
     def _of(self, texts: list[str]) -> list[Tokens]:
