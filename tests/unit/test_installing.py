@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import signal
+import tempfile
 import threading
 from pathlib import Path
 
@@ -64,6 +65,25 @@ def test_what_a_killed_one_left_is_taken_away_and_what_another_fills_is_not(tmp_
         install(tmp_path, "first")
         (other / "manifest.json").write_text("second")
     assert (tmp_path / "m/manifest.json").read_text() == "second"
+    assert names(tmp_path) == ["m"]
+
+
+def test_a_folder_that_somebody_clears_before_it_is_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+    make = tempfile.mkdtemp
+
+    def make_and_clear(prefix: str, dir: Path) -> str:
+        made.append(Path(make(prefix=prefix, dir=dir)))
+        if len(made) == 1:
+            install(tmp_path, "another")
+        return str(made[-1])
+
+    monkeypatch.setattr(tempfile, "mkdtemp", make_and_clear)
+    install(tmp_path, "first")
+    assert not made[0].exists()
+    assert (tmp_path / "m/manifest.json").read_text() == "first"
     assert names(tmp_path) == ["m"]
 
 

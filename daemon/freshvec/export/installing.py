@@ -48,10 +48,11 @@ def _begin(models_dir: Path, name: str) -> tuple[Path, int]:
     """A new folder, and a file descriptor that holds its lock as long as this process lives."""
     while True:
         made = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=models_dir))
-        held = os.open(made, os.O_RDONLY)
-        if _is_locked(held, made) is not False:
-            return made, held
-        os.close(held)  # somebody who clears was quicker, and takes it away
+        with suppress(FileNotFoundError):  # somebody who clears was quicker, and has taken it away
+            held = os.open(made, os.O_RDONLY)
+            if _is_locked(held, made) is not False:
+                return made, held
+            os.close(held)  # or is about to
 
 
 def _clear(models_dir: Path, name: str) -> None:
