@@ -19,14 +19,14 @@ from freshvec.records import Encoder, OutOfMemoryError, Tokens, Urgency, Vector
 
 # After so many batches the oldest waiting one goes first, whatever its urgency: none waits for ever.
 _FAIR_TURN = 8
-# For so long after an urgent batch the others are encoded in pieces of about so long, and what is urgent goes
-# between them.
+# For so long after an urgent batch the others are encoded in pieces of about so long, urgent ones between.
 _ALERT_SECONDS = 2.0
 _PIECE_SECONDS = 0.03
 _SMALLEST_PIECE = 64  # padded tokens
 _PROBE = "freshvec"
 _PATIENCE = 3  # batches in a row that the runtime cannot encode before this process gives up
-_ENDED = EncodingError("encode", "a search", "its model was taken out of this process", retryable=True)
+_GONE = "its model was taken out of this process", "Try again, by the sync's name."
+_ENDED = EncodingError("encode", "a search", *_GONE, retryable=True)
 Done = Callable[[list[Vector | Exception]], None]
 
 
