@@ -12,7 +12,7 @@ def note(path: Path, known: dict[str, Any]) -> None:
     # A name of its own: processes of two containers, which share a folder, may have the same number.
     scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
     try:
-        scratch.write_text(json.dumps(known, indent=2))
+        scratch.write_text(json.dumps(dict(known), indent=2))  # another thread may note more meanwhile
         scratch.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
