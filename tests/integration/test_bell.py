@@ -1,5 +1,6 @@
 """The bell on a real server: nothing is missed, nobody rings for nothing, and no commit fails for it."""
 
+import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -144,9 +145,10 @@ def test_where_writers_wait_for_one_another_it_polls_until_it_is_quiet(docs: Con
 
         def write(first: int) -> None:
             with psycopg.connect(docs.info.dsn, autocommit=True) as session:
-                while polling.is_rung:
-                    session.execute("INSERT INTO docs VALUES (%s, 'a')", (first + session.info.backend_pid,))
-                    first += 10_000_000
+                for number in itertools.count(first, 4):
+                    if not polling.is_rung:
+                        return
+                    session.execute("INSERT INTO docs VALUES (%s, 'a')", (number,))
 
         writers = [threading.Thread(target=write, args=(number,)) for number in range(4)]
         for writer in writers:
