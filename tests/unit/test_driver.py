@@ -59,8 +59,9 @@ def report(code: int | None = None, **more: Any) -> Report:
 class FakeActor:
     """Answers what it is given, then the last of it again and again."""
 
-    def __init__(self, *answers: Report | Away | None) -> None:
+    def __init__(self, *answers: Report | Away | None, at_stop: int = 0) -> None:
         self.answers = list(answers)
+        self.at_stop = at_stop
         self.done: list[str] = []
         self.asked: list[tuple[str, int]] = []
 
@@ -78,7 +79,7 @@ class FakeActor:
 
     def stop(self) -> None:
         self.done.append("stop")
-        self.answers = [report(0)]
+        self.answers = [report(self.at_stop)]
 
     def restart(self) -> None:
         self.done.append("restart")
@@ -134,6 +135,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         signal.signal(number, handler)
 
 
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    messages: list[str] = []
+    sink = logger.add(lambda message: messages.append(message.record["message"]), level="INFO")
+    yield messages
+    logger.remove(sink)
+
+
 def drive(cluster: FakeCluster, *, once: bool, workers: int | None = None) -> int:
     return Driver(cluster, SETTINGS, (), workers=workers, once=once).run()
 
@@ -170,23 +179,27 @@ def test_what_only_its_user_can_cure_ends_all() -> None:
     assert [actor.done for actor in cluster.actors] == [stopped, ["close", "close"], stopped]
 
 
-def test_one_that_fails_is_begun_again_and_what_works_once_gives_up_at_last() -> None:
+def test_what_only_its_user_can_cure_counts_before_rows_that_are_left() -> None:
+    cluster = FakeCluster(2, lambda number: FakeActor(report(78) if number else report(), at_stop=1))
+    assert drive(cluster, once=True) == 78
+
+
+def test_one_that_fails_is_begun_again_and_what_works_once_gives_up_at_last(said: list[str]) -> None:
     cluster = FakeCluster(1, lambda number: FakeActor(report(1), report(1), report(0)))
     assert drive(cluster, once=True) == 0
     assert cluster.actors[0].done.count("restart") == 2
     hopeless = FakeCluster(1, lambda number: FakeActor(report(1)))
     assert drive(hopeless, once=True) == 1
     assert hopeless.actors[0].done.count("restart") == 10
+    assert said[-1] == "w0 ended with 1, time after time: it is not begun again"
 
 
-def test_a_file_that_is_read_again_is_compared_with_what_was_given() -> None:
+def test_a_file_that_is_read_again_is_compared_with_what_was_given(said: list[str]) -> None:
     """Its workers have settings of their own, which are no change of the file."""
     read = [
         SETTINGS,
         SETTINGS.model_copy(update={"daemon": SETTINGS.daemon.model_copy(update={"threads": 7})}),
     ]
-    said: list[str] = []
-    sink = logger.add(lambda message: said.append(message.record["message"]), level="WARNING")
     cluster = FakeCluster(1, lambda number: FakeActor(*[report()] * 4, report(0)))
 
     def reread() -> tuple[Settings, tuple[Sync, ...]]:
@@ -202,9 +215,8 @@ def test_a_file_that_is_read_again_is_compared_with_what_was_given() -> None:
 
     cluster.begin = begin_and_signal  # type: ignore[method-assign]
     Driver(cluster, SETTINGS, (), workers=None, once=True, reload=reread).run()
-    logger.remove(sink)
     assert read == []
-    assert said == ["daemon.threads has changed: a restart takes it up, a reload the syncs alone"]
+    assert said.count("daemon.threads has changed: a restart takes it up, a reload the syncs alone") == 1
 
 
 def test_more_time_is_asked_for_until_each_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,15 +247,12 @@ def test_lines_are_asked_for_from_the_last_one_of_that_life() -> None:
     assert actor.asked == [("", 0), ("a", 7), ("a", 7), ("b", 0)], "another life begins with its first line"
 
 
-def test_one_that_is_away_comes_by_itself_and_one_that_is_dead_is_begun_again() -> None:
-    said: list[str] = []
-    sink = logger.add(lambda message: said.append(message.record["message"]), level="INFO")
+def test_one_that_is_away_comes_by_itself_and_one_that_is_dead_is_begun_again(said: list[str]) -> None:
     gone = Away("gone", is_for_good=False)
     looked, actor = worker(gone, gone, report())
     turns(looked, 2)
     assert looked.process is None
     turns(looked, 1)
-    logger.remove(sink)
     assert looked.process is not None
     assert actor.done == []
     assert said == ["w0 is away: gone", "w0 is there"], "once each"

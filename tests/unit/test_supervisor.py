@@ -21,9 +21,11 @@ from freshvec.fleet import child, membership
 from freshvec.fleet.member import Member
 from freshvec.fleet.supervisor import Supervisor
 
-once, count, program = sys.argv[1] == "once", int(sys.argv[2]), sys.argv[3]
+once, count, program = sys.argv[1].startswith("once"), int(sys.argv[2]), sys.argv[3]
 if sys.argv[1] == "impatient":
     child.WATCHDOG_SECONDS = 0.5
+if sys.argv[1] == "once or twice":
+    child.MOST_ATTEMPTS = 1
 logs.configure()
 members = [Member(number, {}) for number in range(count)]
 python = "/nowhere/python" if sys.argv[1] == "absent" else sys.executable
@@ -169,13 +171,15 @@ def test_more_time_is_asked_for_while_one_that_begins_asks(folder: Path) -> None
         fleet.close()
 
 
-def test_one_that_ends_is_started_again_and_the_others_go_on(waiting: Fleet) -> None:
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGKILL, "SIGKILL"), (40, "signal 40")])
+def test_one_that_ends_is_started_again_and_the_others_go_on(waiting: Fleet, number: int, name: str) -> None:
+    """A signal without a name is one of those for real time."""
     until("all is well", lambda: ALL_WELL in waiting.heard)
     first, second = waiting.pid("w0"), waiting.pid("w1")
-    os.kill(second, signal.SIGKILL)
-    until("it is said", lambda: any("w1 was ended by SIGKILL" in line for line in waiting.heard))
+    os.kill(second, number)
+    until("it is said", lambda: any(f"w1 was ended by {name}" in line for line in waiting.heard), 20)
     until("it was started again", lambda: waiting.pid("w1") != second)
-    assert "w1 was ended by SIGKILL; it is started again in" in waiting.log.read_text()
+    assert f"w1 was ended by {name}; it is started again in" in waiting.log.read_text()
     assert waiting.pid("w0") == first
     assert is_running(first)
     until("all is well again", lambda: waiting.heard.count(ALL_WELL) > 1)
@@ -249,6 +253,17 @@ def test_those_that_work_once_end_it_when_all_are_done(folder: Path) -> None:
         fleet.close()
     again = {"w1.1"} if folder.name == "1" else set()
     assert {path.name for path in folder.glob("w*.*")} == {"w0.0", "w1.0", "w2.0"} | again
+
+
+@pytest.mark.parametrize("folder", [2], indirect=True)
+def test_one_that_fails_time_after_time_is_given_up_and_that_is_said(folder: Path) -> None:
+    fleet = Fleet(folder, "once or twice", 2, DONE)
+    try:
+        assert fleet.process.wait(60) == 1
+        assert "w1 ended with 1, time after time: it is not started again" in fleet.log.read_text()
+        assert {path.name for path in folder.glob("w*.*")} == {"w0.0", "w1.0", "w1.1"}
+    finally:
+        fleet.close()
 
 
 def test_a_second_signal_ends_all_at_once(folder: Path) -> None:

@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from loguru import logger
@@ -145,6 +145,8 @@ class Child:
             code = 0  # it was told to stop before it had begun
         if self._is_stopping or code in HOPELESS or is_last:
             self.code, self._due = code, None
+            if is_last and code and not self._is_stopping:
+                logger.error("{} {}, time after time: it is not started again", self.name, ending(code))
             return
         delay = self._backoff.next_delay()
         self._due = time.monotonic() + delay
@@ -154,4 +156,13 @@ class Child:
 
 def ending(code: int) -> str:
     """How a process ended, in words."""
-    return f"ended with {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
+    if code >= 0:
+        return f"ended with {code}"
+    names = {int(number): number.name for number in signal.Signals}  # most real-time signals have none
+    return f"was ended by {names.get(-code, f'signal {-code}')}"
+
+
+def code_of_all(codes: Iterable[int | None]) -> int:
+    """0, or the code of one that failed for good: what only its user can cure before anything else."""
+    failed = [code for code in codes if code]
+    return next((code for code in failed if code in HOPELESS), failed[0] if failed else 0)

@@ -11,7 +11,7 @@ from loguru import logger
 from freshvec.config import Settings, Sync
 from freshvec.errors import DatabaseError, FreshvecError
 from freshvec.fleet.actor import Declared
-from freshvec.fleet.child import HOPELESS, ending
+from freshvec.fleet.child import HOPELESS, code_of_all, ending
 from freshvec.fleet.gathered import gathered
 from freshvec.fleet.remote import Actor, RemoteWorker
 from freshvec.fleet.room import bearable, check
@@ -97,7 +97,7 @@ class Driver:
             for worker in self._workers:
                 worker.close()
             self._cluster.close()
-        return next((worker.code for worker in self._workers if worker.code), 0)
+        return code_of_all(worker.code for worker in self._workers)
 
     def stop(self) -> None:
         """Let every worker write what it has read, and end."""

@@ -139,6 +139,8 @@ class RemoteWorker:
         if self._is_stopping or code in HOPELESS or is_last:
             self.code = code
             self._actor.close()
+            if is_last and code and not self._is_stopping:
+                logger.error("{} {}, time after time: it is not begun again", self.name, ending(code))
             return
         delay = self._backoff.next_delay()
         self._due = time.monotonic() + delay

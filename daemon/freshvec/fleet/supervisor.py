@@ -11,7 +11,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from freshvec.fleet.child import HOPELESS, Child, ending
+from freshvec.fleet.child import HOPELESS, Child, code_of_all, ending
 from freshvec.fleet.member import Member
 from freshvec.worker import signals
 from freshvec.worker.sdnotify import ask_for_time, notify, show, watchdog_seconds
@@ -66,8 +66,7 @@ class Supervisor:
                 signal.set_wakeup_fd(-1)
                 for child in children:
                     child.close()
-        codes = [child.code for child in children if child.code]
-        code = next((code for code in codes if code in HOPELESS), codes[0] if codes else 0)
+        code = code_of_all(child.code for child in children)
         return code if code >= 0 else 128 - code
 
     def stop(self) -> None:
