@@ -1,6 +1,7 @@
 """sd_notify: the datagrams arrive, and nothing goes wrong where nobody listens."""
 
 import os
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -58,6 +59,18 @@ def test_where_nobody_listens_nothing_happens(monkeypatch: pytest.MonkeyPatch, a
     else:
         monkeypatch.setenv("NOTIFY_SOCKET", address)
     notify("READY=1")
+
+
+def test_where_no_descriptor_is_left_it_is_said_later(supervisor: socket.socket) -> None:
+    """As while many clients are connected to the page: the worker works on."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        notify("READY=1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    notify("WATCHDOG=1")
+    assert heard(supervisor, b"WATCHDOG=1") == [b"READY=1", b"WATCHDOG=1"]
 
 
 def fill(supervisor: socket.socket) -> None:
