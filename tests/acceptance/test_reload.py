@@ -130,11 +130,14 @@ def test_what_takes_a_restart_is_said_by_name_alone(
     until("it was read again", lambda: "the file was read again" in worker.output)
     assert "a restart" not in worker.output, "what the command line says is no change"
     changed = config_toml(
-        url.replace("postgres:@", "postgres:geheimnis@"), models_dir, DOCS_SYNC, "threads = 1"
+        url.replace("postgres:@", "postgres:geheimnis@"),
+        models_dir,
+        DOCS_SYNC,
+        'threads = 1\nlog_level = "ERROR"',
     )
     write_config(path, changed + "[web]\nrows = true\n")
     worker.process.send_signal(signal.SIGHUP)
-    said = "database.url, daemon.threads, web.rows have changed: a restart"
+    said = "database.url, daemon.threads, daemon.log_level, web.rows have changed: a restart"
     until("it is said", lambda: said in worker.output)
     assert "geheimnis" not in worker.output
     assert worker.stop() == 0

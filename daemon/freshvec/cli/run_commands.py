@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from loguru import logger
 
-from freshvec import __version__, logs
+from freshvec import __version__, config, logs
 from freshvec.cli.app import ConfigOption, SyncArgument, app, load_settings, new_console, say
 from freshvec.cli.run_options import (
     AddressOption,
@@ -62,12 +62,13 @@ def run(
     number = _begin_as(member)
 
     def read() -> Settings:
-        settings = load_settings(config_path)
+        settings = config.load(config_path)
         if address is not None:
             settings = _serving_on(settings, address)
         return settings if number is None else become(settings, number)
 
     settings, reload = read(), _reload(sync, read)
+    logs.configure(settings.daemon.log_level, settings.daemon.log_format)
     if on is not None:
         from freshvec.cli import elsewhere
 
