@@ -1,5 +1,6 @@
 """`run` as its user runs it: start, take over, stop."""
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +77,27 @@ def test_a_second_signal_ends_at_once_and_nothing_is_lost(
     docs.execute("DELETE FROM docs WHERE id > 1100")
     workers(patient)
     until("everything is fresh", lambda: is_fresh(docs))
+
+
+def test_a_server_that_hangs_does_not_keep_it_from_ending(
+    config: Path, docs: Connection, workers: Callable[..., WorkerProcess]
+) -> None:
+    """One that shares gives up its shards at its end, and hears of that."""
+    quick = config.read_text().replace("[daemon]", "[daemon]\nshare = true\nshutdown_seconds = 1.0")
+    process = workers(write_config(config, quick))
+    until("the backfill is done", lambda: is_fresh(docs))
+    sessions = docs.execute(
+        "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'freshvec %'"
+        " AND datname = current_database()"
+    ).fetchall()
+    for (pid,) in sessions:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        assert process.stop(60) == 1
+    finally:
+        for (pid,) in sessions:
+            os.kill(pid, signal.SIGCONT)
+    assert "what is under way does not end within 16 s: ended as it is" in process.output
 
 
 def test_the_second_takes_over_when_the_first_is_killed(

@@ -33,6 +33,7 @@ from freshvec.worker.sweeps import Sweeps
 
 _ACTIVITY_SECONDS = 5.0
 _MOST_ATTEMPTS = 10  # in a row: for a minute and a half or so
+_GRACE_SECONDS = 15.0  # beyond those to shut down in: for requests under way, and what is noted last
 
 
 class Worker:
@@ -139,7 +140,8 @@ class Worker:
     def handle_signals(self) -> None:
         """First SIGTERM or SIGINT drains within a bound, the second ends at once; nothing is lost either
         way."""
-        signals.handle(self.stop, self.reload, self._stopping)
+        seconds = self._settings.daemon.shutdown_seconds + _GRACE_SECONDS
+        signals.handle(self.stop, self.reload, self._stopping, seconds=seconds)
 
     def reload(self) -> None:
         self._reloading.set()
