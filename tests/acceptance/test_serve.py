@@ -46,6 +46,31 @@ def embedding(address: str, text: str) -> list[float]:
         return vector
 
 
+# A command line whose models take for ever to load.
+LOADING = """
+import threading
+from loguru import logger
+from freshvec.cli.main import main
+from freshvec.encoding.loading import Models
+
+def encoder(self, name):
+    logger.info("loading")
+    threading.Event().wait()
+
+Models.encoder = encoder
+main()
+"""
+
+
+def test_serve_can_be_stopped_while_it_loads_models(
+    models_dir: Path, tmp_path: Path, workers: Callable[..., WorkerProcess]
+) -> None:
+    toml = config_toml("postgresql:///nowhere", models_dir, DOCS_SYNC)
+    server = workers(write_config(tmp_path / "freshvec.toml", toml), "serve", python=("-c", LOADING))
+    until("it loads them", lambda: "loading" in server.output)
+    assert server.stop() == -signal.SIGTERM
+
+
 def test_serve_needs_no_database(
     models_dir: Path, tmp_path: Path, address: str, workers: Callable[..., WorkerProcess]
 ) -> None:

@@ -118,13 +118,13 @@ def open_server(
 
 def serve(settings: Settings, syncs: tuple[Sync, ...]) -> None:
     """Serve the models of these syncs until SIGTERM or SIGINT. Raises ModelError, ServerError."""
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
     models = Models(settings)
     names = dict.fromkeys(sync.model for sync in syncs)
     dispatchers = {name: models.dispatcher(name, models.encoder(name)) for name in names}
     server = open_server(settings, dispatchers)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # before, while models are loaded, they end it at once
+        signal.signal(number, lambda *_: stopping.set())
     server.start()
     notify("READY=1\nSTATUS=serving")
     stopping.wait()
