@@ -65,6 +65,8 @@ class Fleet:
     def __init__(self, folder: Path, how: str, count: int, program: str) -> None:
         self.folder = folder
         self.log = folder / "log"
+        (folder / "tmp").mkdir()
+        given = {"NOTIFY_SOCKET": str(folder / "notify"), "TMPDIR": str(folder / "tmp")}
         self.channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.channel.bind(str(folder / "notify"))
         self.heard: list[str] = []
@@ -73,7 +75,7 @@ class Fleet:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", FLEET, how, str(count), program, str(folder)],
                 stderr=log,
-                env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "300000"},
+                env={**os.environ, **given, "WATCHDOG_USEC": "300000"},
                 start_new_session=True,
             )
 
@@ -194,6 +196,7 @@ def test_a_supervisor_that_is_killed_leaves_no_worker_behind(waiting: Fleet, sto
     waiting.process.kill()
     waiting.process.wait(30)
     until("they have ended", lambda: not any(map(is_running, pids)), seconds=10)
+    assert list((waiting.folder / "tmp").iterdir()) == [], "nor a file"
 
 
 def test_a_worker_whose_supervisor_has_gone_does_not_begin(folder: Path) -> None:

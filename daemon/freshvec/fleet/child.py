@@ -4,9 +4,9 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from loguru import logger
 
@@ -24,21 +24,23 @@ MOST_ATTEMPTS = 10  # in a row, of one that is to work once
 class Child:
     """`code` is what it ended with, once it is not to be started any more."""
 
-    def __init__(self, member: Member, command: Sequence[str], folder: Path, *, once: bool) -> None:
-        """`folder` is where its notifications are to be sent: sd_notify(3), as to systemd."""
+    def __init__(self, member: Member, command: Sequence[str], *, once: bool) -> None:
+        """It notifies as systemd is notified (sd_notify(3)), at a socket that it has as a descriptor: a file
+        would stay where the supervisor is killed, and an abstract address is open to every user."""
         self.name = member.name
         self.is_ready = False
         self.status = ""
         self.code: int | None = None
         self._command = command
         self._once = once
-        address = str(folder / member.name)
         self.channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self.channel.bind(address)
+        with tempfile.TemporaryDirectory(prefix="freshvec-") as folder:
+            self.channel.bind(f"{folder}/notify")
+            self._address = os.open(f"{folder}/notify", os.O_PATH)
         self._environment = {
             **{name: value for name, value in os.environ.items() if name != "WATCHDOG_PID"},
             **member.environment,
-            "NOTIFY_SOCKET": address,
+            "NOTIFY_SOCKET": f"/proc/self/fd/{self._address}",
             "WATCHDOG_USEC": str(int(WATCHDOG_SECONDS * 1e6)),
         }
         self._process: subprocess.Popen[bytes] | None = None
@@ -99,6 +101,7 @@ class Child:
             self._process.kill()
             self._process.wait()
         self.channel.close()
+        os.close(self._address)
 
     def _start(self) -> None:
         self._due, self.is_ready, self.status = None, False, ""
@@ -106,7 +109,11 @@ class Child:
         try:
             # In a session of its own: a terminal's Ctrl-C is for the supervisor, which hands it on.
             self._process = subprocess.Popen(
-                self._command, env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True
+                self._command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=[self._address],
             )
         except OSError as error:  # such as too many processes
             logger.error("{} cannot be started: {}", self.name, error.strerror)

@@ -3,11 +3,9 @@
 import selectors
 import signal
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from loguru import logger
 
@@ -49,14 +47,11 @@ class Supervisor:
     def run(self) -> int:
         """Returns 0, or the exit code of a worker that failed for good."""
         heard, wake = socket.socketpair()
-        with heard, wake, tempfile.TemporaryDirectory(prefix="freshvec-") as folder:
+        with heard, wake:
             for channel in (heard, wake):
                 channel.setblocking(False)
             self._handle_signals(wake)
-            children = [
-                Child(member, self._command(member), Path(folder), once=self._once)
-                for member in self._members
-            ]
+            children = [Child(member, self._command(member), once=self._once) for member in self._members]
             try:
                 with selectors.DefaultSelector() as selector:
                     for readable in (heard, *(child.channel for child in children)):
