@@ -97,6 +97,13 @@ class ServerError(FreshvecError):
     """Embeddings cannot be served over HTTP."""
 
 
+class UnservableError(ServerError):
+    """Others could reach the address and no key is set, or packages are missing: the same attempt fails until
+    somebody sees to it."""
+
+    exit_code = CONFIGURATION
+
+
 class NotOwnedError(FreshvecError):
     """Another worker already owns this sync."""
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from freshvec import logs
 from freshvec.environment import Keys
-from freshvec.errors import ServerError
+from freshvec.errors import UnservableError
 
 Answer = Callable[[Request], Awaitable[Response]]
 
@@ -22,12 +22,12 @@ class Guard:
     """The key of one server, where one is set. It must be set where others can reach the address."""
 
     def __init__(self, what: str, host: str) -> None:
-        """`what` is served on `host`. Raises ServerError when others can reach it and no key is set."""
+        """`what` is served on `host`. Raises UnservableError when others can reach it and no key is set."""
         self.host = host
         self._key = _api_key()
         self._is_local = is_loopback(host)
         if not self._is_local and self._key is None:
-            raise ServerError(
+            raise UnservableError(
                 f"serve {what} on",
                 host,
                 "others could reach it, and no key is set",

@@ -9,7 +9,7 @@ from loguru import logger
 from freshvec.config import Settings, Sync
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.encoding.loading import Models
-from freshvec.errors import ServerError
+from freshvec.errors import ServerError, UnservableError
 from freshvec.health.process import ProcessNow, look
 from freshvec.worker.endpoint import Endpoint
 from freshvec.worker.sdnotify import notify
@@ -20,7 +20,7 @@ try:
     from freshvec.web.page_server import PageServer
     from freshvec.web.server import EmbeddingServer
 except ImportError as error:
-    raise ServerError(
+    raise UnservableError(
         "serve",
         "over HTTP",
         f"package {error.name} is not installed",
