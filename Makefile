@@ -9,6 +9,9 @@ TOOLS := $(if $(wildcard $(FULL)/.ready),$(FULL),$(SMALL))
 PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 INSTALL := -m pip install --quiet --disable-pip-version-check --upgrade-strategy only-if-needed \
            --constraint constraints.txt --editable
+# nanotoken would be used wherever it is found, so all other tests are without, as most users are.
+QUICK := .cache/nanotoken
+QUICK_TESTS := tests/unit/test_quick_tokens.py
 # No network; the variable turns off the theme's news of its successor.
 SITE = NO_MKDOCS_2_WARNING=1 $(TOOLS)/bin/mkdocs build --quiet --strict
 
@@ -21,8 +24,9 @@ help: ## This list.
 demo: $(FULL)/.ready ## See it work: an embedded Postgres, real texts, a real model, live edits, searches.
 	$(FULL)/bin/freshvec demo
 
-test: $(FULL)/.ready ## Every test, on real parts: Postgres 18 and 16, the real model.
-	$(FULL)/bin/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
+test: $(FULL)/.ready $(QUICK)/.ready ## Every test, on real parts: Postgres 18 and 16, the real model.
+	PYTHONPATH=$(QUICK) $(FULL)/bin/python -m pytest $(QUICK_TESTS)
+	$(FULL)/bin/python -m pytest --numprocesses $(PROCESSES) --dist worksteal --ignore $(QUICK_TESTS)
 
 test-one: $(SMALL)/.ready ## One test, without torch: make test-one T=tests/unit/test_config.py::NAME
 	@test -n "$(T)" || { echo "name a test: make test-one T=tests/unit/test_config.py"; exit 2; }
@@ -65,6 +69,10 @@ env-small: $(SMALL)/.ready ## The environment without torch in .venv-small.
 $(FULL)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(FULL)
 	$(FULL)/bin/python $(INSTALL) '.[cpu,serve,export,demo,ray,dev]'
+	touch $@
+
+$(QUICK)/.ready: $(FULL)/.ready
+	$(FULL)/bin/pip install --quiet --upgrade --target $(QUICK) --no-deps --constraint constraints.txt nanotoken
 	touch $@
 
 $(SMALL)/.ready: pyproject.toml constraints.txt
