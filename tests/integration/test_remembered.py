@@ -122,6 +122,23 @@ def test_a_key_of_another_type_does_not_overflow(app: Connection, session: Conne
     assert count(app, "freshvec.rescan") == 1
 
 
+@pytest.mark.parametrize("role", ["origin", "replica"])
+def test_a_watched_column_of_another_type(app: Connection, session: Connection, role: str) -> None:
+    """A session that has compared its values goes on to, whatever type they have by then."""
+    session.execute(f"SET session_replication_role = {role}".encode())
+    session.execute("INSERT INTO docs VALUES (1, 'a', 0), (2, 'b', 0)")
+    for kind in ("varchar(60)", "json USING to_json(body)", "text USING body::text"):
+        session.execute("UPDATE docs SET views = views + 1")
+        app.execute(f"ALTER TABLE docs ALTER body TYPE {kind}".encode())
+        before = count(session, "freshvec.queue_docs")
+        session.execute("UPDATE docs SET views = views + 1")
+        assert count(session, "freshvec.queue_docs") == before
+        session.execute("UPDATE docs SET body = NULL WHERE id = 1")
+        assert count(session, "freshvec.queue_docs") == before + 1
+        session.execute("UPDATE docs SET body = '1' WHERE id = 1")
+    assert count(session, "freshvec.rescan") == 0
+
+
 @pytest.mark.parametrize("session", ["partitioned", "inherited"], indirect=True)
 def test_a_member_that_was_let_go_may_be_altered(app: Connection, session: Connection) -> None:
     session.execute("INSERT INTO docs_low VALUES (1, 'a')")
