@@ -148,7 +148,7 @@ SELECT CASE WHEN acl.grantee = 0 THEN NULL ELSE pg_get_userbyid(acl.grantee)::te
   FROM pg_class c CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS acl
  WHERE c.oid = %(oid)s::oid AND acl.privilege_type = 'SELECT'
    AND acl.grantee <> coalesce((SELECT relowner FROM pg_class WHERE oid = to_regclass(%(target)s)),
-                               current_user::regrole::oid)
+                               (SELECT oid FROM pg_roles WHERE rolname = current_user))
  GROUP BY acl.grantee
 
 -- known_roles: those of these roles that still exist

@@ -3,8 +3,8 @@ LOCK TABLE {tables} IN ROW EXCLUSIVE MODE
 
 -- untrusted: of these tables one that is none, or whose owner has neither this role's rights nor those of
 -- whoever owns the queue, which lies where nobody else may make anything
-SELECT t.name, c.relkind <> 'r', c.relowner::regrole::text,
-       coalesce(q.relowner, current_user::regrole)::regrole::text
+SELECT t.name, c.relkind <> 'r', quote_ident(pg_get_userbyid(c.relowner)),
+       quote_ident(coalesce(pg_get_userbyid(q.relowner), current_user))
   FROM unnest(%(tables)s::text[]) AS t (name) JOIN pg_class AS c ON c.oid = to_regclass(t.name)
   LEFT JOIN pg_class AS q ON q.oid = to_regclass(%(queue)s)
  WHERE c.relkind <> 'r'
