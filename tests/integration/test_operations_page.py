@@ -9,6 +9,7 @@ import pytest
 
 from freshvec.db import connect
 from freshvec.embedded import EmbeddedPostgres
+from freshvec.errors import SchemaError
 from freshvec.schema.apply import remove
 from tests.standby import Standby, server_with_docs
 from tests.support import (
@@ -63,6 +64,24 @@ def test_a_dump_keeps_the_vectors(
             until("live changes arrive", lambda: count(there, "docs_embedded WHERE id = 1000") == 1)
             wait_fresh(worker)
             assert count(there, "docs_embedding") == ROWS
+
+
+def test_a_schema_that_was_copied_without_rows(
+    server18: EmbeddedPostgres, filled: Connection, url: str, restored: str
+) -> None:
+    """Nothing fails there, and who begins there is told what helps."""
+    script = str(server18.data.parent / f"{filled.info.dbname}.sql")
+    server18.run("pg_dump", "--format=custom", "--schema-only", f"--file={script}", url)
+    server18.run("pg_restore", "--exit-on-error", f"--dbname={restored}", script)
+    Path(script).unlink()
+    settings = settings_for(restored, sync_of("docs"))
+    with psycopg.connect(restored, autocommit=True) as there:
+        there.execute("INSERT INTO docs VALUES (1, 'a'), (2, 'b'); DELETE FROM docs WHERE id = 2")
+        with pytest.raises(SchemaError, match=r"copied without their rows.*DROP SCHEMA freshvec CASCADE"):
+            backfill(settings, NullEncoder())
+        there.execute("DROP SCHEMA freshvec CASCADE")
+        backfill(settings, NullEncoder())
+        assert count(there, "docs_embedded") == 1
 
 
 def test_another_model_beside_the_first(url: str, filled: Connection) -> None:

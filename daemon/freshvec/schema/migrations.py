@@ -56,13 +56,23 @@ def is_bootstrapped(connection: Connection) -> bool:
 
 
 def pending(connection: Connection, folder: Path | None = None) -> list[Path]:
-    """Migrations not yet applied. Raises SchemaError when an applied one is missing or has changed."""
+    """Migrations not yet applied.
+
+    Raises SchemaError when an applied one is missing or has changed, or nothing says which are applied.
+    """
     folder = folder or data.folder("migrations")
     files = {path.name: path for path in sorted(folder.glob("[0-9][0-9][0-9][0-9]_*.sql"))}
     applied: dict[str, str] = {}
     if is_bootstrapped(connection):
         with translated("look into", "schema freshvec"):
             applied = dict(connection.execute(_SQL["applied"]).fetchall())
+            if not applied and connection.execute(_SQL["lacks_rows"]).fetchone() == (True,):
+                raise SchemaError(
+                    "trust",
+                    "schema freshvec",
+                    "its tables were copied without their rows, as by pg_dump --schema-only",
+                    "DROP SCHEMA freshvec CASCADE; and begin again: no table of yours is in it.",
+                )
     for name, checksum in applied.items():
         if name not in files:
             raise SchemaError(

@@ -10,6 +10,11 @@ SELECT to_regclass('freshvec.migration') IS NOT NULL
 -- applied: name and checksum of every applied migration
 SELECT name, sha256 FROM freshvec.migration ORDER BY name
 
+-- lacks_rows: whether there is what migrations make, and no note of any; by one snapshot, since the first of
+-- them may just be applied
+SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = 'freshvec'::regnamespace AND relname = 'sync')
+   AND NOT EXISTS (SELECT FROM freshvec.migration)
+
 -- note: a migration has been applied
 INSERT INTO freshvec.migration (name, sha256) VALUES (%(name)s, %(sha256)s)
 
