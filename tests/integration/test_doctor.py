@@ -64,6 +64,15 @@ def test_a_trigger_that_is_missing_or_disabled_is_named_with_its_table(
     assert worst(looked(syncs.syncs, applied)).severity is OK
 
 
+def test_what_is_on_a_queue_that_refuses_entries(applied: Settings, docs: Connection) -> None:
+    docs.execute("CREATE RULE never AS ON INSERT TO freshvec.queue_docs DO INSTEAD NOTHING")
+    found = worst(looked(syncs.syncs, applied))
+    assert found.severity is FAULT
+    assert "its queue has what was not made by freshvec: rule never" in found.what
+    docs.execute("DROP RULE never ON freshvec.queue_docs")
+    assert worst(looked(syncs.syncs, applied)).severity is OK
+
+
 def test_another_definition(applied: Settings, url: str, models_dir: Path) -> None:
     other = settings_for(url, sync_of("docs", where="id > 1"), models_dir=models_dir)
     found = worst(looked(syncs.syncs, other))

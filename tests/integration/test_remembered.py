@@ -36,7 +36,19 @@ ALTERED = {
     ),
     "queue narrowed": ("ALTER TABLE freshvec.queue_docs DROP k1", None),
     "queue widened": ("ALTER TABLE freshvec.queue_docs ADD more int DEFAULT 0", None),
-    "queue with a rule": ("CREATE RULE never AS ON INSERT TO freshvec.queue_docs DO ALSO SELECT 1 / 0", None),
+    "queue with a rule": (
+        "CREATE RULE never AS ON INSERT TO freshvec.queue_docs DO ALSO SELECT 1 / 0",
+        "DROP RULE never ON freshvec.queue_docs",
+    ),
+    "queue with a trigger": (
+        """CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM 1 / 0; END';
+        CREATE TRIGGER never BEFORE INSERT ON freshvec.queue_docs EXECUTE FUNCTION never()""",
+        "DROP TRIGGER never ON freshvec.queue_docs",
+    ),
+    "queue with policies for all": (
+        "ALTER TABLE freshvec.queue_docs ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+        "ALTER TABLE freshvec.queue_docs NO FORCE ROW LEVEL SECURITY",  # its owner needs no policy
+    ),
 }
 
 

@@ -12,7 +12,12 @@ BEGIN
      AND EXISTS (SELECT FROM pg_class AS c
                   WHERE c.oid = queue AND c.relkind = 'r'
                     AND c.relnatts = {queue_count} AND c.relchecks = 0
-                    AND NOT c.relhastriggers AND NOT c.relhasrules AND NOT c.relrowsecurity
+                    AND NOT (c.relhastriggers AND (EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid)
+                                                   OR NOT is_now))  -- it stays when they are dropped
+                    AND NOT (c.relhasrules AND (EXISTS (SELECT FROM pg_rewrite WHERE ev_class = c.oid)
+                                                OR NOT is_now))
+                    AND NOT (c.relrowsecurity AND (c.relforcerowsecurity
+                                                   OR pg_get_userbyid(c.relowner) <> current_user))
                     AND has_table_privilege(c.oid, 'INSERT') AND (is_now OR age(c.xmax) > unseen))
      AND (SELECT count(*) = {noted_count} FROM pg_attribute AS a
            WHERE a.attrelid = queue AND (a.attname, a.atttypid, a.atttypmod) IN ({queue_columns})

@@ -5,7 +5,7 @@ from typing import Any
 
 from freshvec.capture import triggers
 from freshvec.config import Sync
-from freshvec.db import queries
+from freshvec.db import queries, quoted
 from freshvec.doctor.device import graphics_cards
 from freshvec.doctor.finding import Finding, fault, ok, warning
 from freshvec.doctor.place import Place
@@ -34,6 +34,7 @@ def syncs(place: Place) -> Iterator[Finding]:
             yield fault("syncs", f"{sync.name}: {error.problem}", "it cannot be kept", error.remedy)
             continue
         yield from _as_planned(place, sync, planned)
+        yield from _hindered(place, sync.name)
 
 
 def rows(place: Place) -> Iterator[Finding]:
@@ -104,6 +105,19 @@ def _missing(place: Place, planned: Plan) -> Iterator[str]:
     for trigger in triggers.wanted(planned.bound):
         if there.get((trigger.relation_oid, trigger.name)) != trigger.enabled:
             yield f"{trigger.name} on {'.'.join(trigger.relation)}"
+
+
+def _hindered(place: Place, name: str) -> Iterator[Finding]:
+    """What is on the queue that may refuse an entry: as an event trigger gives every new table a trigger."""
+    queue = quoted("freshvec", f"queue_{name}").as_string(None)
+    found = [str(what) for (what,) in place.connection.execute(_SQL["hindrances"], {"queue": queue})]
+    if found:
+        yield fault(
+            "syncs",
+            f"{name}: its queue has what was not made by freshvec: {', '.join(found)}",
+            "no change is noted; each asks for a walk of the whole table, and warns the application",
+            f"Take it from {queue}; keep what made it away from schema freshvec.",
+        )
 
 
 def _reported(place: Place, name: str) -> Iterator[Finding]:
