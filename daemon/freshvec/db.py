@@ -113,6 +113,12 @@ _AS_WORDS = "In database.url put a value with spaces in single quotes; write \\'
 _ROW_SECURITY = (
     "Policies hide rows from this role. As a superuser: ALTER ROLE … BYPASSRLS; on the role of database.url."
 )
+_PUBLISHED = (
+    "A publication asks for what the table's replica identity lacks: ALTER TABLE … REPLICA IDENTITY FULL; or "
+    "take the table out of it."
+)
+# By the function of Postgres that says it: the words depend on the server's language.
+_SAID_BY = {"check_enable_rls": _ROW_SECURITY, "CheckCmdReplicaIdentity": _PUBLISHED}
 # A refused connection comes without a code, so the server's words must do.
 _SAID = (
     (r'password authentication failed|no password supplied|role ".*" does not exist', "28P01"),
@@ -207,8 +213,7 @@ def translated(operation: str, subject: str) -> Iterator[None]:
         lost = not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
         said = next((meant for words, meant in _SAID if lost and re.search(words, problem)), "")
         remedy = _REMEDIES.get(state or said, "")
-        if error.diag.source_function == "check_enable_rls":  # the words depend on the server's language
-            remedy = _ROW_SECURITY
+        remedy = _SAID_BY.get(error.diag.source_function or "", remedy)
         if lost and not remedy:
             remedy = "Check that Postgres runs and that database.url or PGHOST and PGPORT lead to it."
         lost = lost and said != "28P01"

@@ -1,12 +1,13 @@
 """The application's own DDL goes through while a worker runs, and is followed or said."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
 
 from freshvec.worker.worker import Worker
-from tests.staleness import stale
+from tests.staleness import EVERY_ROW, EVERY_ROW_CUT, stale
 from tests.support import (
     Connection,
     NullEncoder,
@@ -64,6 +65,27 @@ def test_a_key_is_widened(app: Connection, live: Worker) -> None:
     app.execute("ALTER TABLE docs ALTER id TYPE bigint")
     app.execute("INSERT INTO docs VALUES (5000000000, 'beyond an int')")
     fresh(app, 51)
+
+
+@pytest.mark.parametrize(
+    ("more", "lost"), [({}, "docs_embedding"), ({"chunk": {"tokens": 16, "overlap": 4}}, "docs_chunk")]
+)
+def test_pgvector_is_dropped_with_all_vectors_and_comes_back(
+    app: Connection, more: dict[str, Any], lost: str
+) -> None:
+    """Whatever the error says helps."""
+    settings = settings_for(url_of(app), sync_of("docs", **more), sweep_seconds=0.3)
+    remedy = f'DROP TABLE "public"."{lost}" CASCADE;'
+    with running(settings, ENCODER) as worker:
+        wait_fresh(worker)
+        app.execute("DROP EXTENSION vector CASCADE")
+        app.execute("UPDATE docs SET body = 'meanwhile' WHERE id = 1")
+        app.execute("CREATE EXTENSION vector")
+        until("it is said", lambda: remedy in trouble(app))
+        app.execute(remedy.encode())
+        until("all is there again", lambda: exists(app, lost) and count(app, f"public.{lost}") == 50)
+        wait_fresh(worker)
+        assert not stale(app, ENCODER, EVERY_ROW_CUT if more else EVERY_ROW)
 
 
 def test_a_watched_column_is_dropped_and_comes_back(app: Connection, live: Worker) -> None:

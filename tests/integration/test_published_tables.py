@@ -14,6 +14,7 @@ from tests.support import (
     running,
     settings_for,
     sync_of,
+    until,
     wait_fresh,
 )
 
@@ -48,6 +49,17 @@ def test_every_edit_becomes_fresh(kept: Kept, publication: str, more: dict[str, 
     assert count(kept.app, "freshvec.queue_docs") == 0
     assert count(kept.app, "docs_embedding WHERE content_hash IS NOT NULL") == 48
     assert count(kept.app, NO_KEY) == 0
+
+
+def test_a_publication_that_keeps_a_target_from_being_written_is_said(kept: Kept) -> None:
+    kept.app.execute("SET client_min_messages = error")
+    with kept.running() as worker:
+        kept.app.execute("CREATE PUBLICATION filtered FOR TABLE docs_embedding WHERE (fence > 0)")
+        kept.app.execute("UPDATE docs SET body = 'new' WHERE id = 1")
+        worker.sweep()
+        until("it is said", lambda: "REPLICA IDENTITY FULL" in (kept.status()["last_error"] or ""))
+        kept.app.execute("ALTER TABLE docs_embedding REPLICA IDENTITY FULL")
+        kept.comes_to_rest(worker)
 
 
 def test_a_queue_that_was_made_before_is_mended_once(url: str, docs: Connection) -> None:

@@ -21,7 +21,8 @@ _LAYOUTS = {
     "vector_hash": "in a column of the source",
     "passages": "of passages",
 }
-_RENAME = 'Name another one: target = { table = "…" }.'
+_ANOTHER = 'target = { table = "…" }.'
+_RENAME = f"Name another one: {_ANOTHER}"
 
 
 @dataclass(frozen=True)
@@ -230,12 +231,14 @@ def check_existing(connection: Connection, bound: BoundSync) -> Existing | None:
             )
         return None
     subject = f"{schema}.{table}"
-    if not existing.is_ours or existing.kept_as is None:
+    if not existing.is_ours:
         problem = "a table of that name exists and was not made by freshvec"
         raise SchemaError(f"use the target of sync {bound.name!r},", subject, problem, _RENAME)
+    wanted, has = _type_wanted(bound), _type_there(connection, bound, existing)
+    if existing.kept_as is None or has is None:
+        raise _lost(bound, bound.target_name if existing.kept_as is None else bound.vectors_name)
     if existing.kept_as != layout.kept_as(bound.sync):
         raise _other_layout(bound, existing.kept_as)
-    wanted, has = _type_wanted(bound), _type_there(connection, bound, existing)
     if has != wanted:
         raise SchemaError(
             f"use the target of sync {bound.name!r},",
@@ -246,6 +249,16 @@ def check_existing(connection: Connection, bound: BoundSync) -> Existing | None:
             "another target.",
         )
     return existing
+
+
+def _lost(bound: BoundSync, name: tuple[str, str]) -> SchemaError:
+    return SchemaError(
+        f"use the target of sync {bound.name!r},",
+        ".".join(name),
+        "it has no column of vectors, as after DROP EXTENSION vector CASCADE, or was not made by freshvec",
+        f"If freshvec made it, DROP TABLE {quoted(*name).as_string(None)} CASCADE; and all is encoded again. "
+        f"Else name another one: {_ANOTHER}",
+    )
 
 
 def _other_layout(bound: BoundSync, kept_as: str) -> SchemaError:
