@@ -56,7 +56,13 @@ UNJOINABLE = {
         " AS 'SELECT $1.part = $2.part'; CREATE OPERATOR app.<",
         1,
     ),
+    "nothing to hash by": OWN_TYPE.replace("MERGES", "HASHES"),
 }
+HASHED = f"""{OWN_TYPE.replace("MERGES", "MERGES, HASHES")};
+CREATE FUNCTION app.hash(app.code) RETURNS int LANGUAGE plpgsql IMMUTABLE
+  AS $$ BEGIN RETURN hashtext($1.part); END $$;
+CREATE OPERATOR CLASS app.code_hash DEFAULT FOR TYPE app.code USING hash AS
+  OPERATOR 1 app.=, FUNCTION 1 app.hash(app.code)"""
 CITEXT = "CREATE SCHEMA app; CREATE EXTENSION citext SCHEMA app"
 # What a key's type needs, the type, a key, and what moves its operators.
 MOVES = {
@@ -176,6 +182,28 @@ def test_a_running_worker_follows_it(moved: Moved) -> None:
 
         until("the last text is embedded", is_fresh)
         assert count(session, "docs_embedded") == 1
+
+
+@pytest.mark.parametrize("table", ["ordinary", "partitioned"])
+@pytest.mark.parametrize("is_now", [True, False])
+def test_what_keys_are_hashed_by_is_dropped(
+    url: str, application: Connection, table: str, is_now: bool
+) -> None:
+    application.execute(HASHED.encode())
+    application.execute(TABLES[table].format(type="app.code").encode())
+    application.execute("INSERT INTO docs VALUES ('(a)', 'a')")
+    backfill(settings_for(url, sync_of("docs")), NullEncoder())
+    write(application)
+    assert count(application, "freshvec.queue_docs") > 0
+    with application.transaction():
+        if not is_now:
+            application.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+        with psycopg.connect(url, autocommit=True) as other:
+            other.execute("DROP OPERATOR FAMILY app.code_hash USING hash")
+            if is_now:
+                write(other)
+        write(application)
+    assert count(application, "freshvec.rescan WHERE reason = 'the table has changed'") == 1
 
 
 @contextmanager

@@ -176,11 +176,15 @@ CASE WHEN has_schema_privilege(to_regnamespace({source_schema}), 'USAGE')
          THEN to_regclass({source_name}) {is_of_source} END
 
 -- and_same_operators: nor was an operator moved that keys are compared by (it may be an extension's), nor
--- its schema renamed; and it may be used
+-- its schema renamed, nor what it is hashed by dropped; and it may be used
 AND (SELECT count(*) = {operator_count}
             FROM pg_operator AS o JOIN pg_namespace AS n ON n.oid = o.oprnamespace
            WHERE (o.oid, n.nspname, o.oprname) IN ({operators}) AND has_schema_privilege(n.oid, 'USAGE')
-             AND (is_now OR age(o.xmax) > unseen AND age(n.xmax) > unseen))
+             AND (is_now OR age(o.xmax) > unseen AND age(n.xmax) > unseen)
+             AND (NOT o.oprcanhash OR EXISTS (  -- else a plan that hashes fails as it begins
+                   SELECT FROM pg_amop AS h JOIN pg_am ON pg_am.oid = h.amopmethod
+                    WHERE h.amopopr = o.oid AND pg_am.amname = 'hash'
+                      AND (is_now OR age(h.xmax) > unseen))))
 
 -- and_may_compare: nor may who applied run no more what compares keys, which is no table, operator or schema
 AND has_function_privilege({function}::oid, 'EXECUTE')

@@ -98,7 +98,7 @@ def _key(connection: Connection, sync: Sync, oid: int) -> tuple[KeyColumn, ...]:
         raise _refused(sync, problem, remedy)
     if operator := next((row[-1] for row in rows if row[-1] is not None), None):
         problem = f"its key is compared by {operator}, by which Postgres can neither merge nor hash rows"
-        remedy = "Give it another key, or that operator MERGES or HASHES and a function that is not in SQL."
+        remedy = "Give it another key, or its operator MERGES, or HASHES and a class; no function in SQL."
         raise _refused(sync, problem, remedy)
     if rows:
         return tuple(

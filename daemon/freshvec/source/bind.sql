@@ -13,7 +13,8 @@ SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text,
 -- operators; and that index where it orders them otherwise than ORDER BY does, by which pages are read: by
 -- another collation than the column's, or another operator class than the default of its type, of a domain's
 -- base type, or else of one that the type is taken for; and an equality by which nothing is merged or
--- hashed, as triggers compare a statement's rows: it says so, or is a function in SQL that plans take apart
+-- hashed, as triggers compare a statement's rows: it does not say so, or without an operator class for that,
+-- or is a function in SQL that plans take apart
 SELECT a.attname::text, a.attnum::int, format_type(a.atttypid, a.atttypmod), a.atttypid::bigint,
        a.atttypmod::int,
        CASE WHEN a.attcollation <> 0 THEN ARRAY[cn.nspname::text, co.collname::text] END,
@@ -21,6 +22,9 @@ SELECT a.attname::text, a.attnum::int, format_type(a.atttypid, a.atttypmod), a.a
        ep.oid::bigint,
        CASE WHEN NOT i.orders_alike THEN i.indexrelid::regclass::text END,
        CASE WHEN NOT (eq.oprcanmerge OR eq.oprcanhash) OR el.lanname = 'sql'
+              OR eq.oprcanhash AND NOT EXISTS (
+                   SELECT FROM pg_amop AS h JOIN pg_am ON pg_am.oid = h.amopmethod
+                    WHERE h.amopopr = eq.oid AND pg_am.amname = 'hash')
             THEN eq.oid::regoperator::text END
   FROM (SELECT i.indexrelid, i.indrelid, i.indkey, i.indclass, i.indnkeyatts, o.orders_alike
           FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid JOIN pg_am ON pg_am.oid = ic.relam
