@@ -176,9 +176,9 @@ def _parts(bound: BoundSync) -> dict[str, sql.Composable]:
     n, o, new, old = (_keys_of(bound, alias) for alias in ("n", "o", "NEW", "OLD"))
     comma = sql.SQL(", ")
     both = [sql.SQL("coalesce({}, {})").format(*pair) for pair in zip(n, o, strict=True)]
-    members = bound.relations[:1] if bound.relations[0].is_partitioned else bound.relations
+    children = [] if bound.relations[0].is_partitioned else bound.relations[1:]
     return _looks(bound) | {
-        "family": _rows("{}::regclass", [(str(member.oid),) for member in members]),
+        "children": _rows("{}::regclass", [(str(child.oid),) for child in children] or [("0",)]),
         "n_keys": comma.join(n),
         "o_keys": comma.join(o),
         "new_keys": comma.join(new),

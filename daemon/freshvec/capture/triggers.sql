@@ -49,6 +49,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fres
 DECLARE
   queue regclass := {found_queue};
   size bigint := pg_relation_size(queue);  -- whose look takes in what others have altered
+  is_source boolean := false;
   can_note boolean := false;
 BEGIN
   -- Nothing here may fail or hold up the application's statement: it appends, touches no row anybody else
@@ -92,13 +93,19 @@ DECLARE
   noted int := coalesce(nullif(current_setting({noted}, true), ''), '0')::int;
   queue regclass := {found_queue};
   size bigint := CASE WHEN noted < 65 THEN pg_relation_size(queue) WHEN queue IS NOT NULL THEN 0 END;
+  is_source boolean := false;
   can_note boolean := false;
   own xid8;
   ignored text;
 BEGIN
   {refuses};
-  -- Tables are named here to have this planned anew once they are altered: columns may have other types then.
-  IF TG_OP = 'UPDATE' AND {new_is_old} AND NOT ({new_changed}) AND ROW ({family}) IS NOT NULL THEN
+  -- Tables stand here as constants to have this planned anew once they are altered: columns may have other
+  -- types then. The table's own number does not: one that takes its place needs no other function.
+  IF TG_OP = 'UPDATE' AND is_source THEN
+    IF {new_is_old} AND NOT ({new_changed}) AND {source_name}::regclass IS NOT NULL THEN
+      RETURN NULL;
+    END IF;
+  ELSIF TG_OP = 'UPDATE' AND TG_RELID IN ({children}) AND {new_is_old} AND NOT ({new_changed}) THEN
     RETURN NULL;
   END IF;
   IF noted = 0 AND current_setting('session_replication_role') = 'replica'
@@ -140,7 +147,8 @@ REVOKE ALL ON FUNCTION {capture}(), {capture_row}(), {is_intact}(regclass, text)
   -- table cannot even be planned where that is not there. A queue without a size has been dropped while its
   -- lock was waited for. Then this may be the old one of two functions: it says which key it knows.
   IF size IS NOT NULL {and_may_compare} THEN
-    IF ({is_source}) THEN
+    is_source := {is_source};
+    IF is_source THEN
       can_note := {was_intact}({source_name}::regclass, {queue_name}::regclass, {layout});
     END IF;
     can_note := can_note OR {is_intact}(TG_RELID, {layout});
