@@ -1,4 +1,4 @@
-"""What the maker's default privileges give others is not theirs on a target."""
+"""What the maker's default privileges give others is not theirs on a target, nor on freshvec's own tables."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -26,6 +26,13 @@ def is_readable_otherwise(app: Connection, before: int) -> bool:
     return readable_by(app, "tenant") not in (None, before)
 
 
+def given_to_others(app: Connection) -> list[str]:
+    """What is not the owner's alone of the tables, views and sequences of schema freshvec."""
+    asked = """SELECT c.relname::text FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a
+                WHERE c.relnamespace = 'freshvec'::regnamespace AND a.grantee <> c.relowner"""
+    return [name for (name,) in app.execute(asked.encode())]
+
+
 @pytest.fixture(autouse=True)
 def roles(app: Connection) -> Iterator[None]:
     for role in ("tenant", "other"):
@@ -42,13 +49,15 @@ def test_nobody_is_shown_more_for_default_privileges(either_url: str, app: Conne
     app.execute("INSERT INTO docs SELECT g, 0, 'text ' || g FROM generate_series(1, 100) g")
     for schema in ("public", "freshvec"):
         app.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}".encode())
-        given = f"ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT, UPDATE ON TABLES TO {to}"
-        app.execute(given.encode())
+        for kind in ("TABLES", "SEQUENCES"):
+            given = f"ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT, UPDATE ON {kind} TO {to}"
+            app.execute(given.encode())
     app.execute("REVOKE ALL ON docs FROM other, PUBLIC; GRANT SELECT ON docs TO tenant")
     try:
         with running(settings_for(either_url, sync_of("docs"), sweep_seconds=3600), NullEncoder()) as worker:
             wait_fresh(worker)
             assert readable_by(app, "other") is None
+            assert given_to_others(app) == []
             for event in EVENTS:
                 before = readable_by(app, "tenant")
                 assert before
@@ -57,7 +66,9 @@ def test_nobody_is_shown_more_for_default_privileges(either_url: str, app: Conne
                 is_another = partial(is_readable_otherwise, app, before)
                 until("it is another", is_another)
                 assert readable_by(app, "other") is None
+                assert given_to_others(app) == []
     finally:
         for schema in ("public", "freshvec"):
-            taken = f"ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} REVOKE ALL ON TABLES FROM {to}"
-            app.execute(taken.encode())
+            for kind in ("TABLES", "SEQUENCES"):
+                taken = f"ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} REVOKE ALL ON {kind} FROM {to}"
+                app.execute(taken.encode())

@@ -12,6 +12,7 @@ from psycopg import sql
 from freshvec import data
 from freshvec.db import LOCK_CLASS, MIGRATE_LOCK, Connection, queries, translated
 from freshvec.errors import LockedError, SchemaError
+from freshvec.source.default_rights import taken_back
 from freshvec.source.locks import patiently
 
 _SQL = queries("schema/migrations")
@@ -123,7 +124,9 @@ def _apply_whole(connection: Connection, path: Path, text: str) -> None:
     """
     with translated("apply", f"migration {path.name}"), connection.transaction():
         connection.execute(_SQL["give_way"])
+        (known,) = connection.execute(_SQL["relations"]).fetchone() or ([],)
         connection.execute(sql.SQL(cast(Any, text)))
+        connection.execute(taken_back(sql.SQL(_SQL["others"]).format(known=sql.Literal(known))))
         connection.execute(_SQL["note"], {"name": path.name, "sha256": checksum_of(path)})
 
 

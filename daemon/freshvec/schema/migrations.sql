@@ -15,6 +15,15 @@ SELECT name, sha256 FROM freshvec.migration ORDER BY name
 SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = 'freshvec'::regnamespace AND relname = 'sync')
    AND NOT EXISTS (SELECT FROM freshvec.migration)
 
+-- relations: what is in the schema, but its first table where that has just been made
+SELECT coalesce(array_agg(oid::bigint), '{}') FROM pg_class
+ WHERE relnamespace = 'freshvec'::regnamespace
+   AND (relname <> 'migration' OR EXISTS (SELECT FROM freshvec.migration))
+
+-- others: and what is there beside it
+SELECT oid FROM pg_class
+ WHERE relnamespace = 'freshvec'::regnamespace AND relkind IN ('r', 'v', 'S') AND oid <> ALL ({known}::oid[])
+
 -- note: a migration has been applied
 INSERT INTO freshvec.migration (name, sha256) VALUES (%(name)s, %(sha256)s)
 

@@ -183,7 +183,7 @@ def plan(connection: Connection, sync: Sync, model: Model, worker_role: str | No
     planned = replace(planned, has_target=existing is not None)
     if not knows:
         access = table.access(connection, bound, [], worker_role)
-        private = [] if existing else [table.take_back(bound)]
+        private = table.take_back(connection, bound, existing, Following())
         security = texts(private + table.row_security(bound, existing), connection)
         return replace(
             planned,
@@ -255,8 +255,7 @@ def _objects(
         objects += planned.shape
     else:
         objects += texts(table.mending(connection, bound), connection)
-    if existing is None or following.begins_anew:
-        objects += texts([table.take_back(bound)], connection)
+    objects += texts(table.take_back(connection, bound, existing, following), connection)
     if existing is None or following or existing.has_row_security != bound.has_row_security:
         objects += texts(table.row_security(bound, existing), connection)
     return texts(following.beside, connection), objects

@@ -11,6 +11,7 @@ from freshvec.db import Connection, queries, quoted, verbatim
 from freshvec.errors import SchemaError
 from freshvec.source import layout
 from freshvec.source.bound import BoundSync
+from freshvec.source.default_rights import taken_back
 from freshvec.target import index, rekey, trust
 
 _SQL = queries("target/table")
@@ -92,11 +93,21 @@ def describe(connection: Connection, name: tuple[str, str]) -> Existing | None:
     return None if row is None else Existing(*row)
 
 
-def take_back(bound: BoundSync, tables: Sequence[tuple[str, str]] = ()) -> sql.Composed:
-    """The DDL that leaves tables just made, by default those of the sync, to their owner alone."""
-    names = [sql.Literal(quoted(*name).as_string()) for name in tables or bound.tables]
-    oids = sql.SQL(", ").join(sql.SQL("{}::regclass").format(name) for name in names)
-    return bound.compose(_SQL["take_back"], table_oids=oids)
+def take_back(
+    connection: Connection, bound: BoundSync, existing: Existing | None, following: rekey.Following
+) -> list[sql.Composed]:
+    """The DDL that leaves what is made now, of target and queue, to its owner alone. Who may read the target
+    is who may read the source, and is granted that then."""
+    queue = "freshvec", f"queue_{bound.name}"
+    made = list(bound.tables) if existing is None or following.begins_anew else []
+    if following or describe(connection, queue) is None:
+        made.append(queue)
+    return [_taken_back(made)] if made else []
+
+
+def _taken_back(tables: Sequence[tuple[str, str]]) -> sql.Composed:
+    names = [sql.Literal(quoted(*name).as_string()) for name in tables]
+    return taken_back(sql.SQL(", ").join(sql.SQL("{}::regclass").format(name) for name in names))
 
 
 def following(connection: Connection, bound: BoundSync, existing: Existing) -> rekey.Following:
@@ -110,7 +121,7 @@ def following(connection: Connection, bound: BoundSync, existing: Existing) -> r
     place, more = (quoted(*name) for name in rekey.copies(bound.name))
     named = {"target": place, "vectors": more, "kept_type": _kept_type(bound)}
     made = bound.compose(_template(bound, "create"), **named)
-    private = take_back(bound, rekey.copies(bound.name)[: len(bound.tables)])
+    private = _taken_back(rekey.copies(bound.name)[: len(bound.tables)])
     creating = sql.SQL(";\n").join([made, private])
     found = rekey.following(connection, bound, existing.oid, layout.kept_as(bound.sync), creating)
     return replace(found, ddl=[*drop, *found.ddl]) if found else found

@@ -11,22 +11,6 @@ CREATE TABLE IF NOT EXISTS {target} (
   PRIMARY KEY ({keys})
 )
 
--- take_back: what the maker's default privileges gave others of tables just made. Who may read them is who
--- may read the source, and is granted that then.
-DO $freshvec$
-DECLARE
-  revoking text;
-BEGIN
-  FOR revoking IN
-    SELECT DISTINCT 'REVOKE ALL ON ' || c.oid::regclass || ' FROM '
-           || CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END
-      FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a
-     WHERE c.oid IN ({table_oids}) AND a.grantee <> c.relowner
-  LOOP
-    EXECUTE revoking;
-  END LOOP;
-END $freshvec$
-
 -- create_function: the embeddings of rows that exist, of the applied model alone. As a function's text it
 -- pins neither the table nor its columns against the application's own DDL, and Postgres inlines it, so that
 -- an index is used.
