@@ -43,6 +43,12 @@ UNREADABLE: dict[str, tuple[dict[str, object], str, str, str]] = {
         "not json",
         "invalid input syntax for type json",
     ),
+    "nested JSON": (
+        {"expression": "body::json->>'title'"},
+        '{"title": "fine"}',
+        "[" * 100_000,
+        "stack depth limit exceeded",
+    ),
     "division": ({"expression": "(100 / length(body))::text || body"}, "fine", "", "division by zero"),
     "own function": ({"expression": "public.shout(body)"}, "fine", "bad", "shout does not like bad"),
     "where": ({"columns": ["body"], "where": "1 / length(body) >= 0"}, "fine", "", "division by zero"),

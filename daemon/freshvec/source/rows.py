@@ -10,8 +10,9 @@ from freshvec.records import Key, SourceRow
 from freshvec.source.bound import BoundSync
 
 _SQL = queries("source/rows")
-# Classes of errors that a row's own values cause: data, constraints of domains, functions' own exceptions.
-_OF_THE_ROW = ("0A", "21", "22", "23", "2F", "38", "39", "P0")
+# Classes of errors that a row's own values cause: data, constraints of domains, functions' own exceptions,
+# and limits of the server's, as for how deep JSON may be nested.
+_OF_THE_ROW = ("0A", "21", "22", "23", "2F", "38", "39", "54", "P0")
 # Characters of text that one read may bring, up to the row that goes beyond: what bounds the memory, since a
 # page of 2,048 rows for a model that reads 8,192 tokens could else hold gigabytes.
 MOST_CHARACTERS = 16 * 2**20
