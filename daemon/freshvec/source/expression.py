@@ -90,13 +90,12 @@ _FORBIDDEN = {
     "SQLVALUEFUNCTION": "it depends on the current time or user",
     "NEXTVALUEEXPR": "it draws from a sequence",
 }
-_CLOCK_TYPES = {
-    1082,
-    1083,
-    1114,
-    1184,
-    1266,
-}  # date, time, timestamp, timestamptz, timetz: read 'now' and 'today'
+# Types of which a text may say 'now' or 'today': date, time, timestamp, timestamptz, timetz; then arrays of
+# them, and ranges.
+_CLOCK_TYPES = {1082, 1083, 1114, 1184, 1266}
+_CLOCK_TYPES |= {1182, 1183, 1115, 1185, 1270, 3908, 3910, 3912, 4533, 4534, 4535}
+# A cast by way of a text (COERCEVIAIO) ends so, and no other node does: one may stand within another.
+_CASTS_BY_TEXT = re.compile(r":resulttype (\d+) :resultcollid ")
 _WORDS_OF_THE_CLOCK = re.compile(r"'\s*(now|today|tomorrow|yesterday|allballs)\s*'", re.IGNORECASE)
 _REMEDY = "Write an expression over the row's own columns, of IMMUTABLE functions."
 
@@ -181,11 +180,10 @@ def _functions(connection: Connection, sync: Sync, tree: str) -> tuple[int, ...]
     for node, problem in _FORBIDDEN.items():
         if f"{{{node} " in tree:
             raise _refused(sync, problem)
-    for cast in re.finditer(r"\{COERCEVIAIO .*?:resulttype (\d+)", tree, re.DOTALL):
-        if int(cast[1]) in _CLOCK_TYPES:
-            raise _refused(
-                sync, "it casts text to a date or time, where 'now' is a value too; use to_timestamp()"
-            )
+    if _CLOCK_TYPES & set(map(int, _CASTS_BY_TEXT.findall(tree))):
+        raise _refused(
+            sync, "it casts text to a date or time, where 'now' is a value too; use to_timestamp()"
+        )
     given = {
         "functions": [int(number) for number in re.findall(r":(?:funcid|opfuncid) (\d+)", tree)],
         "operators": _operators(tree),
