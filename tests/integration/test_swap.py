@@ -3,12 +3,12 @@
 import psycopg
 import pytest
 
-from freshvec.db import LOCK_CLASS, MIGRATE_LOCK, connect
-from freshvec.errors import DatabaseError, SchemaError
-from freshvec.schema import editions, migrations, swap
-from freshvec.schema.apply import apply, carry_out, remove
+from freshvec.db import LOCK_CLASS, MIGRATE_LOCK
+from freshvec.errors import SchemaError
+from freshvec.schema import editions, migrations
+from freshvec.schema.apply import remove
 from freshvec.schema.plan import plan
-from tests.integration.swapping import OTHER, Swapped, Wide, edit, model
+from tests.integration.swapping import Swapped, Wide, edit, model
 from tests.support import MODEL, Connection, NullEncoder, count, exists, until, wait_fresh
 
 
@@ -207,25 +207,6 @@ def test_what_is_taken_away_waits_for_nobody(swapped: Swapped) -> None:
         until("it is gone", lambda: not exists(swapped.app, "docs_embedding"))
 
 
-def test_a_plan_of_before_undoes_no_commit(swapped: Swapped) -> None:
-    """Whoever planned while the other edition was shown carries nothing of it out."""
-    with swapped.running() as worker:
-        swapped.begin()
-        swapped.filled(worker)
-        swapped.app.execute("DROP TRIGGER freshvec_vector ON docs_embedding")
-        with swapped.connection() as connection:
-            planned = plan(connection, swapped.declared, model(MODEL))
-            swapped.app.execute("TRUNCATE freshvec.rescan")
-            with connect(swapped.settings.database.url, "test") as other:
-                apply(other, swapped.declared, model(MODEL))
-            swapped.show()
-            assert planned.objects
-            with pytest.raises(DatabaseError, match="another edition of it has come to be shown"):
-                carry_out(connection, planned)
-        wait_fresh(worker)
-        assert swapped.wrong(Wide) == []
-
-
 def test_row_security_and_partitions_hold_for_the_new_edition(either_url: str, app: Connection) -> None:
     app.execute("CREATE TABLE docs (id int PRIMARY KEY, body text) PARTITION BY HASH (id)")
     part = "CREATE TABLE docs_{0} PARTITION OF docs FOR VALUES WITH (MODULUS 2, REMAINDER {0})"
@@ -250,16 +231,6 @@ def test_row_security_and_partitions_hold_for_the_new_edition(either_url: str, a
                 assert count(reader, "docs_embedding_2") == 5
     finally:
         app.execute("DROP OWNED BY swap_reader; DROP ROLE swap_reader")
-
-
-def test_nothing_is_told_of_a_swap_that_another_began(swapped: Swapped) -> None:
-    swapped.apply()
-    with swapped.connection() as connection:
-        found = editions.find(connection, swapped.declared)
-        new = swap.proposed(found, {"model": OTHER})
-        swap.begin(connection, found, new, ("public", "docs_embedded"))
-        with pytest.raises(SchemaError, match="another swap of it has begun meanwhile"):
-            swap.begin(connection, found, new, ("public", "docs_embedded"))
 
 
 @pytest.mark.parametrize("is_committed", [False, True])

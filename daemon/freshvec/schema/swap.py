@@ -194,10 +194,21 @@ def leave(connection: Connection, name: str) -> None:
 def take_away(connection: Connection, name: str, patience: float = PATIENCE_SECONDS) -> None:
     """Take away what an edition has that is kept no more, once no worker owns it any more.
 
-    Raises NotOwnedError, LockedError after so many seconds, and DatabaseError.
+    Raises SchemaError where it has come to be kept again, as by a commit or a rollback; NotOwnedError,
+    LockedError after so many seconds, and DatabaseError.
     """
-    if not patiently(connection, lambda: remove(connection, name, 0.0), patience):
-        forget(connection, name)
+
+    def act() -> None:
+        with migrations.exclusive(connection, waits=False):  # nobody lets the view show another meanwhile
+            row = connection.execute(_SQL["is_kept"], {"name": name}).fetchone()
+            if row and row[0]:
+                problem, remedy = "it is to be kept", f"See `freshvec swap {name.partition('.')[0]}`."
+                raise SchemaError("take away", name, problem, remedy)
+            if row and not remove(connection, name, 0.0):
+                forget(connection, name)
+
+    with translated("take away", name):
+        patiently(connection, act, patience)
 
 
 def tell(connection: Connection) -> None:

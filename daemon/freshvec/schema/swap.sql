@@ -8,9 +8,10 @@ VALUES (%(name)s, %(sync)s, %(number)s, %(declared)s, %(target)s, %(file)s, %(vi
 -- lock: no writing transaction of these editions is under way any more, and none begins
 SELECT pg_advisory_xact_lock(%(class)s, hashtext(name)) FROM unnest(%(names)s::text[]) AS name
 
--- show: from now on the view shows this one; the other may leave after a while
+-- show: from now on the view shows this one, which stays; the other may leave after a while
 UPDATE freshvec.edition
-   SET is_shown = (name = %(name)s), shown_at = CASE WHEN name = %(name)s THEN now() ELSE shown_at END,
+   SET is_shown = (name = %(name)s), is_leaving = is_leaving AND name <> %(name)s,
+       shown_at = CASE WHEN name = %(name)s THEN now() ELSE shown_at END,
        kept_until = CASE WHEN name <> %(name)s
                          THEN now() + make_interval(secs => %(keep_seconds)s::float8) END
  WHERE name IN (%(name)s, %(other)s)
@@ -27,6 +28,10 @@ UPDATE freshvec.sync
 
 -- leave: it is kept no more
 UPDATE freshvec.edition SET is_leaving = true WHERE name = %(name)s AND NOT is_shown
+
+-- is_kept: whether an edition is shown, or nobody let it go
+SELECT is_shown OR NOT is_leaving AND NOT coalesce(kept_until < now(), false)
+  FROM freshvec.edition WHERE name = %(name)s
 
 -- readers: who may read the view, and whether they may give that on
 SELECT CASE WHEN acl.grantee = 0 THEN NULL ELSE pg_get_userbyid(acl.grantee)::text END, acl.privilege_type,
