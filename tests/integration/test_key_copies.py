@@ -14,7 +14,8 @@ from freshvec.errors import LockedError
 from freshvec.schema.apply import remove
 from tests.integration.at_rest import Kept
 from tests.integration.locking import ON_18, apply_to
-from tests.support import count, exists, running, until
+from tests.passages import OVERLAP, TOKENS
+from tests.support import count, exists, running, sync_of, until
 
 
 @contextmanager
@@ -144,3 +145,21 @@ def test_a_copy_that_came_too_late_is_dropped(kept: Kept) -> None:
     assert apply_to(kept)
     assert not exists(kept.app, "freshvec.rekeyed_docs")
     assert not apply_to(kept)
+
+
+@ON_18
+def test_rows_and_passages_are_copied_as_of_one_moment(kept: Kept) -> None:
+    """A row is deleted between the two, and comes again with the same text, which its hash tells."""
+    kept.sync = sync_of("docs", chunk={"tokens": TOKENS, "overlap": OVERLAP})
+    with kept.running():
+        pass
+    kept.app.execute("ALTER TABLE docs ALTER id TYPE bigint")
+    with psycopg.connect(kept.url) as session, ThreadPoolExecutor() as pool:
+        session.execute("LOCK docs_chunk")
+        applying = pool.submit(apply_to, kept, 60.0)
+        until("it copies", lambda: count(kept.app, "pg_locks WHERE NOT granted"))
+        session.execute("SET freshvec.is_ours = on; DELETE FROM docs_embedding WHERE id = 1")
+        session.commit()
+        applying.result(60)
+    with kept.running():
+        assert count(kept.app, "docs_embedded WHERE id = 1") == 1

@@ -102,6 +102,7 @@ def prepare(connection: Connection, planned: Plan) -> None:
     bound = planned.bound
     with translated("apply", f"sync {bound.name!r}"):
         with connection.transaction():
+            connection.execute(_SQL["as_of_now"])
             trust.check(connection, bound)
             for statement in planned.beside:
                 connection.execute(sql.SQL(statement))

@@ -1,3 +1,6 @@
+-- as_of_now: rows and their passages are copied as of one moment, while others write both
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ
+
 -- lock: no writing transaction of an older generation is under way any more, and none begins
 SELECT pg_advisory_xact_lock(%(class)s, hashtext(%(name)s))
 
