@@ -9,11 +9,12 @@ from freshvec.config import Settings
 from freshvec.db import connect
 from freshvec.encoding.loading import Models
 from freshvec.errors import SchemaError
-from freshvec.records import Model
+from freshvec.records import Fate, Model, Outcome, Passage
 from freshvec.scans.verify import WRONG_VECTOR, verify, verify_vectors
 from freshvec.schema import migrations
 from freshvec.schema.apply import apply
 from freshvec.schema.plan import plan
+from freshvec.target import layout
 from freshvec.target.search import search
 from tests.passages import OVERLAP, SPECIAL, TOKENS, WordEncoder, prose, stale_passages
 from tests.support import (
@@ -275,3 +276,18 @@ def test_the_walk_that_proves_mends_a_passage(url: str, docs: Connection) -> Non
     assert found == 1, "one passage of each row is drawn"
     spoilt = "SELECT count(*) FROM docs_chunk WHERE id = 4 AND embedding <> '[0,1,0,0,0,0,0,0]'"
     assert docs.execute(spoilt).fetchone() == (1,), "and mended alone"
+
+
+def test_a_refused_reading_of_the_same_fence_writes_no_passage(url: str, docs: Connection) -> None:
+    """As a page from a replica may be, which shows what the row was before."""
+    fill(docs, 1)
+    encoder, settings = WordEncoder(), settings_of(url)
+    backfill(settings, encoder)
+    (fence,) = docs.execute("SELECT fence FROM docs_embedding").fetchone() or (0,)
+    passage = Passage(0, 9, b"of older passage", encoder.encode(encoder.tokenize(["old"]))[0])
+    older = Outcome(("0",), fence, Fate.STORE, None, b"of the older one", None, (passage,))
+    with connect(settings.database.url, "test") as connection:
+        writer = layout.writer(connection, bound_sync(connection, settings, encoder))
+        with connection.transaction():
+            assert writer.write([older]) == [("0",)], "it is read again"
+    assert wrong(docs, encoder) == []

@@ -47,8 +47,11 @@ class PassageWriter(TargetWriter):
         lacking = self._places_lacking(outcomes)
         whole = [outcome for place, outcome in enumerate(outcomes) if place not in lacking]
         counts, again = super()._store(whole)
-        if whole:
-            self._write_passages(whole)
+        # A page from a replica goes under a fence that another reading may have, too: by the fence alone,
+        # a row that was refused looks like one that was written.
+        refused = set(again)
+        if admitted := [outcome for outcome in whole if outcome.key not in refused]:
+            self._write_passages(admitted)
         return counts, again + [outcomes[place].key for place in sorted(lacking)]
 
     def _places_lacking(self, outcomes: list[Outcome]) -> set[int]:
