@@ -33,7 +33,9 @@ from tests.support import (
 
 RAISES = """
 CREATE FUNCTION shout(body text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
-$$ BEGIN IF body = 'bad' THEN RAISE EXCEPTION 'shout does not like %', body; END IF; RETURN body; END $$
+$$ BEGIN IF body = 'bad' THEN RAISE EXCEPTION 'shout does not like %', body; END IF; RETURN body; END $$;
+CREATE FUNCTION hush(body text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+$$ BEGIN IF body = 'bad' THEN RAISE 'hush' USING ERRCODE = 'QUIET'; END IF; RETURN body; END $$
 """
 # What is declared, a text that can be read, one that cannot, and what is said of that.
 UNREADABLE: dict[str, tuple[dict[str, object], str, str, str]] = {
@@ -51,6 +53,7 @@ UNREADABLE: dict[str, tuple[dict[str, object], str, str, str]] = {
     ),
     "division": ({"expression": "(100 / length(body))::text || body"}, "fine", "", "division by zero"),
     "own function": ({"expression": "public.shout(body)"}, "fine", "bad", "shout does not like bad"),
+    "own code": ({"expression": "public.hush(body)"}, "fine", "bad", "hush"),
     "where": ({"columns": ["body"], "where": "1 / length(body) >= 0"}, "fine", "", "division by zero"),
     "cast": ({"expression": "(body::int + 1)::text"}, "1", "one", "invalid input syntax for type integer"),
 }

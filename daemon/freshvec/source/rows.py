@@ -10,9 +10,11 @@ from freshvec.records import Key, SourceRow
 from freshvec.source.bound import BoundSync
 
 _SQL = queries("source/rows")
-# Classes of errors that a row's own values cause: data, constraints of domains, functions' own exceptions,
-# and limits of the server's, as for how deep JSON may be nested.
-_OF_THE_ROW = ("0A", "21", "22", "23", "2F", "38", "39", "54", "P0")
+# Classes of errors that tell of the session, the server or its objects. Any other is a row's own: of its
+# data, a domain, a limit as for how deep JSON may be nested, or what a function of the user's raises, which
+# may have a code of its own.
+_OF_THE_SESSION = ("08", "0L", "0P", "25", "26", "28", "2B", "2D", "34", "3B", "40", "55")
+_OF_THE_SERVER = ("3D", "3F", "42", "53", "57", "58", "72", "F0", "HV", "XX")
 # Characters of text that one read may bring, up to the row that goes beyond: what bounds the memory, since a
 # page of 2,048 rows for a model that reads 8,192 tokens could else hold gigabytes.
 MOST_CHARACTERS = 16 * 2**20
@@ -86,7 +88,8 @@ def source_row(row: tuple[Any, ...]) -> SourceRow:
 
 def is_of_the_row(error: psycopg.Error) -> bool:
     """Whether a row's own values caused the error, so that its neighbours can be read."""
-    return (error.sqlstate or "").startswith(_OF_THE_ROW)
+    state = error.sqlstate
+    return state is not None and not state.startswith(_OF_THE_SESSION + _OF_THE_SERVER)
 
 
 def without_last_word(text: str, limit: int) -> str:
