@@ -238,15 +238,24 @@ def queries(name: str) -> dict[str, LiteralString]:
     return {part: body.strip().rstrip(";") for part, body in zip(parts[1::2], parts[2::2], strict=True)}
 
 
+def quoted_name(*names: str | None) -> str:
+    """A quoted identifier, qualified where several are given, as a value or in a message."""
+    return sql.Identifier(*(name for name in names if name is not None)).as_string()
+
+
 def quoted(*names: str | None) -> sql.Composable:
-    """A quoted identifier, qualified where several are given, safe in a query with parameters too."""
-    text = sql.Identifier(*(name for name in names if name is not None)).as_string()
-    return verbatim(text)
+    """The same in a query, which is then run with parameters, be they none: `()`."""
+    return verbatim(quoted_name(*names))
 
 
 def verbatim(text: str) -> sql.Composable:
     """SQL the user wrote. In a query with parameters a `%` would begin a placeholder, so it is doubled."""
     return sql.SQL(text.replace("%", "%%"))
+
+
+def as_sent(statement: sql.Composable, connection: Connection | None = None) -> str:
+    """The text that the server gets of a query without parameters."""
+    return statement.as_string(connection).replace("%%", "%")
 
 
 def finished(fragment: sql.Composable) -> sql.Composable:

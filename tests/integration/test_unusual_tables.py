@@ -7,7 +7,11 @@ import pytest
 from psycopg import sql
 
 from freshvec.db import connect
+from freshvec.proposal.survey import survey
+from freshvec.scans.retry import retry
 from freshvec.scans.verify import verify
+from freshvec.schema import script
+from freshvec.schema.plan import plan
 from tests.support import (
     Connection,
     NullEncoder,
@@ -141,3 +145,36 @@ def test_a_role_whose_transactions_are_read_only(url: str, docs: Connection) -> 
     backfill(settings_for(url, sync_of("docs")), NullEncoder())
     docs.execute("SET default_transaction_read_only = off")
     assert count(docs, "docs_embedded") == 1
+
+
+def test_names_with_percent_signs(url: str, application: Connection) -> None:
+    """What has no values to fill in says so to the driver, which else leaves each sign doubled."""
+    application.execute('CREATE SCHEMA "100%"')
+    made = """
+CREATE TABLE "100%"."t%s" ("k%s" int PRIMARY KEY, "b%s" text) PARTITION BY RANGE ("k%s");
+CREATE TABLE "100%"."p%s" PARTITION OF "100%"."t%s" FOR VALUES FROM (0) TO (1000);
+CREATE TABLE "100%"."q%s" ("k%s" int PRIMARY KEY, "b%s" text);
+INSERT INTO "100%"."q%s" VALUES (1001, 'a partition that comes later');
+INSERT INTO "100%"."t%s" SELECT n, 'a text that is long enough to be prose, number ' || n
+  FROM generate_series(1, 50) AS n
+"""
+    application.execute(made.encode())
+    source, encoder = '"100%"."t%s"', NullEncoder(refuse="number 7")
+    for index, expression in (({}, '"b%s"'), ({"m": 4}, """'100% ' || "b%s" """)):
+        declared = sync_of(source, expression=expression, index=index)
+        backfill(settings_for(url, declared), encoder)
+        assert count(application, "freshvec.indexes WHERE is_valid") == 1
+    attach = 'ALTER TABLE "100%"."t%s" ATTACH PARTITION "100%"."q%s" FOR VALUES FROM (1000) TO (2000)'
+    application.execute(attach.encode())
+    settings = settings_for(url, declared)
+    backfill(settings, encoder)
+    assert count(application, '"100%"."t%s_embedding" WHERE embedding IS NOT NULL') == 50
+    with connect(settings.database.url, "test") as connection:
+        assert retry(connection, bound_sync(connection, settings, encoder)) == 1
+        (table,) = survey(connection, (source,)).tables
+        other = settings_for(url, declared | {"index": {"m": 8}}).sync[0]
+        planned = plan(connection, other, bound_sync(connection, settings, encoder).model)
+        shown = script.of_plans(connection, [], [planned])
+    assert 'ON "100%"."t%s_embedding" USING' in shown
+    assert (table.trouble, len(table.rows)) == ("", 51)
+    assert table.columns[0].is_prose

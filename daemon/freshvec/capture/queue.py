@@ -140,7 +140,7 @@ def _has_hashes(connection: Session, bound: BoundSync) -> bool:
     """Whether Postgres has a hash for the key's types; for a few, as money, it has none."""
     nulls = sql.SQL(", ").join(sql.SQL("NULL::{}").format(verbatim(column.type)) for column in bound.key)
     try:
-        connection.execute(bound.compose(_SQL["has_hashes"], nulls=nulls))
+        connection.execute(bound.compose(_SQL["has_hashes"], nulls=nulls), ())
     except psycopg.errors.UndefinedFunction:
         return False
     return True

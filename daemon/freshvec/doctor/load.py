@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 
-from freshvec.db import queries, quoted
+from freshvec.db import queries, quoted_name
 from freshvec.doctor.finding import Finding, ok, warning
 from freshvec.doctor.place import Place
 
@@ -104,8 +104,7 @@ def _waiting(place: Place) -> Iterator[Finding]:
 
 def _missed(place: Place) -> Iterator[Finding]:
     targets = [
-        quoted(sync.target_name[0] or "public", sync.target_name[1]).as_string(None)
-        for sync in place.settings.sync
+        quoted_name(sync.target_name[0] or "public", sync.target_name[1]) for sync in place.settings.sync
     ]
     share, missed = place.connection.execute(_SQL["hits"], {"targets": targets}).fetchone() or (1.0, 0)
     if missed > MISSED and share < 0.9:

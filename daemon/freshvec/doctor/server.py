@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from freshvec.config import Sync
-from freshvec.db import queries, quoted
+from freshvec.db import queries, quoted_name
 from freshvec.doctor.finding import Finding, fault, ok, warning
 from freshvec.doctor.place import Place
 from freshvec.storage import split_name
@@ -207,7 +207,7 @@ def autovacuum(place: Place) -> Iterator[Finding]:
 def _tables(sync: Sync) -> list[str]:
     """Source, target and queue, as they are written in SQL."""
     names = (split_name(sync.table), sync.target_name, ("freshvec", f"queue_{sync.name}"))
-    return [quoted(schema or "public", table).as_string(None) for schema, table in names]
+    return [quoted_name(schema or "public", table) for schema, table in names]
 
 
 def _number(shown: str) -> tuple[int, ...]:

@@ -145,7 +145,7 @@ def _sampled(connection: Connection, table: Table) -> Table:
             share=extent.share(percent),
             rows=sql.Literal(MOST_TIMES * _ROWS),
         )
-        rows = [tuple(texts) for (texts,) in connection.execute(query)]
+        rows = [tuple(texts) for (texts,) in connection.execute(query, ())]
         if len(rows) >= _TOO_FEW:
             break
     columns = tuple(

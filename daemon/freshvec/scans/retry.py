@@ -9,6 +9,6 @@ _SQL = queries("scans/retry")
 def retry(connection: Connection, bound: BoundSync) -> int:
     """Queue them and wake the worker; returns how many. Raises DatabaseError."""
     with translated("retry", f"sync {bound.name!r}"):
-        queued = connection.execute(bound.compose(_SQL["retry"])).rowcount
+        queued = connection.execute(bound.compose(_SQL["retry"]), ()).rowcount
         connection.execute(bound.compose(_SQL["ring"]))
     return queued

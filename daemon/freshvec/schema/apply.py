@@ -12,7 +12,7 @@ from psycopg import sql
 from freshvec.capture import triggers
 from freshvec.capture.queue import ORPHANS, REDEFINED
 from freshvec.config import Sync
-from freshvec.db import LOCK_CLASS, WRITE_LOCK_CLASS, Connection, queries, quoted, translated
+from freshvec.db import LOCK_CLASS, WRITE_LOCK_CLASS, Connection, queries, quoted, quoted_name, translated
 from freshvec.errors import DatabaseError, LockedError, NotOwnedError
 from freshvec.records import Model
 from freshvec.schema import changes, identity, migrations
@@ -109,7 +109,7 @@ def prepare(connection: Connection, planned: Plan) -> None:
         if planned.needs_fence:
             with attempt(connection, [bound.target_name], "ACCESS SHARE"):
                 if table.describe(connection, bound.target_name) is not None:
-                    connection.execute(bound.compose(_SQL["raise_fence"]))
+                    connection.execute(bound.compose(_SQL["raise_fence"]), ())
 
 
 def _define(connection: Connection, planned: Plan, trouble: str | None, *, is_complete: bool) -> BoundSync:
@@ -144,7 +144,7 @@ def _check_edition(connection: Connection, name: str, planned: Edition | None) -
 def _check_grants(connection: Connection, bound: BoundSync) -> None:
     """Postgres only warns who may read a table, but not give it on, that a grant or revoke did nothing."""
     row = connection.execute(
-        _SQL["may_grant"], {"names": [quoted(*table).as_string(None) for table in bound.tables]}
+        _SQL["may_grant"], {"names": [quoted_name(*table) for table in bound.tables]}
     ).fetchone()
     if not (row and row[0]):
         raise psycopg.errors.InsufficientPrivilege(f"must be owner of table {bound.target_name[1]}")
@@ -187,7 +187,7 @@ def _queue_members(connection: Connection, bound: BoundSync, added: Sequence[int
         fits = connection.execute(bound.compose(_SQL["has_room"], member=member), room).fetchone()
         if not (fits and fits[0]):
             return False
-        connection.execute(bound.compose(_SQL["queue_member"], member=member))
+        connection.execute(bound.compose(_SQL["queue_member"], member=member), ())
     return True
 
 

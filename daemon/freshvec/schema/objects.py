@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from psycopg import sql
 
 from freshvec.capture import queue, triggers
-from freshvec.db import Connection, queries
+from freshvec.db import Connection, as_sent, queries
 from freshvec.source.bound import BoundSync
 from freshvec.target import table
 
@@ -44,4 +44,4 @@ def all_exist(connection: Connection, bound: BoundSync) -> bool:
 
 def texts(statements: Sequence[sql.Composable], connection: Connection | None = None) -> tuple[str, ...]:
     """Composed statements as what is sent."""
-    return tuple(statement.as_string(connection).replace("%%", "%") for statement in statements)
+    return tuple(as_sent(statement, connection) for statement in statements)

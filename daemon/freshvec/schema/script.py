@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from freshvec.capture.queue import ORPHANS, REDEFINED
-from freshvec.db import LOCK_CLASS, MIGRATE_LOCK, WRITE_LOCK_CLASS, Connection, queries
+from freshvec.db import LOCK_CLASS, MIGRATE_LOCK, WRITE_LOCK_CLASS, Connection, as_sent, queries
 from freshvec.errors import SchemaError
 from freshvec.schema import difference, identity, migrations
 from freshvec.schema.plan import Plan
@@ -52,7 +52,7 @@ def _index(connection: Connection, planned: Plan) -> list[str]:
         seen and index.next_step(planned.bound, seen) is None and seen.is_filled
     ):
         return []
-    statement = index.building(planned.bound, seen.vectors if seen else 0).as_string(connection)
+    statement = as_sent(index.building(planned.bound, seen.vectors if seen else 0), connection)
     return [_comment(f"once every row has its vector, alone, unless a worker may do it: {statement};")]
 
 
@@ -80,7 +80,7 @@ def _sync(connection: Connection, quote: Any, planned: Plan) -> list[str]:
     if planned.applied is None:
         steps.append(quote(_APPLY["insert_sync"], noted))
     if planned.is_redefined or planned.difference.whole:
-        steps.append(_silent(bound.compose(_APPLY["raise_fence"]).as_string(connection)))
+        steps.append(_silent(as_sent(bound.compose(_APPLY["raise_fence"]), connection)))
     reasons = [REDEFINED] if planned.is_noted_otherwise else []
     reasons += [ORPHANS] if planned.difference.has_lost_members and not walk else []
     for reason in reasons:

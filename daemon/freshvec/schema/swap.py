@@ -8,7 +8,7 @@ from typing import Any
 from psycopg import sql
 
 from freshvec.config import Sync
-from freshvec.db import WRITE_LOCK_CLASS, Connection, queries, quoted, translated, verbatim
+from freshvec.db import WRITE_LOCK_CLASS, Connection, queries, quoted, quoted_name, translated, verbatim
 from freshvec.errors import SchemaError
 from freshvec.records import Model
 from freshvec.schema import editions, migrations
@@ -131,7 +131,7 @@ def _planned(connection: Connection, sync: Sync, model: Model) -> BoundSync:
 
 def _show(connection: Connection, new: BoundSync, old: BoundSync, keep_seconds: float | None) -> None:
     view = new.view_name
-    text = quoted(*view).as_string(None)
+    text = quoted_name(*view)
     with attempt(connection, [view], "ACCESS EXCLUSIVE"):
         wait_at_most(connection, _OWN_SECONDS)
         names = sorted((new.name, old.name))
@@ -144,7 +144,7 @@ def _show(connection: Connection, new: BoundSync, old: BoundSync, keep_seconds: 
         for statement in table.showing_instead(shown, is_anew=is_anew):
             connection.execute(statement, ())
         for grant in grants:
-            connection.execute(grant)
+            connection.execute(grant, ())
         connection.execute(_SQL["hide"], {"other": old.name})
         given = {"name": new.name, "other": old.name, "keep_seconds": keep_seconds}
         connection.execute(_SQL["show"], given)
@@ -163,7 +163,7 @@ def _as(bound: BoundSync, *, is_shown: bool) -> BoundSync:
 def _type(bound: BoundSync) -> str:
     """The type of its vectors, as Postgres prints it for our sessions."""
     kind = bound.sync.target.type
-    return kind if kind == "real[]" else quoted(bound.vector_schema, kind).as_string(None).replace('"', "")
+    return kind if kind == "real[]" else quoted_name(bound.vector_schema, kind).replace('"', "")
 
 
 def _leave_view(connection: Connection, view: tuple[str, str], text: str) -> Sequence[sql.Composed]:

@@ -52,6 +52,6 @@ def measure(connection: Session, oid: int, name: tuple[str, str]) -> Extent:
     if estimate is None:
         percent = min(100.0, 100.0 * _COUNTED_PAGES / max(pages, 1))
         query = sql.SQL(_SQL["count"]).format(table=quoted(*name), share=_share(percent, tables))
-        counted = connection.execute(query).fetchone()
+        counted = connection.execute(query, ()).fetchone()
         estimate = (counted[0] if counted else 0) * 100 / percent
     return Extent(round(estimate), pages, size, tables)

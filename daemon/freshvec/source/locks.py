@@ -19,7 +19,7 @@ from loguru import logger
 from psycopg import sql
 
 from freshvec.backoff import Backoff
-from freshvec.db import Connection, Session, queries, quoted
+from freshvec.db import Connection, Session, queries, quoted, quoted_name
 from freshvec.errors import FreshvecError, LockedError
 
 _SQL = queries("source/locks")
@@ -182,7 +182,7 @@ def _lock(connection: Session, names: Sequence[Name], mode: str, *, at_once: boo
     only = sql.SQL(", ").join(sql.SQL("ONLY {}").format(quoted(*name)) for name in names)
     nowait = sql.SQL("NOWAIT" if at_once else "")
     try:
-        connection.execute(sql.SQL(_SQL["lock"]).format(tables=only, mode=sql.SQL(mode), nowait=nowait))
+        connection.execute(sql.SQL(_SQL["lock"]).format(tables=only, mode=sql.SQL(mode), nowait=nowait), ())
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
         raise LockedError(".".join(names[0]), f"{error.diag.message_primary}", "Try it again.") from error
 
@@ -247,4 +247,4 @@ def _let_vacuum_give_way(connection: Connection, table: Name, seconds: float) ->
 
 
 def _text(name: Name) -> str:
-    return quoted(*name).as_string(None)
+    return quoted_name(*name)

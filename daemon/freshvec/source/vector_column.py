@@ -1,6 +1,6 @@
 """The column of the source that vectors are written to: whether it is there, and whether it can take them."""
 
-from freshvec.db import Connection, queries, quoted
+from freshvec.db import Connection, queries, quoted_name
 from freshvec.errors import SchemaError
 from freshvec.source.bound import BoundSync
 
@@ -56,8 +56,8 @@ def _other_type(bound: BoundSync, has: str) -> str:
 
 
 def _altering(bound: BoundSync) -> str:
-    column = quoted(bound.sync.target.column).as_string(None)
-    return f"ALTER TABLE {quoted(*bound.source_name).as_string(None)} ALTER COLUMN {column}"
+    column = quoted_name(bound.sync.target.column)
+    return f"ALTER TABLE {quoted_name(*bound.source_name)} ALTER COLUMN {column}"
 
 
 def _refused(bound: BoundSync, problem: str, remedy: str) -> SchemaError:

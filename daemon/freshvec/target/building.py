@@ -118,7 +118,7 @@ def drop_ours(connection: Connection, name: str) -> list[str]:
         connection.execute(_SQL["prepare"], {"memory": None})
         found = connection.execute(_SQL["ours"], {"name": name}).fetchall()
         for schema, each in found:
-            connection.execute(index.dropping(schema, each))
+            connection.execute(index.dropping(schema, each), ())
         return [each for _, each in found]
 
 
@@ -174,11 +174,11 @@ def _prepare(connection: Connection, bound: BoundSync) -> None:
 def _carry_out(connection: Connection, bound: BoundSync, step: index.Step, vectors: int) -> None:
     logger.info("sync {}: {}s index {}: {}", bound.name, step.verb, step.name, step.reason)
     if step.verb == "drop":
-        connection.execute(index.dropping(bound.vectors_name[0], step.name))
+        connection.execute(index.dropping(bound.vectors_name[0], step.name), ())
         return
     _warn_of_memory(connection, bound, vectors)
     begun = time.monotonic()
-    connection.execute(index.building(bound, vectors))
+    connection.execute(index.building(bound, vectors), ())
     seconds = time.monotonic() - begun
     logger.info("sync {}: index {} is built, after {:.0f} s", bound.name, step.name, seconds)
 

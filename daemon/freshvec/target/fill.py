@@ -10,7 +10,7 @@ import struct
 import uuid
 from collections.abc import Callable, Sequence
 
-from freshvec.db import Session, queries
+from freshvec.db import Session, as_sent, queries
 from freshvec.records import Fate, Key, Outcome, Vector
 from freshvec.source.bound import BoundSync
 
@@ -63,7 +63,7 @@ class Fill:
     def __init__(self, bound: BoundSync) -> None:
         self._bound = bound
         # In a query with parameters, which this is not, a % in a name is doubled.
-        self._copy = bound.compose(_SQL["copy"]).as_string().replace("%%", "%").encode()
+        self._copy = as_sent(bound.compose(_SQL["copy"])).encode()
         self._keys = [_KEYS[column.type.split("(")[0]] for column in bound.key]
         self._fields = struct.pack("!h", len(self._keys) + 4)
         self._number = ">f2" if bound.sync.target.type == "halfvec" else ">f4"

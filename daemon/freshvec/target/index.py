@@ -11,7 +11,7 @@ from typing import Literal
 
 from psycopg import sql
 
-from freshvec.db import INDEX_LOCK_CLASS, Connection, queries, quoted
+from freshvec.db import INDEX_LOCK_CLASS, Connection, queries, quoted, quoted_name
 from freshvec.errors import SchemaError
 from freshvec.source import layout
 from freshvec.source.bound import BoundSync
@@ -90,7 +90,7 @@ def look(connection: Connection, bound: BoundSync) -> Seen | None:
     """The indexes of the sync's target as they are; None where the sync or its target is not there."""
     given = {
         "name": bound.name,
-        "vectors": quoted(*bound.vectors_name).as_string(None),
+        "vectors": quoted_name(*bound.vectors_name),
         "vector_column": layout.vector_column(bound.sync),
         "class": INDEX_LOCK_CLASS,
     }

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg import sql
 
-from freshvec.db import Connection, queries, quoted, verbatim
+from freshvec.db import Connection, queries, quoted, quoted_name, verbatim
 from freshvec.source.bound import BoundSync
 from freshvec.source.key import KeyColumn
 
@@ -81,7 +81,7 @@ def _declared(column: KeyColumn) -> Column:
 
 
 def _oid_of(connection: Connection, name: Name) -> int | None:
-    row = connection.execute(_SQL["oid"], {"name": quoted(*name).as_string()}).fetchone()
+    row = connection.execute(_SQL["oid"], {"name": quoted_name(*name)}).fetchone()
     return row[0] if row else None
 
 
@@ -105,10 +105,10 @@ def _keeps_its_files(connection: Connection, key: Sequence[KeyColumn], has: list
     parts = {"columns": sql.SQL(", ").join(columns), "names": sql.SQL(", ").join(names)}
     try:
         with connection.transaction(force_rollback=True):
-            connection.execute(sql.SQL(_SQL["probe"]).format(**parts))
+            connection.execute(sql.SQL(_SQL["probe"]).format(**parts), ())
             before = connection.execute(_SQL["files"]).fetchone()
             for name, column in zip(names, key, strict=True):
-                connection.execute(_retyping(quoted("pg_temp", "freshvec_probe"), name, column))
+                connection.execute(_retyping(quoted("pg_temp", "freshvec_probe"), name, column), ())
             return before == connection.execute(_SQL["files"]).fetchone()
     except psycopg.errors.DatatypeMismatch:  # Postgres makes none of the other
         return False

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from freshvec.db import Session, queries, quoted
+from freshvec.db import Session, as_sent, queries, quoted
 from freshvec.errors import SchemaError
 from freshvec.records import Key, Outcome
 from freshvec.source import layout
@@ -146,8 +146,7 @@ def is_gone(bound: BoundSync) -> SchemaError:
         f"write the vectors of sync {bound.name!r} to",
         f"{bound.sync.table}, column {bound.sync.target.column}",
         "it is not there any more",
-        f"{making(bound).as_string(None)}; or `freshvec remove {bound.declared_name}`, or name another "
-        "column.",
+        f"{as_sent(making(bound))}; or `freshvec remove {bound.declared_name}`, or name another column.",
     )
 
 

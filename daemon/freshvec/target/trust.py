@@ -6,7 +6,7 @@ only to tables whose owner gains nothing by that: one that has this role's right
 that made the sync's objects.
 """
 
-from freshvec.db import Session, queries, quoted
+from freshvec.db import Session, queries, quoted_name
 from freshvec.errors import SchemaError
 from freshvec.source.bound import BoundSync
 
@@ -19,8 +19,8 @@ class Trust:
     def __init__(self, bound: BoundSync) -> None:
         self._bound = bound
         self._lock = bound.compose(_SQL["lock"])
-        queue = quoted("freshvec", f"queue_{bound.name}").as_string(None)
-        self._given = {"tables": [quoted(*table).as_string(None) for table in bound.tables], "queue": queue}
+        queue = quoted_name("freshvec", f"queue_{bound.name}")
+        self._given = {"tables": [quoted_name(*table) for table in bound.tables], "queue": queue}
 
     def hold(self, connection: Session) -> None:
         """Look, in a transaction in which they then stay what they are. Raises SchemaError."""

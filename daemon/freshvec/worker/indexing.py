@@ -8,7 +8,7 @@ from weakref import ref
 from loguru import logger
 
 from freshvec.backoff import Backoff
-from freshvec.db import Connection, translated
+from freshvec.db import Connection, as_sent, translated
 from freshvec.errors import DatabaseError
 from freshvec.pipeline.pipeline import Pipeline
 from freshvec.source.bound import BoundSync
@@ -136,7 +136,7 @@ class Indexing:
         target = ".".join(bound.vectors_name)
         trouble = (
             f"this worker may not {step.verb} the index of {target}. Run "
-            f"`freshvec apply {bound.declared_name}` as its owner, or: {statement.as_string(connection)}"
+            f"`freshvec apply {bound.declared_name}` as its owner, or: {as_sent(statement, connection)}"
         )
         self._tell(f"sync {bound.name}: {trouble}")
         self._note(connection, bound.name, trouble)
