@@ -269,7 +269,7 @@ def _read(path: Path | None) -> tuple[str, dict[str, Any]]:
         advice = "`freshvec init` looks at your database and writes one; name another with --config"
         raise ConfigError(SEARCHED[0], [f"there is none here nor at {SEARCHED[1]}; {advice}"])
     try:
-        return str(path), tomllib.loads(path.read_text(encoding="utf-8"))
+        return str(path), tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         fault = f"it cannot be read: {error.strerror}; `freshvec init --output {path}` writes one"
         raise ConfigError(str(path), [fault]) from error

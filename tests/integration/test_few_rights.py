@@ -10,10 +10,11 @@ import pytest
 
 from freshvec.config import Settings
 from freshvec.db import connect
+from freshvec.errors import DatabaseError
 from freshvec.health import status
 from freshvec.records import Model
 from freshvec.schema import migrations
-from freshvec.schema.apply import apply, carry_out
+from freshvec.schema.apply import apply, carry_out, kept_column
 from freshvec.source.bound import BoundSync
 from freshvec.worker import binding
 from freshvec.worker.worker import Worker
@@ -225,3 +226,12 @@ def test_a_queue_that_was_full_is_made_small_again(few: Few) -> None:
         few.app.execute("UPDATE docs SET body = 'noted' WHERE id = 7")
         size = few.app.execute("SELECT pg_relation_size('freshvec.queue_docs')").fetchone()
         assert size == (8192,)
+
+
+def test_who_may_not_even_look_is_told_what_it_lacks(few: Few) -> None:
+    few.app.execute("REVOKE SELECT ON freshvec.sync FROM few")
+    with (
+        connect(few.restricted.database.url, "test") as connection,
+        pytest.raises(DatabaseError, match="cannot look up sync 'docs': permission denied for table sync"),
+    ):
+        kept_column(connection, "docs")

@@ -120,6 +120,17 @@ def test_what_a_role_cannot_see_is_said(url: str, shop: Connection, ddl: str, tr
         shop.execute("DROP OWNED BY reader_of_some; DROP ROLE reader_of_some")
 
 
+def test_a_grant_that_is_shown_gives_the_right(url: str, shop: Connection) -> None:
+    shop.execute('CREATE SCHEMA "Own"; CREATE TABLE "Own".notes (LIKE articles INCLUDING ALL)')
+    shop.execute('CREATE ROLE "Reader of none" LOGIN')
+    asked = url.replace("postgres:@", "Reader%20of%20none:@")
+    try:
+        shop.execute(named(look(asked), '"Own".notes').remedy.encode())
+        assert not named(look(asked), '"Own".notes').trouble
+    finally:
+        shop.execute('DROP OWNED BY "Reader of none"; DROP ROLE "Reader of none"')
+
+
 def test_a_locked_table_keeps_nothing_else_from_being_found(url: str, shop: Connection) -> None:
     with psycopg.connect(url) as other:
         other.execute("LOCK TABLE articles IN ACCESS EXCLUSIVE MODE")

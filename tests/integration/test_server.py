@@ -59,6 +59,12 @@ def test_a_document_is_embedded_as_the_daemon_embeds_the_row(
     assert np.abs(client.vectors(texts, input_type="document") - stored).max() <= 1e-5
 
 
+def test_what_a_client_leaves_open_as_null_is_as_left_out(client: Client) -> None:
+    status, found = client.embed("one", encoding_format=None, dimensions=None, input_type=None)
+    assert status == 200
+    assert found == client.embed("one")[1]
+
+
 def test_both_formats_and_the_usage(client: Client, prefixed: OnnxEncoder) -> None:
     status, found = client.embed(["one", "another text"], encoding_format="base64", user="somebody")
     assert status == 200

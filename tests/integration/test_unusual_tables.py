@@ -1,12 +1,15 @@
 """Tables that are unusual and kept all the same: by their names, or by their many or generated columns."""
 
 from functools import partial
+from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import sql
+from pydantic import SecretStr
 
 from freshvec.db import connect
+from freshvec.proposal.propose import propose, sync_names
 from freshvec.proposal.survey import survey
 from freshvec.scans.retry import retry
 from freshvec.scans.verify import verify
@@ -18,6 +21,7 @@ from tests.support import (
     backfill,
     bound_sync,
     count,
+    models_in,
     running,
     settings_for,
     sync_of,
@@ -178,3 +182,18 @@ INSERT INTO "100%"."t%s" SELECT n, 'a text that is long enough to be prose, numb
     assert 'ON "100%"."t%s_embedding" USING' in shown
     assert (table.trouble, len(table.rows)) == ("", 51)
     assert table.columns[0].is_prose
+
+
+def test_long_names_that_begin_alike_give_each_sync_a_name_of_its_own(
+    url: str, application: Connection, models_dir: Path
+) -> None:
+    for letter in "xyz":
+        name = "a" * 60 + letter
+        made = f"CREATE TABLE {name} (id int PRIMARY KEY, body text)"
+        filled = f"INSERT INTO {name} SELECT n, 'a text that is long enough to be prose, number ' || n"
+        application.execute(f"{made}; {filled} FROM generate_series(1, 20) AS n".encode())
+    with connect(SecretStr(url), "test") as connection:
+        found = survey(connection)
+    proposed = propose(found, models_in(models_dir), None, (), measure=False)
+    names = sync_names(proposed.candidates)
+    assert (len(names), len(set(names))) == (3, 3)

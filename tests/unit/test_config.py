@@ -30,6 +30,10 @@ def test_a_good_file(tmp_path: Path) -> None:
     assert settings.daemon.commit_every_batches == 5
 
 
+def test_an_editor_s_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    assert load(tmp_path, "\ufeff" + GOOD) == load(tmp_path, GOOD)
+
+
 def test_settings_do_not_show_their_secrets(tmp_path: Path) -> None:
     settings = load(tmp_path, GOOD)
     for shown in (

@@ -58,7 +58,7 @@ def sync_names(candidates: Sequence[Candidate]) -> list[str]:
     names: list[str] = []
     for candidate in candidates:
         table = candidate.table
-        for parts in ((table.name,), (table.schema, table.name), (table.name, str(table.oid))):
+        for parts in ((table.name,), (table.schema, table.name), (str(table.oid), table.name)):
             name = re.sub(r"[^a-z0-9_]+", "_", "_".join(parts).lower()).strip("_")[:40]
             name = name if name[:1].isalpha() else f"sync_{name}"[:40]
             if name not in names:

@@ -90,7 +90,7 @@ def survey(connection: Connection, names: tuple[str, ...] = ()) -> Survey:
         connection.execute(_SQL["within"])
         server = Server(*(connection.execute(_SQL["server"]).fetchone() or ("", "", "", None, None, False)))
         found = [row for name in names or (None,) for row in _listed(connection, name)]
-        tables = tuple(_looked_into(connection, row) for row in found)
+        tables = tuple(_looked_into(connection, row, server.user) for row in found)
     unseen = found[0][-1] - len(found) if found and not names else 0
     return Survey(server, tables, unseen)
 
@@ -109,13 +109,12 @@ def _listed(connection: Connection, name: str | None) -> Iterator[tuple[Any, ...
     yield from rows
 
 
-def _looked_into(connection: Connection, row: tuple[Any, ...]) -> Table:
+def _looked_into(connection: Connection, row: tuple[Any, ...], user: str) -> Table:
     oid, schema, name, is_partitioned, is_readable, is_hidden, _ = row
     table = Table(oid, schema, name, is_partitioned)
     if not is_readable:
-        remedy = (
-            f"GRANT USAGE ON SCHEMA {written_name(table.schema)} TO CURRENT_USER; GRANT SELECT ON {{}} TO …;"
-        )
+        whom = written_name(user)
+        remedy = f"GRANT USAGE ON SCHEMA {written_name(schema)} TO {whom}; GRANT SELECT ON {{}} TO {whom};"
         return _refused(table, "this role may not read it", remedy)
     if is_hidden:
         problem = "row security hides rows of it from this role"

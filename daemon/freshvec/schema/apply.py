@@ -226,7 +226,8 @@ def kept_column(connection: Connection, name: str) -> str | None:
     leaves."""
     if not migrations.is_bootstrapped(connection):
         return None
-    row = connection.execute(_SQL["kept_column"], {"name": name}).fetchone()
+    with translated("look up", f"sync {name!r}"):
+        row = connection.execute(_SQL["kept_column"], {"name": name}).fetchone()
     return None if row is None else row[0]
 
 

@@ -36,15 +36,18 @@ Text = Annotated[str, StringConstraints(min_length=1)]
 
 
 class EmbeddingsRequest(BaseModel):
-    """The body of `POST /v1/embeddings`; what else OpenAI's has is ignored. `input_type` is ours."""
+    """The body of `POST /v1/embeddings`; what else OpenAI's has is ignored. `input_type` is ours.
+
+    Some clients send null for what they leave open.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
     input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
     model: str
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(default=None, gt=0)
-    input_type: Literal["query", "document"] = "query"
+    input_type: Literal["query", "document"] | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ class Embeddings:
             possible = ", ".join(map(str, (encoder.dimension, *served.dimensions)))
             raise Refused(400, f"{asked.model} has no {width} dimensions, but {possible}", param="dimensions")
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
-        tokenize = encoder.tokenize_queries if asked.input_type == "query" else encoder.tokenize
+        tokenize = encoder.tokenize if asked.input_type == "document" else encoder.tokenize_queries
         tokens = await asyncio.to_thread(tokenize, texts)
         total = sum(map(len, tokens))
         if total > MAX_TOKENS and len(tokens) > 1:
