@@ -50,6 +50,14 @@ def test_fifty_syncs_share_few_connections_and_threads(url: str, application: Co
             )
 
 
+def test_a_worker_that_has_ended_leaves_no_session(url: str, docs: Connection) -> None:
+    """As where it is run in a program of somebody's, whose database is to be copied or renamed then."""
+    with running(settings_for(url, sync_of("docs")), NullEncoder()) as worker:
+        wait_fresh(worker)
+        assert count(docs, OURS) > 0
+    until("all sessions have ended", lambda: count(docs, OURS) == 0, 10)
+
+
 def test_a_sweep_asks_little_where_nothing_has_happened(
     url: str, application: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

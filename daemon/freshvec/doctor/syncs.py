@@ -5,7 +5,7 @@ from typing import Any
 
 from freshvec.capture import triggers
 from freshvec.config import Sync
-from freshvec.db import queries, quoted
+from freshvec.db import queries, quoted_name
 from freshvec.doctor.device import graphics_cards
 from freshvec.doctor.finding import Finding, fault, ok, warning
 from freshvec.doctor.place import Place
@@ -109,7 +109,7 @@ def _missing(place: Place, planned: Plan) -> Iterator[str]:
 
 def _hindered(place: Place, name: str) -> Iterator[Finding]:
     """What is on the queue that may refuse an entry: as an event trigger gives every new table a trigger."""
-    queue = quoted("freshvec", f"queue_{name}").as_string(None)
+    queue = quoted_name("freshvec", f"queue_{name}")
     found = [str(what) for (what,) in place.connection.execute(_SQL["hindrances"], {"queue": queue})]
     if found:
         yield fault(

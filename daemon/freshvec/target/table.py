@@ -7,7 +7,7 @@ from typing import LiteralString
 
 from psycopg import sql
 
-from freshvec.db import Connection, queries, quoted, verbatim
+from freshvec.db import Connection, queries, quoted, quoted_name, verbatim
 from freshvec.errors import SchemaError
 from freshvec.source import layout
 from freshvec.source.bound import BoundSync
@@ -267,7 +267,7 @@ def _lost(bound: BoundSync, name: tuple[str, str]) -> SchemaError:
         f"use the target of sync {bound.name!r},",
         ".".join(name),
         "it has no column of vectors, as after DROP EXTENSION vector CASCADE, or was not made by freshvec",
-        f"If freshvec made it, DROP TABLE {quoted(*name).as_string(None)} CASCADE; and all is encoded again. "
+        f"If freshvec made it, DROP TABLE {quoted_name(*name)} CASCADE; and all is encoded again. "
         f"Else name another one: {_ANOTHER}",
     )
 

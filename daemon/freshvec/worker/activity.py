@@ -49,6 +49,12 @@ class Activity:
         if not self._try(self._pressure.look):
             self._pressure.cannot_look()
 
+    def close(self) -> None:
+        """Keep nothing more."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+
     def _keep_lags(self, keeper: Keeper) -> None:
         """Add what was taken since the last time; what could not be written is added the next time."""
         lags = keeper.progress.take_lags()

@@ -127,6 +127,7 @@ class Worker:
             for keeper in self.keepers:
                 keeper.stop(self._settings.daemon.shutdown_seconds)
             self.housekeep()
+            self._activity.close()
             for dispatcher in self.dispatchers.values():
                 dispatcher.stop(timeout=2.0)
             self._resources.close()
