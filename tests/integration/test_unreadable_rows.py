@@ -142,6 +142,38 @@ def test_a_row_that_cannot_be_read_delays_nobody(unreadable: tuple[str, Connecti
     assert_told_of(settings, encoder, count(application, "docs"), message)
 
 
+def assert_only_row_3_failed(application: Connection, message: str) -> None:
+    found = application.execute("SELECT id, encode_error FROM docs_embedding WHERE encode_error IS NOT NULL")
+    ((row, error),) = found
+    assert row == 3
+    assert message in error
+    assert count(application, "docs_embedding WHERE encode_error IS NULL") == 9
+
+
+@pytest.mark.parametrize("either_url", ["18", "16"], indirect=True)
+def test_a_text_beyond_what_postgres_gives_at_once(either_url: str, app: Connection) -> None:
+    app.execute("CREATE TABLE docs (id int PRIMARY KEY, body text)")
+    app.execute("INSERT INTO docs SELECT g, repeat('x', 5400) FROM generate_series(1, 10) g")
+    longest = "CASE WHEN id = 3 THEN quote_literal(repeat(body, 100000)) ELSE body END"
+    backfill(settings_for(either_url, sync_of("docs", expression=longest)), NullEncoder())
+    assert_only_row_3_failed(app, "invalid memory alloc request size")
+
+
+def test_a_value_that_is_damaged_where_it_lies(url15: str) -> None:
+    with psycopg.connect(url15, autocommit=True) as application:
+        application.execute("CREATE EXTENSION pg_surgery; CREATE TABLE docs (id int PRIMARY KEY, body text)")
+        application.execute("ALTER TABLE docs ALTER body SET STORAGE EXTERNAL")
+        application.execute("INSERT INTO docs SELECT g, repeat('x', 3000) FROM generate_series(1, 10) g")
+        kept = "SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = 'docs'::regclass"
+        ((toast,),) = application.execute(kept)
+        third = f"(SELECT chunk_id FROM {toast} ORDER BY 1 OFFSET 4 LIMIT 1)"  # each has two parts
+        parts = f"SELECT array_agg(ctid)::text FROM {toast} WHERE chunk_id = {third}"
+        ((places,),) = application.execute(parts.encode())
+        application.execute("SELECT heap_force_kill(%s::regclass, %s::tid[])", (toast, places))
+        backfill(settings_for(url15, sync_of("docs", target={"type": "real[]"})), NullEncoder())
+        assert_only_row_3_failed(application, "missing chunk number 0 for toast value")
+
+
 def test_verify_finds_what_is_wrong_beside_rows_that_cannot_be_read(url: str, docs: Connection) -> None:
     docs.execute("INSERT INTO docs SELECT g, '1' FROM generate_series(1, 100) g")
     settings, encoder = settings_for(url, sync_of("docs", expression="(1 / body::int)::text")), NullEncoder()

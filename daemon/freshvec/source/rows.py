@@ -87,8 +87,14 @@ def source_row(row: tuple[Any, ...]) -> SourceRow:
 
 
 def is_of_the_row(error: psycopg.Error) -> bool:
-    """Whether a row's own values caused the error, so that its neighbours can be read."""
+    """Whether a row's own values caused the error, so that its neighbours can be read.
+
+    So do a value that is damaged where it lies, and one that is longer than Postgres's memory gives at once,
+    which has no code of its own but a place in its source.
+    """
     state = error.sqlstate
+    if state == "XX001" or (state == "XX000" and error.diag.source_file == "mcxt.c"):
+        return True
     return state is not None and not state.startswith(_OF_THE_SESSION + _OF_THE_SERVER)
 
 
