@@ -5,6 +5,7 @@ import os
 import signal
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,39 @@ def encoder(self, name):
 Models.encoder = encoder
 main()
 """
+
+
+# One whose models cannot be asked any more after the first text.
+LOST = """
+from freshvec.cli.main import main
+from freshvec.encoding.encoder import OnnxEncoder
+
+def encode(self, batch):
+    raise SystemError("the device has fallen off the bus")
+
+OnnxEncoder.encode = encode
+OnnxEncoder.device = property(lambda self: "cuda", lambda self, device: None)
+main()
+"""
+
+
+def test_serve_ends_where_only_another_process_can_go_on(
+    models_dir: Path, tmp_path: Path, address: str, workers: Callable[..., WorkerProcess]
+) -> None:
+    toml = config_toml("postgresql:///nowhere", models_dir, DOCS_SYNC)
+    server = workers(
+        write_config(tmp_path / "freshvec.toml", toml), "serve", "--address", address, python=("-c", LOST)
+    )
+
+    def is_over() -> bool:
+        with suppress(OSError):
+            embedding(address, "a text")
+        return server.process.poll() is not None
+
+    until("it has ended", is_over)
+    assert server.process.returncode == 1
+    assert "so that its supervisor starts another" in server.output
+    assert "Traceback" not in server.output
 
 
 def test_serve_can_be_stopped_while_it_loads_models(

@@ -19,6 +19,7 @@ from freshvec import pooler
 from freshvec.db import connect
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.errors import DatabaseError
+from tests.integration.sharing import is_fair
 from tests.staleness import stale
 from tests.support import (
     DOCS_SYNC,
@@ -226,6 +227,26 @@ def test_each_command_says_so(
     assert found.returncode == 1
     assert "cannot connect to the database: the pooler at" in found.stderr
     assert "session mode" in found.stderr
+
+
+def test_workers_that_share_are_known_by_their_sessions_behind_a_pool(
+    url: str, docs: Connection, pooled: Pooler
+) -> None:
+    """What the pool announces as the server's process is a number of its own, which nobody has."""
+    docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 300) g")
+    settings = settings_for(pooled(pool_mode="session"), sync_of("docs"), share=True)
+    with running(settings, NullEncoder()) as first, running(settings, NullEncoder()) as second:
+        workers = (first, second)
+        until("each has its half", lambda: is_fair(docs, 2))
+        for worker in workers:
+            wait_fresh(worker)
+        pipelines = [worker.keepers[0].pipeline for worker in workers]
+        looked = docs.execute("SELECT clock_timestamp()").fetchone()
+        later = "SELECT clock_timestamp() > %s + interval '4 s'"  # some looks of each
+        until("a while has passed", lambda: docs.execute(later, looked).fetchone() == (True,))
+        assert [worker.keepers[0].pipeline for worker in workers] == pipelines, "none was taken for dead"
+        docs.execute("UPDATE docs SET body = body || ' edited'")
+        until("the edits are embedded", lambda: not stale(docs, NullEncoder()))
 
 
 def test_a_pool_in_session_mode_is_used_and_gets_its_sessions_back_clean(

@@ -64,16 +64,27 @@ def test_a_slow_device_is_not_given_batches_that_keep_a_live_change_waiting() ->
     assert budget.settled / 9e3 <= 0.3
 
 
-@pytest.mark.parametrize(("age", "known"), [(3600, (64, 64)), (90_000, (None, None)), (None, (None, None))])
+@pytest.mark.parametrize(
+    ("age", "known"),
+    [(3600, (64, 64)), (90_000, (None, None)), (-90_000, (None, None)), (None, (None, None))],
+)
 def test_a_ceiling_is_forgotten_after_a_day(
     tmp_path: Path, age: int | None, known: tuple[int | None, int | None]
 ) -> None:
-    """It may have been others who had the memory."""
+    """It may have been others who had the memory, or the clock was ahead."""
     noted = {"size": 64, "ceiling": 64, **({"ceiling_at": time.time() - age} if age else {})}
     (tmp_path / "budgets.json").write_text(json.dumps({"m on cpu": noted, "n on cpu": {"size": 512}}))
     found = BudgetMemory(tmp_path).recall("m", "cpu")
     assert (found.size, found.ceiling) == known
     assert BudgetMemory(tmp_path).recall("n", "cpu").size == 512
+
+
+def test_a_size_that_was_configured_is_not_noted_as_found(tmp_path: Path) -> None:
+    budget = BatchBudget(4096, fixed=True)
+    budget.out_of_memory(4096)
+    BudgetMemory(tmp_path).keep("m", "cpu", budget)
+    known = BudgetMemory(tmp_path).recall("m", "cpu")
+    assert (known.ceiling, known.is_settled) == (2048, False)
 
 
 def test_a_ceiling_is_never_under_the_smallest_size() -> None:

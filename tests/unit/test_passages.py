@@ -62,6 +62,14 @@ def test_a_letter_that_is_too_long_is_cut_and_those_beside_it_are_not() -> None:
     assert len([begin for begin in begins if 120 < begin < 120 + len(long)]) < 200, "in few pieces"
 
 
+@pytest.mark.parametrize("marks", [".", "!", '."', "?!", ".\u201d", "\n ", ". "])
+def test_a_long_run_of_marks_costs_no_more_than_its_length(marks: str) -> None:
+    """Dots lead to a page's number; from each of them the run's end was looked for, for minutes in all."""
+    text = marks * (400_000 // len(marks)) + "x"
+    spans = split(text, lambda texts: [len(text) // 1000 + 1 for text in texts], 200)
+    assert spans[-1][1] == len(text)
+
+
 def test_a_text_that_repeats_itself_is_cut_into_equal_passages() -> None:
     """All of its places weigh the same; with the first of them each word would become a passage."""
     text = "word " * 20_000

@@ -59,14 +59,14 @@ def test_a_model_that_this_user_may_not_read_is_not_called_missing(
     """Root may read everything, so the manifest's refusal is what another user would get."""
     shutil.copytree(models_dir / MODEL, machine / MODEL, ignore=shutil.ignore_patterns("*.onnx"))
 
-    read = Path.read_text
+    read = Path.read_bytes
 
-    def refuse(path: Path, encoding: str | None = None) -> str:
+    def refuse(path: Path) -> bytes:
         if path.is_relative_to(machine):
             raise PermissionError(13, "Permission denied", str(path))
-        return read(path, encoding)
+        return read(path)
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(UnusableModelError, match=f"chmod -R a\\+rX {machine}"):
         Models(Settings()).artefact(MODEL)
 

@@ -5,15 +5,13 @@ neighbouring sizes take turns batch by batch, so that all see the same texts, an
 that encodes most tokens per second, until the size in the middle is the best.
 """
 
-import contextlib
-import json
 import statistics
 import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from freshvec.encoding.noted import note
+from freshvec.encoding.noted import note, read
 
 _STEP = 2
 _WARM = 4  # first batches of a size; they may have to wait for the device's allocator
@@ -82,7 +80,7 @@ class BatchBudget:
 
     def next_size(self) -> int:
         """The size of the next batch, in padded tokens."""
-        if self.ceiling_at and time.time() - self.ceiling_at > _CEILING_SECONDS:
+        if self.ceiling_at and _is_past(self.ceiling_at):
             self._bound(None)
         self._turn += 1
         sizes = self._sizes  # another thread may exchange them
@@ -202,20 +200,22 @@ class Known:
     ceiling_at: int | None = None  # when that was, in seconds since 1970
 
 
+def _is_past(noted: int) -> bool:
+    """Whether that is longer ago than it counts, or was noted by a clock that was ahead."""
+    return not 0 <= time.time() - noted <= _CEILING_SECONDS
+
+
 class BudgetMemory:
     """Keeps the result of the search across restarts, in one small file."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "budgets.json"
-        self._kept: dict[str, dict[str, int | None]] = {}
-        with contextlib.suppress(OSError, ValueError):  # without it, the search begins anew
-            self._kept = json.loads(self.path.read_text())
+        self._kept: dict[str, dict[str, int | None]] = read(self.path)  # without, the search begins anew
 
     def recall(self, model: str, device: str) -> Known:
         """What is known of the model on the device."""
         entry = self._kept.get(f"{model} on {device}", {})
-        is_past = time.time() - (entry.get("ceiling_at") or 0) > _CEILING_SECONDS
-        if entry.get("ceiling") and is_past:
+        if entry.get("ceiling") and _is_past(entry.get("ceiling_at") or 0):
             return Known()  # the size was bounded by it
         settled, hurried = bool(entry.get("settled")), bool(entry.get("hurried"))
         return Known(entry.get("size"), entry.get("ceiling"), settled, hurried, entry.get("ceiling_at"))
@@ -238,11 +238,11 @@ class BudgetMemory:
             "size": size,
             "ceiling": budget.ceiling,
             "ceiling_at": budget.ceiling_at,
-            "settled": budget.is_settled and size == budget.settled,
+            "settled": budget.is_settled and not budget.fixed and size == budget.settled,
             "hurried": budget.is_hurried,
         }
         has_learnt = budget.ceiling or ((budget.is_settled or budget.has_moved) and not budget.fixed)
         if not has_learnt or known == entry:
             return
         self._kept[f"{model} on {device}"] = entry
-        note(self.path, self._kept)
+        note(self.path, f"{model} on {device}", entry)

@@ -197,7 +197,7 @@ class Dispatcher:
         is_alert = time.monotonic() - self._urgent_at < _ALERT_SECONDS
         if job.urgency <= Urgency.LIVE or len(self._threads) > 1 or not is_alert:
             return [job.tokens]
-        longest = max(map(len, job.tokens))
+        longest = max(1, *map(len, job.tokens))
         rows = max(1, int(max(_SMALLEST_PIECE, self._rate * _PIECE_SECONDS)) // longest)
         return [job.tokens[start : start + rows] for start in range(0, len(job.tokens), rows)]
 

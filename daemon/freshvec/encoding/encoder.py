@@ -163,7 +163,9 @@ class OnnxEncoder:
                 session = self._without_padding(precision, device, session)
         except Exception as error:  # onnxruntime raises many kinds
             if device == "cpu":
-                raise
+                problem = f"onnxruntime refuses its {precision} graph: {' '.join(str(error).split())[-300:]}"
+                remedy = "Free memory if it lacks some, or install the onnxruntime that it was exported for."
+                raise ModelError("load", f"model {self.card.name!r}", problem, remedy) from error
             raise providers.refusal(device, error) from error
         if session.device != device:
             raise providers.refusal(device)

@@ -25,8 +25,9 @@ _BREAKS = re.compile(
     r"(?P<paragraph>\n[^\S\n]*\n\s*)"
     r"|(?P<line>\n\s*)"
     # The end of a sentence, with the quotes and brackets that close it; where no space follows, only the
-    # marks of scripts that are written without spaces.
-    r"|(?P<sentence>[.!?…؟।]+[\"'”’»)\]]*\s+|[。！？]+[」』”’）]*\s*)"
+    # marks of scripts that are written without spaces. A run of marks is looked at from its first one alone:
+    # from each of them, a long one would take the square of its length.
+    r"|(?P<sentence>(?<![.!?…؟।])[.!?…؟।]++[\"'”’»)\]]*+\s+|[。！？]+[」』”’）]*\s*)"
 )
 _LEVELS = {"paragraph": _PARAGRAPH, "line": _LINE, "sentence": _SENTENCE}
 _WORDS = re.compile(r"\S+\s*|\s+")

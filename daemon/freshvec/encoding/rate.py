@@ -9,7 +9,7 @@ from loguru import logger
 from freshvec.encoding.batching import plan_batches
 from freshvec.encoding.loading import Models
 from freshvec.encoding.tokenizer import Tokenizer
-from freshvec.errors import ModelError
+from freshvec.errors import FreshvecError
 from freshvec.records import OutOfMemoryError
 
 _ALL = 1_000_000  # tokens: no text is cut
@@ -41,7 +41,7 @@ class Rates:
         if name not in self._rates:
             try:
                 self._rates[name] = tokens_per_second(self._models, name, texts)
-            except (ModelError, OutOfMemoryError) as error:
+            except (FreshvecError, OutOfMemoryError) as error:
                 logger.warning("how fast {} is here could not be measured: {}", name, error)
                 self._rates[name] = None
         return self._rates[name]

@@ -6,9 +6,18 @@ import numpy as np
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from freshvec.encoding.quick_tokens import QuickTokens
+from freshvec.errors import ModelError
 from freshvec.records import Tokens
 
 _CHARACTERS_PER_TOKEN = 8  # a first guess; ordinary text has three to five
+
+
+def _opened(path: Path) -> HuggingFaceTokenizer:
+    try:
+        return HuggingFaceTokenizer.from_file(str(path))
+    except Exception as error:  # it raises no kind of its own
+        remedy = "Install the version of tokenizers that it was made for."
+        raise ModelError("load", str(path), f"tokenizers cannot read it: {error}", remedy) from error
 
 
 class Tokenizer:
@@ -19,7 +28,7 @@ class Tokenizer:
     """
 
     def __init__(self, path: Path, max_tokens: int, prefix: str = "", *, is_quick: bool = False) -> None:
-        self._tokenizer = HuggingFaceTokenizer.from_file(str(path))
+        self._tokenizer = _opened(path)
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
         self._max_tokens = max_tokens

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import json
 import statistics
 import time
 from dataclasses import asdict, dataclass
@@ -18,10 +17,10 @@ from freshvec.encoding.batching import plan_batches
 from freshvec.encoding.cosine import cosines
 from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.encoding.machine import machine
-from freshvec.encoding.noted import note
-from freshvec.errors import DeviceError, ModelError
+from freshvec.encoding.noted import note, read
+from freshvec.errors import FreshvecError
 from freshvec.models.artefact import Artefact, Precision
-from freshvec.records import Tokens, Vector
+from freshvec.records import OutOfMemoryError, Tokens, Vector
 from freshvec.stdlib_texts import docstrings
 
 LEAST_COSINE = 0.999  # against fp32, of the worst text: the gate of fp16
@@ -59,9 +58,7 @@ class Trials:
 
     def __init__(self, models_dir: Path) -> None:
         self._path = models_dir / "trials.json"
-        self._kept: dict[str, dict[str, str | float]] = {}
-        with contextlib.suppress(OSError, ValueError):  # without it, all is tried again
-            self._kept = json.loads(self._path.read_text())
+        self._kept: dict[str, dict[str, str | float]] = read(self._path)  # without, all is tried again
 
     def of(self, artefact: Artefact, threads: int | None) -> Trial | None:
         """The trial of a model in bf16 on this machine, made where it was not; None where it does not run."""
@@ -74,7 +71,7 @@ class Trials:
                 return kept
         try:
             made = Trial(*asked, *compare(artefact, threads))
-        except (DeviceError, ModelError) as error:
+        except (FreshvecError, OutOfMemoryError) as error:
             logger.warning("bf16 cannot be used: {}", error)
             return None
         logger.info(
@@ -114,7 +111,7 @@ class Trials:
 
     def _keep(self, name: str, entry: dict[str, str | float]) -> None:
         self._kept[name] = entry
-        note(self._path, self._kept)
+        note(self._path, name, entry)
 
 
 def compare(artefact: Artefact, threads: int | None = None) -> tuple[float, float, float]:

@@ -186,7 +186,9 @@ class _Export:
             graphs=graphs,
             rejected=rejected,
         )
-        (self._made / MANIFEST).write_text(artefact.model_dump_json(indent=2, exclude={"folder"}))
+        (self._made / MANIFEST).write_text(
+            artefact.model_dump_json(indent=2, exclude={"folder"}), encoding="utf-8"
+        )
         return artefact
 
     def _quick_tokens(self, texts: Sequence[str]) -> str | None:

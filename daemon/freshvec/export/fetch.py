@@ -62,7 +62,7 @@ def fetch(
             graphs={"fp32": _passed(card, made, reference, pad_id)},
             rejected={"fp16": _NOT_MADE, "int8": _NOT_MADE},
         )
-        (made / MANIFEST).write_text(artefact.model_dump_json(indent=2, exclude={"folder"}))
+        (made / MANIFEST).write_text(artefact.model_dump_json(indent=2, exclude={"folder"}), encoding="utf-8")
     return artefact.model_copy(update={"folder": models_dir / card.name})
 
 

@@ -51,7 +51,7 @@ class Artefact(BaseModel):
         folder = models_dir / card.name
         remedy = f"Run `{card.command}`."
         try:
-            manifest = cls.model_validate_json((folder / MANIFEST).read_text())
+            manifest = cls.model_validate_json((folder / MANIFEST).read_bytes())
         except FileNotFoundError:
             raise UnusableModelError(
                 "load", f"model {card.name!r}", f"it is not exported to {models_dir}", remedy

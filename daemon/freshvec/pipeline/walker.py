@@ -99,7 +99,9 @@ class Walker:
 
     def prove_soon(self, seconds: float) -> None:
         """Begin a walk that proves everything fresh, once the last proof is `seconds` old."""
-        self._proof_due = time.monotonic() + seconds - (self._backfill.proven_seconds_ago or 0.0)
+        ago = self._backfill.proven_seconds_ago or 0.0
+        # What was noted by a clock that was ahead may be of any age.
+        self._proof_due = time.monotonic() + (seconds - ago if ago >= 0 else 0.0)
         self._proof_every = seconds
 
     def patience(self) -> float:

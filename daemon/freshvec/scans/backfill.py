@@ -229,6 +229,8 @@ class Backfill:
     def answer(self, rescans: Iterable[str]) -> None:
         """These requests are answered. The caller holds the owner's transaction."""
         self._connection.execute(self._bound.compose(_SQL["answer_rescans"]), {"ids": list(rescans)})
+        if self._replica is not None and not self.done:
+            self._begun_at = self._next_fence()  # no page may be of a moment before that
 
     def finish(self, found: int, vectors: int) -> bool:
         """The last page is written and the orphans are removed: `found` faults more than were noted with the

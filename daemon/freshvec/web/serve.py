@@ -27,6 +27,8 @@ except ImportError as error:
         "Run: pip install 'freshvec[serve]'.",
     ) from error
 
+_LOOK_SECONDS = 1.0  # between looks whether the models can still be asked
+
 
 class Endpoints:
     """Everything a worker answers. What it can do without is left out, with a warning, where it cannot
@@ -117,7 +119,10 @@ def open_server(
 
 
 def serve(settings: Settings, syncs: tuple[Sync, ...]) -> None:
-    """Serve the models of these syncs until SIGTERM or SIGINT. Raises ModelError, ServerError."""
+    """Serve the models of these syncs until SIGTERM or SIGINT.
+
+    Raises ModelError, ServerError, and DeviceError where only another process can go on.
+    """
     models = Models(settings)
     names = dict.fromkeys(sync.model for sync in syncs)
     dispatchers = {name: models.dispatcher(name, models.encoder(name)) for name in names}
@@ -127,8 +132,12 @@ def serve(settings: Settings, syncs: tuple[Sync, ...]) -> None:
         signal.signal(number, lambda *_: stopping.set())
     server.start()
     notify("READY=1\nSTATUS=serving")
-    stopping.wait()
-    notify("STOPPING=1")
-    server.stop()
-    for dispatcher in dispatchers.values():
-        dispatcher.stop(timeout=2.0)
+    try:
+        while not stopping.wait(_LOOK_SECONDS):
+            if lost := next((each.lost for each in dispatchers.values() if each.lost is not None), None):
+                raise lost
+    finally:
+        notify("STOPPING=1")
+        server.stop()
+        for dispatcher in dispatchers.values():
+            dispatcher.stop(timeout=2.0)

@@ -25,6 +25,7 @@ class Activity:
         self._pressure = pressure
         self._lock = threading.Lock()  # the connection's
         self._connection: Connection | None = None
+        self._is_closed = False
         self._kept: dict[str, object] = {}
 
     def keep(self, keepers: list[Keeper]) -> None:
@@ -32,7 +33,8 @@ class Activity:
         for keeper in keepers:
             self._keep_lags(keeper)
             if not keeper.leads:
-                continue  # another worker measures
+                self._kept.pop(keeper.sync.name, None)  # another worker measures, and writes over it
+                continue
             snapshot = (keeper.progress.snapshot(), keeper.phase, self._pressure.reason, keeper.last_error)
             if snapshot == self._kept.get(keeper.sync.name):
                 continue
@@ -52,6 +54,7 @@ class Activity:
     def close(self) -> None:
         """Keep nothing more."""
         with self._lock:
+            self._is_closed = True
             if self._connection is not None:
                 self._connection.close()
 
@@ -73,6 +76,8 @@ class Activity:
         """Do this on the connection; False where it failed, to be tried again the next time."""
         try:
             with self._lock, translated("write", "the activity"):
+                if self._is_closed:
+                    return False
                 if self._connection is None or self._connection.closed:
                     self._connection = connect(self._settings.database.url, "activity")
                 work(self._connection)

@@ -44,9 +44,8 @@ class Failures:
                 "sync {}: {} (next attempt in {:.1f} s)", self._name, message, delay
             )
             self._logged, self._logged_at = kind, time.monotonic()
-        is_news = not is_said or message != self.last
         self.last = message
-        if is_news and connection is not None:
+        if connection is not None:  # each time, since the next attempt takes it away as it begins
             self.show(message, connection)
         return delay
 

@@ -16,6 +16,7 @@ from freshvec.errors import DatabaseError
 from freshvec.pipeline import epoch
 from freshvec.pipeline.progress import Progress
 from freshvec.pipeline.share import SHARDS, Share, mask
+from freshvec.pooler import process_of
 
 _SQL = queries("worker/shares")
 
@@ -62,6 +63,7 @@ class Shares:
         self.seen: Seen | None = None
         self._shards: set[int] = set()
         self._id: int | None = None  # the sync's, while shards are owned
+        self._pid: int | None = None  # of the session, once asked
 
     def begin(self, connection: Connection, number: int) -> Share:
         """What a pipeline that begins is to keep: also what can be had now. `number` is the sync's id."""
@@ -69,7 +71,7 @@ class Shares:
         return self._share(connection)
 
     def _share(self, connection: Connection) -> Share:
-        return Share(mask(self._shards), self.leads, connection.info.backend_pid)
+        return Share(mask(self._shards), self.leads, self._process(connection))
 
     def notice(self, seen: Seen) -> bool:
         """Whether others share it now than at the last look."""
@@ -95,7 +97,7 @@ class Shares:
         is_at_work = now.rows_per_second > 0  # over the last seconds: while that falls there is no news
         if (now.done, is_at_work) != self._told:
             self._told = now.done, is_at_work
-            epoch.fold(connection, self._name, connection.info.backend_pid, now.rows_per_second)
+            epoch.fold(connection, self._name, self._process(connection), now.rows_per_second)
 
     def _lead(self, connection: Connection) -> bool:
         """Lead, if nobody does; True where this worker does not know it yet."""
@@ -123,21 +125,22 @@ class Shares:
         free = sorted(set(range(SHARDS)) - self._shards)
         first = self._place(connection) * SHARDS // max(1, self._members)  # not all try for the same ones
         given = {"shards": free[first:] + free[:first], "most": most}
-        with translated("share", f"sync {self._name!r}"):
-            gained = {
-                shard
-                for (shard,) in connection.execute(
-                    _SQL["gain"], given | {"id": number, "class": SHARD_LOCK_CLASS}
-                )
-            }
         self._id = number
+        asked = given | {"id": number, "class": SHARD_LOCK_CLASS}
+        try:
+            with translated("share", f"sync {self._name!r}"):
+                gained = {shard for (shard,) in connection.execute(_SQL["gain"], asked)}
+        except DatabaseError:  # what it had locked by then would be this session's, and nobody's to read
+            with suppress(DatabaseError):
+                self._unlock(connection, set(free))
+            raise
         self._shards |= gained
         return bool(gained)
 
     def _give_up(self, connection: Connection, shards: set[int]) -> None:
         """For a worker whose pipeline has ended. What it may yet send is not written: only then may others
         own them."""
-        left = Share(mask(self._shards - shards), self.leads, connection.info.backend_pid)
+        left = Share(mask(self._shards - shards), self.leads, self._process(connection))
         epoch.resize(connection, self._name, left)  # where it fails, all of them are still this worker's
         self._shards -= shards
         self._unlock(connection, shards)
@@ -145,7 +148,7 @@ class Shares:
     def leave(self, connection: Connection) -> None:
         """Share it no more, for a worker whose pipeline has ended."""
         with suppress(DatabaseError):  # else another one takes its row away; the locks are what counts
-            epoch.leave(connection, self._name, connection.info.backend_pid)
+            epoch.leave(connection, self._name, self._process(connection))
         self._unlock(connection, self._shards)
         with translated("leave", f"sync {self._name!r}"):
             if self.leads:
@@ -165,7 +168,15 @@ class Shares:
 
     def _place(self, connection: Connection) -> int:
         """Of this worker among those who share."""
-        return sum(pid < connection.info.backend_pid for pid in self.seen.pids) if self.seen else 0
+        own = self._process(connection)
+        return sum(pid < own for pid in self.seen.pids) if self.seen else 0
+
+    def _process(self, connection: Connection) -> int:
+        """The server's, of this worker's session: what a pool announces as it is a number of its own."""
+        if self._pid is None:
+            with translated("share", f"sync {self._name!r}"):
+                self._pid = process_of(connection)
+        return self._pid
 
     def _fair(self, connection: Connection) -> int:
         """How many shards it should have: the first ones have one more where they cannot all have as many."""
