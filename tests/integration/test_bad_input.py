@@ -61,7 +61,11 @@ TABLES = {
         "Name the table",
     ),
     "target taken": (f"{DOCS}; CREATE TABLE docs_embedding (id int)", TAKEN),
-    "target taken by a like one": (f"{DOCS}; CREATE TABLE docs_embedding (id int, fence int)", TAKEN),
+    "target taken by a like one": (
+        f"{DOCS}; CREATE TABLE docs_embedding (id int, fence int)",
+        "public.docs_embedding: it has no column of vectors, as after DROP EXTENSION vector CASCADE, or was "
+        "not made by freshvec. If freshvec made it, DROP TABLE",
+    ),
     "target taken by a view": (f"{DOCS}; CREATE VIEW docs_embedding AS SELECT 1 AS id", TAKEN),
     "view taken": (
         f"{DOCS}; CREATE VIEW docs_embedded AS SELECT 1 AS mine",

@@ -31,3 +31,12 @@ def test_a_page_that_is_written_before_the_one_ahead_of_it_is_passed_with_that_o
     assert written(ledger, ready(first, "2")) == [Checkpoint(key, rows=3, not_fresh=0)]
     assert ledger.in_flight() == 0
     assert written(ledger, ready(page(ledger, "4"), "4")) == [Checkpoint(("4",), rows=1, not_fresh=0)]
+
+
+def test_the_first_failure_stays() -> None:
+    """By it a pipeline that ends knows that the encoder has failed, and not its own writing: what was encoded
+    is written then. Batches that were under way fail one after the other."""
+    ledger, first = Ledger(), RuntimeError("the first batch")
+    ledger.fail(first)
+    ledger.fail(RuntimeError("the next"))
+    assert ledger.failure is first

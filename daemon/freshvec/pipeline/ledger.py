@@ -107,8 +107,9 @@ class Ledger:
             self._on_ready(portion.urgency)
 
     def fail(self, error: Exception) -> None:
-        """The encoder fails on every text: only a new pipeline can go on."""
-        self.failure = error
+        """The encoder fails on every text: only a new pipeline can go on. The first error stays: by it the
+        pipeline knows that what was encoded before can be written."""
+        self.failure = self.failure or error
         self._on_ready(Urgency.LIVE)
 
     def take(self) -> list[Ready]:
