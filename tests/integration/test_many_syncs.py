@@ -81,7 +81,8 @@ def test_a_sweep_asks_little_where_nothing_has_happened(
         worker.sweep()
         until("all readers have looked", lambda: asked.count("reader") >= len(syncs))
         until("and so has the main loop", lambda: asked.count("worker") > 2 * len(syncs) + 3)
-        assert asked.count("reader") == len(syncs)
+        # One that has just been rung may not have looked then: the main loop says so before it wakes it.
+        assert len(syncs) <= asked.count("reader") < 2 * len(syncs)
         application.execute("INSERT INTO t4 VALUES (0, 'the last')")
         until("that is found", lambda: count(application, "t4_embedding WHERE id = 0") == 1)
         assert asked.count("worker") == 2 * len(syncs) + 4
