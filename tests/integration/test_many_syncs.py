@@ -1,6 +1,7 @@
 """Many syncs in one worker: few connections and threads, each its turn, and a bad one stops no other."""
 
 import threading
+from collections import Counter
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,6 +11,7 @@ from pydantic import SecretStr
 
 from freshvec.errors import DatabaseError
 from freshvec.pipeline.pool import Pool
+from freshvec.pipeline.reader import Reader
 from tests.support import Connection, NullEncoder, count, running, settings_for, sync_of, until, wait_fresh
 
 SYNCS = 50
@@ -65,11 +67,20 @@ def test_a_sweep_asks_little_where_nothing_has_happened(
     three about editions."""
     make_tables(application, 5)
     asked: list[str] = []
-    execute = psycopg.Connection.execute
+    by_thread: Counter[int] = Counter()
+    looks: list[tuple[Reader, bool, int]] = []  # of whom, whether nothing was to be done, and its statements
+    execute, is_at_rest = psycopg.Connection.execute, Reader.is_at_rest
 
     def noted(connection: Connection, *given: Any, **more: Any) -> Any:
         asked.append(threading.current_thread().name.split()[0])
+        by_thread[threading.get_ident()] += 1
         return execute(connection, *given, **more)
+
+    def look(reader: Reader) -> bool:
+        before = by_thread[threading.get_ident()]
+        rests = is_at_rest(reader)
+        looks.append((reader, rests, by_thread[threading.get_ident()] - before))
+        return rests
 
     syncs = [sync_of(f"t{place}", f"s{place}") for place in range(5)]
     with running(settings_for(url, *syncs, sweep_seconds=3600.0), NullEncoder()) as worker:
@@ -78,11 +89,12 @@ def test_a_sweep_asks_little_where_nothing_has_happened(
         until("all are rung", lambda: all(pipeline.polling.is_rung for pipeline in pipelines))
         until("all have looked then", lambda: all(keeper.is_fresh for keeper in worker.keepers))
         monkeypatch.setattr(psycopg.Connection, "execute", noted)
+        monkeypatch.setattr(Reader, "is_at_rest", look)
         worker.sweep()
-        until("all readers have looked", lambda: asked.count("reader") >= len(syncs))
+        until("all readers have looked", lambda: len({reader for reader, *_ in looks}) == len(syncs))
         until("and so has the main loop", lambda: asked.count("worker") > 2 * len(syncs) + 3)
-        # One that has just been rung may not have looked then: the main loop says so before it wakes it.
-        assert len(syncs) <= asked.count("reader") < 2 * len(syncs)
+        # One that has just been rung may look twice: the main loop notes that before it wakes it.
+        assert {seen[1:] for seen in looks} == {(True, 1)}
         application.execute("INSERT INTO t4 VALUES (0, 'the last')")
         until("that is found", lambda: count(application, "t4_embedding WHERE id = 0") == 1)
         assert asked.count("worker") == 2 * len(syncs) + 4
