@@ -7,6 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from freshvec.db import INDEX_LOCK_CLASS
 from tests.second_model import SECOND, two_models
 from tests.support import (
     DOCS_SYNC,
@@ -22,6 +23,8 @@ from tests.support import (
 )
 
 TEXTS = ["gzip opens a compressed file", "sockets send bytes over a network", "a list is sorted in place"]
+
+INDEX_OF_SECOND = "SELECT oid FROM pg_class WHERE starts_with(relname, 'freshvec_docs.2_')"  # on its vectors
 
 
 @pytest.fixture
@@ -165,6 +168,17 @@ def test_what_cannot_be_is_told(commands: Commands) -> None:
     assert "is not exported" in commands("swap", "docs", "--model", "bge-m3", "--yes", code=78)
 
 
+def test_an_index_is_asked_for_and_not_who_builds_it(commands: Commands, docs: Connection) -> None:
+    commands("swap", "docs", "--model", SECOND, "--yes")
+    commands("backfill")
+    mark = f"UPDATE pg_index SET indisvalid = %s WHERE indexrelid IN ({INDEX_OF_SECOND})"
+    assert docs.execute(mark, (False,)).rowcount == 1  # as a builder that was killed leaves it
+    assert "its index is not built" in commands("swap", "docs", "--commit", code=1)
+    docs.execute(mark, (True,))
+    docs.execute("SELECT pg_advisory_lock(%s, hashtext('docs.2'))", (INDEX_LOCK_CLASS,))  # who built it
+    assert "docs.2 is shown" in commands("swap", "docs", "--commit")
+
+
 def test_a_worker_is_told_and_killed_and_goes_on(
     commands: Commands, docs: Connection, url: str, workers: Callable[..., WorkerProcess]
 ) -> None:
@@ -181,7 +195,7 @@ def test_a_worker_is_told_and_killed_and_goes_on(
     until("it goes on", lambda: count(docs, filled) == 431)
     with psycopg.connect(url, autocommit=True) as application:
         application.execute("UPDATE docs SET body = 'edited' WHERE id = 100")
-    index = "pg_index WHERE indisvalid AND indexrelid::regclass::text LIKE '%docs.2%'"
+    index = f"pg_index WHERE indisvalid AND indexrelid IN ({INDEX_OF_SECOND})"
     until("its index is built", lambda: count(docs, index) == 1)
     assert "docs.2 is shown" in commands("swap", "docs", "--commit")
     assert "docs is taken away" in commands("swap", "docs", "--finish", "--yes")

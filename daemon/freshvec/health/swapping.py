@@ -63,6 +63,5 @@ def obstacles(connection: Connection, bound: BoundSync, seen: Standing) -> Itera
         problem = f"the texts of {row['rows_failed']:,} rows could not be encoded"
         yield Obstacle(problem, f"`freshvec retry {name}` tries them again.", may_be_forced=True)
     found = index.look(connection, bound)
-    step = None if found is None else index.next_step(bound, found)
-    if seen.is_filled and ((step and step.verb == "build") or (found and found.builder)):
+    if seen.is_filled and found is not None and not index.serves(bound, found):
         yield Obstacle("its index is not built", "Wait for the worker that builds it.", may_be_forced=True)

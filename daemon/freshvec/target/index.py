@@ -117,6 +117,15 @@ def next_step(bound: BoundSync, seen: Seen) -> Step | None:
     return Step("drop", spare[0].name, "it is declared no more") if spare else None
 
 
+def serves(bound: BoundSync, seen: Seen) -> bool:
+    """Whether searches have the index that is declared, or there is none to have. One that is built serves
+    while its builder is still about: it is done with its statement a moment later."""
+    if bound.sync.index is None or seen.vectors == 0:
+        return True
+    has_ours = any(each.is_valid and each.is_ours and each.name == name_of(bound) for each in seen.found)
+    return has_ours or theirs(bound, seen) is not None
+
+
 def theirs(bound: BoundSync, seen: Seen) -> str | None:
     """An index of the declared kind that somebody else made: it serves as well, and is left alone."""
     declared = bound.sync.index
