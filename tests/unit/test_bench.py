@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from freshvec.bench import texts
 from freshvec.bench.matrix_rate import MatrixRate
 from freshvec.bench.report import Contender, Report, ratio, shares
-from freshvec.bench.throughput import Pass
-from freshvec.errors import FreshvecError
+from freshvec.bench.throughput import Pass, one_pass
+from freshvec.errors import EncodingError, FreshvecError
 from freshvec.models import catalogue
 from freshvec.models.artefact import Artefact
 from tests.support import MODEL
+from tests.unit.recorder import Recorder
 
 
 def a_pass(seconds: float, tokens: int = 1000) -> Pass:
@@ -46,6 +47,14 @@ def test_rates_of_a_pass() -> None:
     assert one.texts_per_second == 5
     assert one.encoded_per_second == pytest.approx(1000 / 1.5)
     assert one.waste == pytest.approx(0.2)
+
+
+def test_a_batch_that_does_not_fit_is_named_with_what_helps() -> None:
+    encoder = Recorder()
+    encoder.gate.set()
+    encoder.room = 3
+    with pytest.raises(EncodingError, match=r"padded tokens on cpu: it does not fit .*--batch-tokens"):
+        one_pass(encoder, ["some text"] * 4, 512)
 
 
 def test_a_share_is_of_the_better_limit_beside_its_round() -> None:

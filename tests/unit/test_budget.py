@@ -3,6 +3,8 @@
 import json
 import math
 import random
+import statistics
+import threading
 import time
 from pathlib import Path
 
@@ -133,6 +135,28 @@ def test_what_was_learnt_on_a_busy_machine_is_kept_a_step_at_a_time(tmp_path: Pa
     for _ in range(3):  # as housekeeping does
         BudgetMemory(tmp_path).keep("m", "cpu", budget)
     assert BudgetMemory(tmp_path).recall("m", "cpu").size == 512
+
+
+def test_memory_may_run_out_in_one_thread_while_another_compares_sizes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    budget = BatchBudget(1024)
+    budget.out_of_memory(8192)
+    quantiles, others = statistics.quantiles, list[threading.Thread]()
+
+    def interrupted(rates: list[float], n: int) -> list[float]:
+        """Another thread comes between two of them, unless it has to wait for the end of all."""
+        others.append(threading.Thread(target=budget.allow, args=(None,)))
+        others[-1].start()
+        others[-1].join(0.05)
+        return quantiles(rates, n=n)
+
+    monkeypatch.setattr(statistics, "quantiles", interrupted)
+    observe(budget, 9000, 60)
+    for other in others:
+        other.join()
+    assert others
+    assert budget.ceiling is None
 
 
 def test_first_guess_follows_the_ladder() -> None:

@@ -129,6 +129,46 @@ def test_a_new_session_that_helps_leaves_the_batches_as_they_were_halved_at_firs
     assert budget.ceiling == 256
 
 
+def test_a_text_alone_says_nothing_of_batches(encoder: Recorder) -> None:
+    encoder.gate.set()
+    encoder.room = 3
+    budget = BatchBudget(512)
+    dispatcher = Dispatcher(encoder, budget)
+    (vector,) = encoded(dispatcher, [5])
+    dispatcher.stop(10)
+    assert isinstance(vector, np.ndarray)
+    assert (dispatcher.out_of_memory, budget.ceiling) == (1, None)
+
+
+@pytest.mark.parametrize("before", [None, 256])
+def test_what_others_fill_says_nothing_of_batches(encoder: Recorder, before: int | None) -> None:
+    encoder.gate.set()
+    budget = BatchBudget(512, ceiling=before)
+    dispatcher = Dispatcher(encoder, budget)
+    encoder.room = encoder.after_rebuild = 3
+    errors = encoded(dispatcher, list(range(64)))
+    assert all(isinstance(error, EncodingError) and error.retryable for error in errors)
+    assert dispatcher.out_of_memory == 7 + 6, "halved once, down to a text, and its other halves not again"
+    encoder.room = 10**9
+    assert all(isinstance(result, np.ndarray) for result in encoded(dispatcher, list(range(64))))
+    dispatcher.stop(10)
+    assert budget.ceiling == before
+    assert max(budget.next_size() for _ in range(9)) >= (before or 512)
+
+
+def test_a_text_that_no_memory_holds_lowers_the_batches_once(encoder: Recorder) -> None:
+    encoder.gate.set()
+    encoder.room = encoder.after_rebuild = 50
+    budget = BatchBudget(2048)
+    dispatcher = Dispatcher(encoder, budget)
+    answers: queue.SimpleQueue[Results] = queue.SimpleQueue()
+    texts = [*(text(number) for number in range(7)), long(100)]
+    dispatcher.submit(Urgency.BACKFILL, texts, 2048, answers.put)
+    assert sum(isinstance(result, Exception) for result in answers.get(timeout=30)) == 1
+    dispatcher.stop(10)
+    assert budget.ceiling == 400, "half of 8 × 100, and not of what the text was halved to"
+
+
 def test_an_error_of_no_text_is_not_halved(encoder: Recorder, dispatcher: Dispatcher) -> None:
     asked: list[int] = []
 

@@ -1,5 +1,5 @@
-"""What fp16 cannot hold: encoded by the fp32 graph, which is loaded once; where it cannot be, no text is
-blamed."""
+"""What fp16 cannot hold: encoded by the fp32 graph, which is loaded once; where a graph cannot be loaded, no
+text is blamed."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 
 from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.encoding.session import OnnxSession
-from freshvec.errors import EncodingError
+from freshvec.errors import EncodingError, ModelError
 from freshvec.records import OutOfMemoryError, Tokens, Vector
 from tests.support import MODEL, models_in
 
@@ -68,3 +68,23 @@ def test_where_fp32_cannot_be_loaded_no_text_is_at_fault(
     with pytest.raises(expected) as raised:
         overflowing.encode(overflowing.tokenize(["some text"]))
     assert getattr(raised.value, "retryable", True)
+
+
+def test_a_graph_that_could_not_be_loaded_again_is_tried_with_every_batch(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = models_in(models_dir, device="cpu").encoder(MODEL)
+    tokens = encoder.tokenize(["some text"])
+    before = encoder.encode(tokens)
+
+    def fail(*given: Any) -> None:
+        raise RuntimeError("no memory for it")
+
+    with monkeypatch.context() as failing:
+        failing.setattr("freshvec.encoding.encoder.OnnxSession", fail)
+        with pytest.raises(ModelError, match="no memory for it"):
+            encoder.rebuild()
+        with pytest.raises(EncodingError, match=r"cannot be loaded again.*no memory for it") as raised:
+            encoder.encode(tokens)
+    assert raised.value.retryable
+    assert np.array_equal(encoder.encode(tokens), before)

@@ -8,6 +8,7 @@ from freshvec.encoding.batching import page_rows, plan_batches
 from freshvec.encoding.budget import BatchBudget
 from freshvec.encoding.tokenizer import Tokenizer
 from freshvec.encoding.tokenizer_pool import TokenizerPool
+from freshvec.errors import EncodingError
 from freshvec.models.artefact import Artefact
 from freshvec.records import Encoder, OutOfMemoryError
 
@@ -46,7 +47,10 @@ class Pass:
 
 
 def one_pass(encoder: Encoder, texts: list[str], size: int) -> Pass:
-    """Tokenise and encode every text, in portions as a backfill does, in batches of `size` padded tokens."""
+    """Tokenise and encode every text, in portions as a backfill does, in batches of `size` padded tokens.
+
+    Raises EncodingError where a batch does not fit into the device's memory.
+    """
     began = time.perf_counter()
     tokenizing, tokens, padded = 0.0, 0, 0
     for start in range(0, len(texts), page_rows(encoder.device)):
@@ -55,8 +59,14 @@ def one_pass(encoder: Encoder, texts: list[str], size: int) -> Pass:
         tokenizing += time.perf_counter() - started
         lengths = [len(text) for text in portion]
         for batch in plan_batches(lengths, lambda: size):
-            encoder.encode([portion[i] for i in batch.indices])
-            padded += max(lengths[i] for i in batch.indices) * len(batch.indices)
+            in_batch = max(lengths[i] for i in batch.indices) * len(batch.indices)
+            try:
+                encoder.encode([portion[i] for i in batch.indices])
+            except OutOfMemoryError as error:
+                subject = f"a batch of {in_batch:,} padded tokens on {encoder.device}"
+                problem, remedy = f"it does not fit into memory: {error}", "Give fewer by --batch-tokens."
+                raise EncodingError("encode", subject, problem, remedy) from error
+            padded += in_batch
         tokens += sum(lengths)
     return Pass(time.perf_counter() - began, tokenizing, len(texts), tokens, padded)
 

@@ -6,6 +6,7 @@ that encodes most tokens per second, until the size in the middle is the best.
 """
 
 import statistics
+import threading
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ _CEILING_SECONDS = 86400  # after which what found no room may be tried again: o
 
 
 class BatchBudget:
-    """Padded tokens per batch. Takes no lock: a stale read costs one batch of another size.
+    """Padded tokens per batch. Several threads may ask and tell it at once.
 
     `first` is the first guess. `ceiling` is what the device's memory is known to hold; both are in padded
     tokens. `latency_seconds` is how long an urgent change may wait for the batch before it.
@@ -39,6 +40,7 @@ class BatchBudget:
         fixed: bool = False,
         known: "Known | None" = None,
     ) -> None:
+        self._lock = threading.Lock()  # one thread at a time exchanges what the search has measured
         self.ceiling = ceiling
         # When memory ran out, in seconds since 1970.
         self.ceiling_at = (known and known.ceiling_at) or (ceiling and int(time.time()))
@@ -80,16 +82,21 @@ class BatchBudget:
 
     def next_size(self) -> int:
         """The size of the next batch, in padded tokens."""
-        if self.ceiling_at and _is_past(self.ceiling_at):
-            self._bound(None)
-        self._turn += 1
-        sizes = self._sizes  # another thread may exchange them
-        return sizes[self._turn % len(sizes)]
+        with self._lock:
+            if self.ceiling_at and _is_past(self.ceiling_at):
+                self._bound(None)
+            self._turn += 1
+            return self._sizes[self._turn % len(self._sizes)]
 
     def observe(self, size: int, padded: int, tokens: int, seconds: float) -> None:
         """A batch planned for `size` had `padded` tokens, `tokens` of them real, and took `seconds`."""
         if self.fixed or padded < 0.7 * size or seconds <= 0:
             return  # a batch that was not full says nothing about its size
+        with self._lock:
+            self._learn(size, tokens, seconds)
+
+    def _learn(self, size: int, tokens: int, seconds: float) -> None:
+        """What a full batch says, and where the search goes for it."""
         self._rates.setdefault(size, deque(maxlen=_WARM + _SAMPLES)).append(tokens / seconds)
         last = self._seconds.setdefault(size, deque(maxlen=_SLOW))
         last.append(seconds)
@@ -106,15 +113,17 @@ class BatchBudget:
 
     def out_of_memory(self, padded: int) -> None:
         """A batch of `padded` tokens did not fit: never try as many again, for a day."""
-        self.ceiling = max(_SMALLEST, min(self.ceiling or padded, padded // 2))
-        self.ceiling_at = int(time.time())
-        self._sizes = [min(size, self.ceiling) for size in self._sizes]
-        self._middle = min(self._middle, self.ceiling)
+        with self._lock:
+            self.ceiling = max(_SMALLEST, min(self.ceiling or padded, padded // 2))
+            self.ceiling_at = int(time.time())
+            self._sizes = [min(size, self.ceiling) for size in self._sizes]
+            self._middle = min(self._middle, self.ceiling)
 
     def allow(self, ceiling: int | None) -> None:
-        """So many may be tried again: what held the memory has given it back."""
-        if self.ceiling and ceiling and ceiling > self.ceiling:
-            self._bound(ceiling)
+        """So many may be tried again, None: any number. It was not their size that found no room."""
+        with self._lock:
+            if self.ceiling and (ceiling is None or ceiling > self.ceiling):
+                self._bound(ceiling)
 
     def _bound(self, ceiling: int | None) -> None:
         """Look again which size is best, up to another ceiling."""

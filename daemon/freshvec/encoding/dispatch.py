@@ -12,6 +12,7 @@ from loguru import logger
 
 from freshvec.encoding.budget import BatchBudget
 from freshvec.encoding.machine import DeviceMemory, gpu_memory
+from freshvec.encoding.room import Room
 from freshvec.encoding.session import LANES
 from freshvec.encoding.vector_cache import RecentVectors
 from freshvec.errors import DeviceError, EncodingError
@@ -40,15 +41,6 @@ class Job:
     size: int = field(compare=False)  # the budget it was planned for
     owner: object = field(compare=False)
     done: Done = field(compare=False)
-
-
-@dataclass
-class _Room:
-    """What memory held of one batch, while it was halved and encoded in parts."""
-
-    ceiling: int | None = None  # of the budget, once memory had run out for the first time
-    none_from: float = math.inf  # tokens of the shortest text that found none in a new session either
-    problem: str = ""  # of that text
 
 
 class Dispatcher:
@@ -168,7 +160,7 @@ class Dispatcher:
     def _work(self, job: Job) -> None:
         """Encode a batch, with urgent ones between its pieces."""
         results: list[Vector | Exception] = []
-        room = _Room()
+        room = Room(self.budget.ceiling)
         seconds = 0.0
         pieces = self._pieces(job)
         for place, piece in enumerate(pieces):
@@ -210,15 +202,17 @@ class Dispatcher:
                 urgent = heapq.heappop(self._jobs)
             self._work(urgent)
 
-    def _encode(self, tokens: list[Tokens], room: _Room) -> list[Vector | Exception]:
+    def _encode(self, tokens: list[Tokens], room: Room) -> list[Vector | Exception]:
         """One vector or error per text, in order. Halving finds a bad text, so that the others get theirs."""
         try:
             return list(self.encoder.encode(tokens))
         except OutOfMemoryError as error:
-            self._note_out_of_memory(_padded(tokens))
-            room.ceiling = room.ceiling or self.budget.ceiling
+            self.out_of_memory += 1
             if len(tokens) == 1:
                 return [self._in_new_session(tokens[0], error, room)]
+            if room.is_full:
+                return list(map(room.error, tokens))
+            self._lower(_padded(tokens), room)
         except Exception as error:  # whatever the runtime raises, the other texts are encoded
             if isinstance(error, EncodingError) and error.retryable:
                 return [error] * len(tokens)  # no text is at fault
@@ -227,10 +221,12 @@ class Dispatcher:
         middle = len(tokens) // 2
         return self._encode(tokens[:middle], room) + self._encode(tokens[middle:], room)
 
-    def _note_out_of_memory(self, padded: int) -> None:
-        self.out_of_memory += 1
+    def _lower(self, padded: int, room: Room) -> None:
+        """Plan smaller batches from now on. A text alone says nothing of them: its attention takes the square
+        of its length."""
         before = self.budget.ceiling
         self.budget.out_of_memory(padded)
+        room.ceiling = room.ceiling or self.budget.ceiling
         if self.budget.ceiling != before:
             message = "out of memory with {} padded tokens; at most {} from now on"
             logger.warning(message, padded, self.budget.ceiling)
@@ -255,29 +251,26 @@ class Dispatcher:
             "It ends, so that its supervisor starts another; nothing is lost.",
         )
 
-    def _in_new_session(self, text: Tokens, error: Exception, room: _Room) -> Vector | Exception:
+    def _in_new_session(self, text: Tokens, error: Exception, room: Room) -> Vector | Exception:
         """Encode a text that did not fit alone, in a new session: the old one itself holds the memory.
 
         A session takes seconds to load. So a text that is as long as one which found no room in one gets no
         other, and none does where nothing finds room.
         """
-        if len(text) < room.none_from:
-            try:
-                self.encoder.rebuild()
-                vector: Vector = self.encoder.encode([text])[0]
-            except Exception as again:
-                room.problem = f"{error}; and after loading the model again: {again}"
-                self._is_full = self._broken() is not None
-                room.none_from = 0 if self._is_full else len(text)
-            else:
-                self._is_full = False
-                self.budget.allow(room.ceiling)  # which halving has lowered to a text
-                return vector
-        if not room.none_from:
-            remedy = "Free memory on the device, or choose another one."
-            return EncodingError("encode", "a single text", room.problem, remedy, retryable=True)
-        remedy = "Others find it: give it a device with more memory, or shorten it."
-        return EncodingError("encode", f"a text of {len(text)} tokens", room.problem, remedy)
+        if len(text) >= room.none_from:
+            return room.error(text)
+        vector: Vector | None = None
+        try:
+            self.encoder.rebuild()
+            vector = self.encoder.encode([text])[0]
+        except Exception as again:
+            room.problem = f"{error}; and after loading the model again: {again}"
+            room.none_from = len(text) if self._broken() is None else 0
+        self._is_full = room.is_full
+        # Halving has lowered the ceiling to a text, because of that text or of who else fills the device.
+        if room.ceiling:
+            self.budget.allow(room.before if room.is_full else room.ceiling)
+        return room.error(text) if vector is None else vector
 
     def _blame(self, error: Exception) -> Exception:
         """`error` itself where a plain text can still be encoded; otherwise the runtime is at fault."""

@@ -50,12 +50,13 @@ class OnnxEncoder:
         self._is_quick = is_quick
         path = artefact.tokenizer_path
         self._queries = Tokenizer(path, card.max_tokens, card.query_prefix, is_quick=is_quick)
-        self.session, self.precision = self._start(device, precision)
+        session, self.precision = self._start(device, precision)
+        self.session: Session | None = session  # None where it could not be loaded again
         self._exact: Session | None = None
         self._opening = threading.Lock()  # of that
         self._lanes = threading.Condition()
         self._under_way = 0  # batches
-        self.device = self.session.device
+        self.device = session.device
         self.documents = self._tokenizer(threads or cpu_limit())
         self.fingerprint = artefact.fingerprint(self.precision)
 
@@ -71,14 +72,14 @@ class OnnxEncoder:
         """Embeddings, float32 `[len(batch), dimension]`, in order; what is not finite is tried once in fp32.
 
         Raises OutOfMemoryError, and EncodingError for values that are not finite in fp32 either; a retryable
-        one where the fp32 graph cannot be loaded.
+        one where a graph cannot be loaded: that of fp32, or the model's own after `rebuild` has failed.
         """
-        with self._lane():
-            return self._finite(batch)
+        with self._lane() as session:
+            return self._finite(session, batch)
 
-    def _finite(self, batch: list[Tokens]) -> Vector:
+    def _finite(self, session: Session, batch: list[Tokens]) -> Vector:
         """What `encode` does, while the session stays."""
-        vectors = self.session.run(batch)
+        vectors = session.run(batch)
         wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(wrong) and self.precision != "fp32":
             vectors[wrong] = self._in_fp32().run([batch[i] for i in wrong])
@@ -122,21 +123,31 @@ class OnnxEncoder:
         with self._lanes:
             self._lanes.wait_for(lambda: not self._under_way)
             self._exact = None
-            # The old session is gone before the new one is made.
-            device, self.session = self.device, None  # type: ignore[assignment]
-            self.session = self._open(self.precision, device)
+            self.session = None  # the old one is gone before the new one is made
+            self.session = self._open(self.precision, self.device)
 
     @contextmanager
-    def _lane(self) -> Iterator[None]:
+    def _lane(self) -> Iterator[Session]:
         """A batch is under way: no new session until it is done, no batch while a session is made."""
         with self._lanes:
+            session = self.session = self.session or self._once_more()
             self._under_way += 1
         try:
-            yield
+            yield session
         finally:
             with self._lanes:
                 self._under_way -= 1
                 self._lanes.notify_all()
+
+    def _once_more(self) -> Session:
+        """The graph, where it could not be loaded again. Raises a retryable EncodingError: no text is at
+        fault."""
+        try:
+            return self._open(self.precision, self.device)
+        except Exception as error:
+            subject, remedy = f"with model {self.card.name!r}", "It is tried again with every batch."
+            problem = f"its graph cannot be loaded again: {error}"
+            raise EncodingError("encode", subject, problem, remedy, retryable=True) from error
 
     def _tokenizer(self, cores: int) -> Tokenizer | TokenizerPool:
         """On a CPU tokenising is a small share of the work; tokenizers in one process cannot feed a GPU."""
