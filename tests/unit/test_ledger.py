@@ -1,5 +1,7 @@
 """What has been read and is not yet written, and how far a walk has come."""
 
+from collections.abc import Iterator
+
 from freshvec.pipeline.ledger import Checkpoint, Ledger, Portion, Ready
 from freshvec.records import Fate, Key, Outcome, Urgency
 
@@ -40,3 +42,22 @@ def test_the_first_failure_stays() -> None:
     ledger.fail(first)
     ledger.fail(RuntimeError("the next"))
     assert ledger.failure is first
+
+
+def test_what_was_missed_is_known_before_nothing_is_in_flight() -> None:
+    """Else all would be called fresh for a moment, in which a backfill ends."""
+    ledger = Ledger()
+    batches = ready(page(ledger, "1"), "1")
+
+    class Watched(list[Ready]):
+        """Sees the ledger at the moment in which its rows are taken from it."""
+
+        def __iter__(self) -> Iterator[Ready]:
+            assert ledger.has_missed
+            return super().__iter__()
+
+    ledger.settle(Watched(batches), missed=True)
+    assert ledger.in_flight() == 0
+    ledger.has_missed = False
+    ledger.settle([])
+    assert not ledger.has_missed

@@ -151,9 +151,10 @@ class Ledger:
         with self._lock:
             return min(self._ahead, *(portion.fence for portion in self._unwritten), math.inf)
 
-    def settle(self, written: Iterable[Ready]) -> None:
-        """These rows are committed."""
+    def settle(self, written: Iterable[Ready], *, missed: bool = False) -> None:
+        """These rows are committed; `missed`: not all that was read for them was where it had been."""
         with self._lock:
+            self.has_missed |= missed  # before nothing is in flight, which would be called fresh
             for ready in written:
                 portion, rows = ready.portion, len(ready.outcomes)
                 self._in_flight[portion.urgency] -= rows

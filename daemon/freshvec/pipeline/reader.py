@@ -114,14 +114,14 @@ class Reader:
         """Whether every row is written: nothing in flight, nothing queued, the backfill done."""
         with translated("read", f"sync {self._bound.name!r}"):
             is_answered = not self._ledger.in_flight() and not len(self._ledger.rests)
-            return is_answered and self.walker.is_over and self._queue.is_empty()
+            is_read = not self._ledger.has_missed  # which the last one written may just have found
+            return is_answered and is_read and self.walker.is_over and self._queue.is_empty()
 
     def is_at_rest(self) -> bool:
         """Whether every row is written, and no walk is due: one small query, where a look for each kind of
         work takes four.
         """
-        is_due = self._ledger.has_missed or self.walker.is_proof_due
-        return not is_due and self.is_fresh()
+        return not self.walker.is_proof_due and self.is_fresh()
 
     def patience(self) -> float:
         """Seconds until the reader has something to do without any news."""

@@ -171,9 +171,7 @@ class Writer:
         self._ledger.rests.forgive({outcome.key for outcome in done})
         for rest in rests:
             self._ledger.rests.begin(rest)
-        self._ledger.settle(batches)
-        if len(lags) < len(entries) or len(written) < len(batches):
-            self._ledger.has_missed = True
+        self._ledger.settle(batches, missed=len(lags) < len(entries) or len(written) < len(batches))
         self._clear_tombstones()
 
     def _filled(self, batches: list[Ready]) -> list[Outcome]:
