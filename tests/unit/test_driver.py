@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -207,14 +208,9 @@ def test_a_file_that_is_read_again_is_compared_with_what_was_given(said: list[st
             os.kill(os.getpid(), signal.SIGHUP)
         return read.pop(0), ()
 
-    begin = cluster.begin
-
-    def begin_and_signal(number: int, threads: int) -> FakeActor:
-        os.kill(os.getpid(), signal.SIGHUP)
-        return begin(number, threads)
-
-    cluster.begin = begin_and_signal  # type: ignore[method-assign]
-    Driver(cluster, SETTINGS, (), workers=None, once=True, reload=reread).run()
+    is_asked = threading.Event()
+    is_asked.set()  # before it was here, while the engine was loaded
+    Driver(cluster, SETTINGS, (), workers=None, once=True, reload=reread, is_asked=is_asked).run()
     assert read == []
     assert said.count("daemon.threads has changed: a restart takes it up, a reload the syncs alone") == 1
 

@@ -2,6 +2,7 @@
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from freshvec.cli import main, numbers
 from freshvec.cli.app import app
@@ -20,6 +21,17 @@ def test_what_is_within_is_taken_as_it_is() -> None:
     assert numbers.seconds("2.5") == 2.5
     assert numbers.days(7.0) == 7
     assert numbers.share("0.999") == 0.999
+
+
+@pytest.mark.parametrize(
+    "given", [("search", "text", "-n"), ("verify", "--vectors"), ("swap", "docs", "--sample")]
+)
+def test_no_more_rows_are_asked_for_than_a_command_could_hold(given: tuple[str, ...]) -> None:
+    """Postgres takes no more than a bigint."""
+    assert callable(main.main)
+    done = CliRunner().invoke(app, [*given, str(2**63)])
+    assert done.exit_code == 2
+    assert "1000000" in done.output
 
 
 def test_every_option_that_takes_such_a_number_asks_for_a_finite_one() -> None:

@@ -1,5 +1,6 @@
 """`run` and `backfill` by workers on another engine's machines, shown and ended from here."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,14 +29,16 @@ class Elsewhere:
     workers: str | None
 
 
-def run(settings: Settings, syncs: tuple[Sync, ...], where: Elsewhere, reload: Reload) -> int:
+def run(
+    settings: Settings, syncs: tuple[Sync, ...], where: Elsewhere, reload: Reload, is_asked: threading.Event
+) -> int:
     """Keep every row fresh by workers on another engine, and show here how they are. Returns the exit code.
 
-    Raises FreshvecError.
+    `is_asked`: set where `reload` was asked for before. Raises FreshvecError.
     """
     if settings.daemon.serve:
         logger.info("no embeddings requests are answered here, without a model: see `freshvec serve`")
-    driver = _driver(settings, syncs, where, once=False, reload=reload)
+    driver = _driver(settings, syncs, where, once=False, reload=reload, is_asked=is_asked)
     endpoint = _page(settings, driver)
     try:
         if endpoint is not None:
@@ -63,6 +66,7 @@ def _driver(
     *,
     once: bool,
     reload: Reload | None = None,
+    is_asked: threading.Event | None = None,
 ) -> "Driver":
     if where.engine != "ray":
         fault = f"--on {where.engine}: there is no such engine; write ray"
@@ -73,7 +77,7 @@ def _driver(
     from freshvec.fleet.on_ray import RayCluster  # seconds, and only where it is asked for
 
     cluster = RayCluster(settings, where.address, once=once)
-    return Driver(cluster, settings, syncs, workers=count, once=once, reload=reload)
+    return Driver(cluster, settings, syncs, workers=count, once=once, reload=reload, is_asked=is_asked)
 
 
 def _page(settings: Settings, driver: "Driver") -> Endpoint | None:

@@ -52,6 +52,15 @@ TimeoutOption = Annotated[
         "--timeout", "-t", parser=numbers.seconds, metavar="SECONDS", help="Seconds to wait at most."
     ),
 ]
+VectorsOption = Annotated[
+    int,
+    typer.Option(
+        "--vectors",
+        min=0,
+        max=numbers.MOST_ROWS,
+        help="Encode so many random rows again and compare the vectors.",
+    ),
+]
 
 
 @app.command(
@@ -166,7 +175,9 @@ def wait(
 def search(
     text: Annotated[str, typer.Argument(help="What to look for.")],
     sync: SyncOption = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many rows.")] = 5,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=numbers.MOST_ROWS, help="How many rows.")
+    ] = 5,
     as_json: JsonOption = False,
     config_path: ConfigOption = None,
 ) -> None:
@@ -208,10 +219,7 @@ def _only(declared: tuple[Sync, ...], operation: str, problem: str) -> Sync:
 def verify(
     sync: SyncArgument = None,
     repair: Annotated[bool, typer.Option("--repair", help="Queue what is wrong for the worker.")] = False,
-    vectors: Annotated[
-        int,
-        typer.Option("--vectors", min=0, help="Encode so many random rows again and compare the vectors."),
-    ] = 0,
+    vectors: VectorsOption = 0,
     as_json: JsonOption = False,
     config_path: ConfigOption = None,
 ) -> None:

@@ -6,6 +6,7 @@ import typer
 
 _MOST_SECONDS = 10**9  # as in the configuration
 _MOST_DAYS = 10**4
+MOST_ROWS = 10**6  # of those that a command holds in memory
 
 
 def seconds(given: str | float) -> float:

@@ -73,7 +73,7 @@ def run(
         from freshvec.cli import elsewhere
 
         where = elsewhere.Elsewhere(on, ray_address, workers)
-        raise typer.Exit(elsewhere.run(settings, settings.find(sync), where, reload))
+        raise typer.Exit(elsewhere.run(settings, settings.find(sync), where, reload, is_asked))
     if workers is not None:
         from freshvec.cli import fleet
 

@@ -44,7 +44,9 @@ Queries = Annotated[
     Path | None,
     typer.Option(help="A file of searches to compare old and new by, one per line. Default: texts of rows."),
 ]
-Sample = Annotated[int, typer.Option(min=0, help="How many rows to compare by; 0 for no report.")]
+Sample = Annotated[
+    int, typer.Option(min=0, max=numbers.MOST_ROWS, help="How many rows to compare by; 0 for no report.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Commit though rows failed, or the index is not built.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Wait = Annotated[

@@ -61,8 +61,10 @@ class Driver:
         workers: int | None,
         once: bool = False,
         reload: Callable[[], tuple[Settings, tuple[Sync, ...]]] | None = None,
+        is_asked: threading.Event | None = None,
     ) -> None:
-        """`workers`: None for as many as the machines have room for and Postgres bears."""
+        """`workers`: None for as many as the machines have room for and Postgres bears. `is_asked`: set where
+        `reload` was asked for before this was here."""
         self._cluster = cluster
         self._given = self._settings = settings  # `_settings` become those of its workers
         self._syncs = syncs
@@ -72,7 +74,7 @@ class Driver:
         self._version = 0
         self._workers: list[RemoteWorker] = []
         self._stopping = threading.Event()
-        self._reloading = False
+        self._is_asked = is_asked or threading.Event()
         self._deadline: float | None = None  # after which those that do not stop are ended
         self._turned_at = time.monotonic()
         self._count_due = 0.0
@@ -90,7 +92,7 @@ class Driver:
             check(self._settings.database.url, self._wanted)
         self._cluster.connect()
         try:
-            signals.handle(self.stop, self._reload_soon, self._stopping)
+            signals.handle(self.stop, self._is_asked.set, self._stopping)
             while not self._is_over():
                 self._turn()
         finally:
@@ -103,9 +105,6 @@ class Driver:
         """Let every worker write what it has read, and end."""
         self._stopping.set()
 
-    def _reload_soon(self) -> None:
-        self._reloading = True
-
     def _is_over(self) -> bool:
         if self._deadline is not None and time.monotonic() > self._deadline:
             return True
@@ -117,7 +116,7 @@ class Driver:
         if self._turned_at >= self._count_due and not self._stopping.is_set():
             self._fill_workers()
             self._count_due = self._turned_at + _COUNT_SECONDS
-        if self._reloading:
+        if self._is_asked.is_set():
             self._take_up()
         declared = Declared(self._version, self._settings, self._syncs)
         for worker in self._workers:
@@ -154,7 +153,7 @@ class Driver:
 
     def _take_up(self) -> None:
         """What the file declares now goes to every worker with its next report."""
-        self._reloading = False
+        self._is_asked.clear()
         if self._read_again is None:
             return
         try:
