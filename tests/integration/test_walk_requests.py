@@ -6,8 +6,9 @@ import time
 import psycopg
 import pytest
 
-from freshvec.capture.queue import QUEUE_FULL
+from freshvec.capture.queue import QUEUE_FULL, REDEFINED
 from freshvec.db import connect, queries
+from freshvec.pipeline.walk_requests import Requests
 from tests.integration.stepwise import Bench
 from tests.staleness import stale
 from tests.support import Connection, NullEncoder, bound_sync, count, running, until, wait_fresh
@@ -50,6 +51,24 @@ def test_a_request_that_an_open_transaction_relies_on_is_not_walked_for_over_and
             assert 2 <= len(walks) <= 5, "the one before, the first, and one each second"
             slow.commit()
             until("the request is gone", lambda: count(bench.docs, "freshvec.rescan") == 0)
+
+
+def test_a_request_waits_for_those_who_wrote_when_it_came(bench: Bench) -> None:
+    """Not only for those of the request before, which waits as well."""
+    asked = [("1", REDEFINED), ("2", REDEFINED)]
+    with connect(bench.settings.database.url, "test") as connection, bench.session() as second:
+        requests = Requests(connection, bound_sync(connection, bench.settings, NullEncoder()))
+        with bench.session() as first:
+            bench.edit_unnoted("by other rules", first)
+            assert requests.due(asked[:1]) == []
+            second.execute("UPDATE docs SET body = body WHERE id = 2")
+            assert requests.due(asked) == []
+            first.commit()
+        still = time.monotonic() + 1.5  # looks are a second apart once it has waited for long
+        while time.monotonic() < still:
+            assert requests.due(asked) == []
+        second.commit()
+        until("both are due", lambda: requests.due(asked) == asked)
 
 
 def test_a_request_answered_since_a_transactions_snapshot_is_made_again(bench: Bench) -> None:

@@ -33,20 +33,23 @@ class Requests:
         self._answered: list[Request] = []  # the requests that the last walk was for
         self._repeat_due = 0.0
         self._older: Writers | None = None  # once asked for
+        self._waiting: set[str] = set()  # the requests that wait for these
         self._look_due = 0.0
         self._is_said = False
 
     def due(self, asked: Iterable[Request]) -> list[Request]:
         """Those of the requests that a walk is to begin for now."""
-        found = [request for request in asked if request[1] != REDEFINED or self._are_older_over()]
+        asked = list(asked)
+        may_answer = self._are_older_over(_redefined(asked))
+        found = [request for request in asked if request[1] != REDEFINED or may_answer]
         is_left = set(found) <= set(self._answered)
         is_full_again = is_full(self._answered) and {reason for _, reason in found} == {QUEUE_FULL}
         return [] if (is_left or is_full_again) and time.monotonic() < self._repeat_due else found
 
     def answered_at_once(self, asked: Iterable[Request]) -> list[str] | None:
         """What a walk answers that is set to begin anyway; None where it had better wait a moment."""
-        numbers = [number for number, reason in asked if reason == REDEFINED]
-        if not numbers or self._are_older_over():
+        numbers = _redefined(asked)
+        if self._are_older_over(numbers):
             return numbers
         return [] if time.monotonic() - self._begun > _PATIENCE else None
 
@@ -65,10 +68,12 @@ class Requests:
         dues += [self._look_due] if self._older is not None and self._look_due > now else []
         return min(dues, default=math.inf) - now
 
-    def _are_older_over(self) -> bool:
-        """Whether nobody is at it any more who wrote to the table when this was first asked."""
-        if self._older is None:
-            self._older = Writers(self._connection, self._bound)
+    def _are_older_over(self, numbers: list[str]) -> bool:
+        """Whether nobody is at it any more who wrote to the table when the last of these came."""
+        if not numbers:
+            return True
+        if self._older is None or not self._waiting.issuperset(numbers):
+            self._older, self._waiting = Writers(self._connection, self._bound), set(numbers)
         now = time.monotonic()
         if now < self._look_due:
             return False
@@ -89,6 +94,11 @@ class Requests:
             problem = "wrote to the table before it was defined so; it is walked again once they are over"
             logger.info("sync {}: {} {}", self._bound.name, sessions, problem)
         self._is_said = True
+
+
+def _redefined(asked: Iterable[Request]) -> list[str]:
+    """Those for which changes were noted by other rules before."""
+    return [number for number, reason in asked if reason == REDEFINED]
 
 
 def is_full(requests: Iterable[Request]) -> bool:
