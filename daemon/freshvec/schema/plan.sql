@@ -17,6 +17,7 @@ SELECT has_schema_privilege(%(role)s, 'freshvec', 'USAGE')
    AND has_table_privilege(%(role)s, 'freshvec.lag_hour', 'INSERT')
    AND has_table_privilege(%(role)s, 'freshvec.edition', 'SELECT')
    AND has_table_privilege(%(role)s, 'freshvec.range', 'DELETE')
+   AND has_table_privilege(%(role)s, 'freshvec.unlogged', 'INSERT')
    AND has_function_privilege(%(role)s, 'freshvec.ring(text)', 'EXECUTE')
 
 -- grant_schema: what the worker's role needs of the schema
@@ -26,6 +27,7 @@ GRANT UPDATE ON freshvec.sync TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON freshvec.rescan, freshvec.lag_hour, freshvec.member, freshvec.range
    TO {role};
 GRANT SELECT, INSERT, UPDATE ON freshvec.activity TO {role};
+GRANT SELECT, INSERT ON freshvec.unlogged TO {role};
 GRANT SELECT, UPDATE, USAGE ON SEQUENCE freshvec.fence TO {role};
 GRANT EXECUTE ON FUNCTION freshvec.ring(text), freshvec.ask_for_walk(text, text),
       freshvec.sync_status(), freshvec.sync_progress(), freshvec.failures(int) TO {role}

@@ -194,6 +194,7 @@ class Keeper:
             self._due = time.monotonic() + _TURN_SECONDS
             return
         bound = self._binding.bound
+        self._walks.begin(connection, bound)
         share = WHOLE if self._shares is None else self._shares.begin(connection, bound.id)
         epoch = take(connection, bound.name, bound.generation, share)
         self.pipeline = Pipeline(
@@ -209,7 +210,6 @@ class Keeper:
         self._aside.reset()
         self._seen = bound.generation
         self._running_since = time.monotonic()
-        self._walks.rest()
         self.pipeline.start()
         self._due = 0.0
 

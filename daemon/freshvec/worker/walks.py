@@ -1,11 +1,14 @@
-"""Walks of a sync whose changes can only be found by walking: one, and a rest of ten times its length."""
+"""Walks for what no trigger notes: one after a crash that emptied unlogged tables; of a sync that may have no
+triggers one, and a rest of ten times its length."""
 
 import time
 
-from freshvec.db import Connection
+from freshvec.db import Connection, queries, quoted_name
 from freshvec.pipeline.pipeline import Pipeline
 from freshvec.schema.apply import ask_for_walk
+from freshvec.source.bound import BoundSync
 
+_SQL = queries("worker/walks")
 _REST = 10.0  # times as long as a walk takes
 
 
@@ -18,9 +21,12 @@ class Walks:
         self._due = 0.0
         self._began: float | None = None  # the walk under way, as far as it was seen
 
-    def rest(self) -> None:
-        """None is due before the next sweep: a pipeline begins."""
+    def begin(self, connection: Connection, bound: BoundSync) -> None:
+        """A pipeline begins: none is due before the next sweep, unless a crash may have emptied tables."""
         self._due = time.monotonic() + self._sweep_seconds
+        tables = [quoted_name(*name) for name in (*bound.tables, ("freshvec", f"queue_{bound.name}"))]
+        relations = [relation.oid for relation in bound.relations]
+        connection.execute(_SQL["begin"], {"name": bound.name, "relations": relations, "tables": tables})
 
     def tend(self, connection: Connection, pipeline: Pipeline) -> None:
         """Ask for one where it is due."""
