@@ -23,24 +23,19 @@ class Activity:
     def __init__(self, settings: Settings, pressure: Pressure) -> None:
         self._settings = settings
         self._pressure = pressure
+        self._keeping = threading.Lock()
         self._lock = threading.Lock()  # the connection's
         self._connection: Connection | None = None
         self._is_closed = False
         self._kept: dict[str, object] = {}
 
     def keep(self, keepers: list[Keeper]) -> None:
-        """Write what is new of each sync since the last time."""
-        for keeper in keepers:
-            self._keep_lags(keeper)
-            if not keeper.leads:
-                self._kept.pop(keeper.sync.name, None)  # another worker measures, and writes over it
-                continue
-            snapshot = (keeper.progress.snapshot(), keeper.phase, self._pressure.reason, keeper.last_error)
-            if snapshot == self._kept.get(keeper.sync.name):
-                continue
-            keeper.dispatcher.measure()
-            if self._execute(_SQL["measured"], self._columns(keeper)):
-                self._kept[keeper.sync.name] = snapshot
+        """Write what is new of each sync since the last time. Threads do so in turn: what one has measured
+        before is not to be written after what another has measured."""
+        with self._keeping:
+            for keeper in keepers:
+                self._keep_lags(keeper)
+                self._keep_measured(keeper)
 
     def look(self, reading: Callable[[Connection], object]) -> None:
         """Let somebody read on this connection."""
@@ -57,6 +52,17 @@ class Activity:
             self._is_closed = True
             if self._connection is not None:
                 self._connection.close()
+
+    def _keep_measured(self, keeper: Keeper) -> None:
+        if not keeper.leads:
+            self._kept.pop(keeper.sync.name, None)  # another worker measures, and writes over it
+            return
+        snapshot = (keeper.progress.snapshot(), keeper.phase, self._pressure.reason, keeper.last_error)
+        if snapshot == self._kept.get(keeper.sync.name):
+            return
+        keeper.dispatcher.measure()
+        if self._execute(_SQL["measured"], self._columns(keeper)):
+            self._kept[keeper.sync.name] = snapshot
 
     def _keep_lags(self, keeper: Keeper) -> None:
         """Add what was taken since the last time; what could not be written is added the next time."""
