@@ -128,10 +128,15 @@ class NotFreshError(FreshvecError):
     exit_code = 3
 
 
+def closest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known word that was probably meant; None where none is like it."""
+    return next(iter(difflib.get_close_matches(word, sorted(known), n=1, cutoff=cutoff)), None)
+
+
 def meant(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """The known word that was probably meant, as the end of a sentence; nothing where none is like it."""
-    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=cutoff)
-    return f"; did you mean {near[0]}?" if near else ""
+    """The same as the end of a sentence; nothing where none is like it."""
+    near = closest(word, known, cutoff)
+    return "" if near is None else f"; did you mean {near}?"
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:

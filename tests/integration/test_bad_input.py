@@ -50,6 +50,14 @@ TABLES = {
         "CREATE TABLE other (id int)",
         "cannot bind sync 'docs' to docs: there is no such table. Create it, or correct `table`",
     ),
+    "in another schema": (
+        "CREATE SCHEMA shop; CREATE TABLE shop.docs (id int)",
+        "there is no such table; there is shop.docs. Create it, or correct `table` (schema.table",
+    ),
+    "whose name needs quotes": (
+        'CREATE TABLE "Docs" (id int)',
+        'there is no such table; there is public."Docs". Create it',
+    ),
     "a view": (
         "CREATE VIEW docs AS SELECT 1 AS id, '' AS body",
         "it is a view or another kind of relation, not a table. Name the table",

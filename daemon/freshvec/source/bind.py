@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from freshvec.config import Sync
 from freshvec.db import Connection, queries, quoted, translated
-from freshvec.errors import SchemaError
+from freshvec.errors import SchemaError, closest
 from freshvec.records import Model
 from freshvec.source import vector_column
 from freshvec.source.bound import BoundSync, Relation
@@ -78,16 +78,20 @@ def _relation(connection: Connection, sync: Sync) -> tuple[int, tuple[str, str],
     schema, table = split_name(sync.table)
     row = connection.execute(_SQL["relation"], {"schema": schema, "table": table}).fetchone()
     if row is None:
-        raise _refused(
-            sync,
-            "there is no such table",
-            "Create it, or correct `table` (schema.table; quote unusual names).",
-        )
+        remedy = "Create it, or correct `table` (schema.table; quote unusual names)."
+        raise _refused(sync, f"there is no such table{_alike(connection, table)}", remedy)
     oid, schema, table, kind, is_child, has_row_security = row
     if kind not in ("r", "p"):
         problem = "it is a view or another kind of relation, not a table"
         raise _refused(sync, problem, "Name the table whose rows change.")
     return oid, (schema, table), is_child, has_row_security
+
+
+def _alike(connection: Connection, table: str) -> str:
+    """The table that was probably meant, as the end of a sentence."""
+    named = dict[str, str](connection.execute(_SQL["tables"]).fetchall())
+    near = closest(table.lower(), named)
+    return "" if near is None else f"; there is {named[near]}"
 
 
 def _key(connection: Connection, sync: Sync, oid: int) -> tuple[KeyColumn, ...]:

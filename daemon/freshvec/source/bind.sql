@@ -1,6 +1,13 @@
 -- server: encoding and version of the server
 SELECT current_setting('server_encoding'), current_setting('server_version_num')::int
 
+-- tables: names of tables, in lower case and as they are written in full
+SELECT lower(c.relname), quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'freshvec')
+   AND n.nspname !~ '^pg_(toast|temp)'
+ ORDER BY c.oid DESC LIMIT 5000
+
 -- relation: what a table is: oid, schema, name, kind, whether it has a parent, and row security
 SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text,
        EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid),
