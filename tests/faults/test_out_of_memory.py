@@ -83,7 +83,7 @@ def test_a_real_limit_halves_the_batch_and_loses_nothing(
     assert found["ceiling"] is not None
     assert found["ceiling"] < found["first"] == 64 * 256
     assert found["next"] <= found["ceiling"]
-    assert BudgetMemory(tmp_path).recall("m", "cpu").ceiling == found["ceiling"]
+    assert BudgetMemory(tmp_path).ceilings("m") == {"cpu": found["ceiling"]}
     vectors: Vector = np.load(tmp_path / "vectors.npy")
     for place in (0, 47, 48, 95):
         alone = encoder.encode([Tokens(np.arange(2000, 2000 + lengths[place], dtype=np.int64))])[0]

@@ -6,6 +6,7 @@ import random
 import statistics
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_a_ceiling_is_forgotten_after_a_day(
     noted = {"size": 64, "ceiling": 64, **({"ceiling_at": time.time() - age} if age else {})}
     (tmp_path / "budgets.json").write_text(json.dumps({"m on cpu": noted, "n on cpu": {"size": 512}}))
     found = BudgetMemory(tmp_path).recall("m", "cpu")
-    assert (found.size, found.ceiling) == known
+    assert (found.size, found.memory and found.memory.padded) == known
     assert BudgetMemory(tmp_path).recall("n", "cpu").size == 512
 
 
@@ -85,8 +86,8 @@ def test_a_size_that_was_configured_is_not_noted_as_found(tmp_path: Path) -> Non
     budget = BatchBudget(4096, fixed=True)
     budget.out_of_memory(4096)
     BudgetMemory(tmp_path).keep("m", "cpu", budget)
-    known = BudgetMemory(tmp_path).recall("m", "cpu")
-    assert (known.ceiling, known.is_settled) == (2048, False)
+    assert BudgetMemory(tmp_path).ceilings("m") == {"cpu": 2048}
+    assert not BudgetMemory(tmp_path).recall("m", "cpu").is_settled
 
 
 def test_a_ceiling_is_never_under_the_smallest_size() -> None:
@@ -99,8 +100,8 @@ def test_what_the_search_learnt_outlives_a_restart(tmp_path: Path) -> None:
     budget = BatchBudget(4096)
     budget.out_of_memory(4096)
     BudgetMemory(tmp_path).keep("m", "cuda", budget)
-    assert BudgetMemory(tmp_path).recall("m", "cuda").ceiling == 2048
-    assert BudgetMemory(tmp_path).recall("m", "cpu").ceiling is None
+    assert BudgetMemory(tmp_path).ceilings("m") == {"cuda": 2048}
+    assert BudgetMemory(tmp_path).recall("m", "cpu").memory is None
 
 
 def observe(budget: BatchBudget, rate: float, batches: int) -> None:
@@ -212,7 +213,8 @@ def test_a_small_size_that_was_found_in_a_hurry_is_kept_within_memory(tmp_path: 
     budget.out_of_memory(2048)
     BudgetMemory(tmp_path).keep("m", "cuda", budget)
     known = BudgetMemory(tmp_path).recall("m", "cuda")
-    assert known.size == known.ceiling == 1024
+    assert known.memory
+    assert known.size == known.memory.padded == 1024
 
 
 @pytest.mark.parametrize("settled", [True, False])
@@ -220,7 +222,7 @@ def test_a_size_that_was_noted_beyond_its_ceiling_is_bounded_by_it(tmp_path: Pat
     noted = {"size": 4096, "ceiling": 1024, "ceiling_at": time.time(), "settled": settled, "hurried": True}
     (tmp_path / "budgets.json").write_text(json.dumps({"m on cuda": noted}))
     known = BudgetMemory(tmp_path).recall("m", "cuda")
-    budget = BatchBudget(known.size or 0, ceiling=known.ceiling, known=known)
+    budget = BatchBudget(known.size or 0, known=known)
     assert max(budget.next_size() for _ in range(9)) == 1024
 
 
@@ -233,25 +235,46 @@ def test_where_there_is_no_hurry_any_more_memory_still_bounds_the_size() -> None
     assert budget.settled == budget.ceiling == 1024
 
 
+class Clock:
+    """The wall clock, which a test puts forward."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = time.time()
+        monkeypatch.setattr(time, "time", lambda: self.now)
+
+
 @pytest.mark.parametrize("fixed", [False, True])
-def test_a_ceiling_is_forgotten_after_a_day_in_a_process_too(
+def test_what_did_not_fit_is_tried_again_ever_more_seldom(
     monkeypatch: pytest.MonkeyPatch, fixed: bool
 ) -> None:
-    budget = BatchBudget(1024, fixed=fixed)
+    """Others may have had the memory, for a minute or for ever."""
+    clock, budget, waits = Clock(monkeypatch), BatchBudget(1024, fixed=fixed), list[float]()
+    for _ in range(12):
+        budget.out_of_memory(512)
+        budget.out_of_memory(256)
+        began = clock.now
+        while budget.ceiling is not None:
+            assert max(budget.next_size() for _ in range(9)) == 128
+            clock.now += 60
+            budget.next_size()
+        waits.append(clock.now - began)
+        assert max(budget.next_size() for _ in range(9)) >= 1024
+    assert waits[0] == pytest.approx(300, abs=60)
+    assert all(1.5 < later / sooner <= 2.5 or later > 86_000 for sooner, later in pairwise(waits))
+    assert waits[-1] == pytest.approx(86_400, abs=60)
+    clock.now += 3 * 86_400
     budget.out_of_memory(256)
-    assert max(budget.next_size() for _ in range(9)) == budget.ceiling == 128
-    later = time.time() + 90_000
-    monkeypatch.setattr(time, "time", lambda: later)
-    assert max(budget.next_size() for _ in range(9)) >= 1024
-    assert budget.ceiling is None
+    clock.now += 301
+    assert max(budget.next_size() for _ in range(9)) >= 1024, "another time, others may have it again"
 
 
-def test_a_ceiling_keeps_its_age_over_a_restart(tmp_path: Path) -> None:
-    at = int(time.time()) - 80_000
-    noted = {"size": 64, "ceiling": 64, "ceiling_at": at}
-    (tmp_path / "budgets.json").write_text(json.dumps({"m on cpu": noted}))
-    known = BudgetMemory(tmp_path).recall("m", "cpu")
-    budget = BatchBudget(64, ceiling=64, known=known)
-    assert budget.ceiling_at == at
+def test_a_ceiling_keeps_its_age_over_a_restart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clock, budget = Clock(monkeypatch), BatchBudget(1024)
+    budget.out_of_memory(256)
+    clock.now += 200
     BudgetMemory(tmp_path).keep("m", "cpu", budget)
-    assert BudgetMemory(tmp_path).recall("m", "cpu").ceiling_at == at
+    again = BatchBudget(1024, known=BudgetMemory(tmp_path).recall("m", "cpu"))
+    assert again.memory == budget.memory
+    assert max(again.next_size() for _ in range(9)) == 128
+    clock.now += 101
+    assert max(again.next_size() for _ in range(9)) > 128

@@ -1,12 +1,14 @@
 """The dispatcher when encoding fails: a smaller batch, the runtime anew, and the end of the process."""
 
 import queue
+import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from freshvec.encoding.budget import BatchBudget
+from freshvec.encoding.budget import BatchBudget, Known
+from freshvec.encoding.ceiling import Ceiling
 from freshvec.encoding.dispatch import Dispatcher
 from freshvec.errors import EncodingError
 from freshvec.records import Tokens, Urgency, Vector
@@ -143,7 +145,8 @@ def test_a_text_alone_says_nothing_of_batches(encoder: Recorder) -> None:
 @pytest.mark.parametrize("before", [None, 256])
 def test_what_others_fill_says_nothing_of_batches(encoder: Recorder, before: int | None) -> None:
     encoder.gate.set()
-    budget = BatchBudget(512, ceiling=before)
+    known = Known(memory=Ceiling(before, int(time.time()))) if before else None
+    budget = BatchBudget(512, known=known)
     dispatcher = Dispatcher(encoder, budget)
     encoder.room = encoder.after_rebuild = 3
     errors = encoded(dispatcher, list(range(64)))

@@ -7,11 +7,11 @@ that encodes most tokens per second, until the size in the middle is the best.
 
 import statistics
 import threading
-import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from freshvec.encoding.ceiling import Ceiling, found
 from freshvec.encoding.noted import note, read
 
 _STEP = 2
@@ -21,29 +21,26 @@ _BETTER = 1.03  # a size must be this much faster for the search to move
 _SLOW = 3  # batches in a row that are too slow before their size is given up: one may have had bad luck
 _SETTLED_BATCHES = 2000  # then look again: texts and machines change
 _SMALLEST = 64
-_CEILING_SECONDS = 86400  # after which what found no room may be tried again: others may have had the memory
 
 
 class BatchBudget:
     """Padded tokens per batch. Several threads may ask and tell it at once.
 
-    `first` is the first guess. `ceiling` is what the device's memory is known to hold; both are in padded
-    tokens. `latency_seconds` is how long an urgent change may wait for the batch before it.
+    `first` is the first guess, in padded tokens. `latency_seconds` is how long an urgent change may wait for
+    the batch before it. `known` is what was learnt before.
     """
 
     def __init__(
         self,
         first: int,
         *,
-        ceiling: int | None = None,
         latency_seconds: float = 0.125,
         fixed: bool = False,
         known: "Known | None" = None,
     ) -> None:
         self._lock = threading.Lock()  # one thread at a time exchanges what the search has measured
-        self.ceiling = ceiling
-        # When memory ran out, in seconds since 1970.
-        self.ceiling_at = (known and known.ceiling_at) or (ceiling and int(time.time()))
+        self._memory = known.memory if known else None
+        self._memory_before: Ceiling | None = None  # that counts no more
         self._latency = latency_seconds
         self.fixed = fixed  # as configured: nothing is searched, nothing remembered
         self._given = first
@@ -62,6 +59,16 @@ class BatchBudget:
             self._explore()
 
     @property
+    def memory(self) -> Ceiling | None:
+        """What the device's memory is known to hold; None where nothing is known."""
+        return self._memory
+
+    @property
+    def ceiling(self) -> int | None:
+        """The same in padded tokens."""
+        return self._memory.padded if self._memory else None
+
+    @property
     def settled(self) -> int:
         """The size the search stands at, in padded tokens."""
         return self._middle
@@ -78,12 +85,12 @@ class BatchBudget:
 
     def bounded(self, size: int) -> int:
         """At most what the device's memory is known to hold."""
-        return min(size, self.ceiling) if self.ceiling else size
+        return min(size, self.ceiling or size)
 
     def next_size(self) -> int:
         """The size of the next batch, in padded tokens."""
         with self._lock:
-            if self.ceiling_at and _is_past(self.ceiling_at):
+            if self._memory and self._memory.is_past:
                 self._bound(None)
             self._turn += 1
             return self._sizes[self._turn % len(self._sizes)]
@@ -111,24 +118,24 @@ class BatchBudget:
         elif all(len(self._rates.get(each, ())) >= _WARM + _SAMPLES for each in self._sizes):
             self._move()
 
-    def out_of_memory(self, padded: int) -> None:
-        """A batch of `padded` tokens did not fit: never try as many again, for a day."""
+    def out_of_memory(self, padded: int) -> Ceiling:
+        """A batch of `padded` tokens did not fit: do not try as many again, for some time."""
         with self._lock:
-            self.ceiling = max(_SMALLEST, min(self.ceiling or padded, padded // 2))
-            self.ceiling_at = int(time.time())
-            self._sizes = [min(size, self.ceiling) for size in self._sizes]
-            self._middle = min(self._middle, self.ceiling)
+            most = max(_SMALLEST, padded // 2)
+            self._memory = self._memory.lower(most) if self._memory else found(most, self._memory_before)
+            self._sizes = list(map(self.bounded, self._sizes))
+            self._middle = self.bounded(self._middle)
+            return self._memory
 
     def allow(self, ceiling: int | None) -> None:
         """So many may be tried again, None: any number. It was not their size that found no room."""
         with self._lock:
-            if self.ceiling and (ceiling is None or ceiling > self.ceiling):
-                self._bound(ceiling)
+            if self._memory and (ceiling is None or ceiling > self._memory.padded):
+                self._bound(replace(self._memory, padded=ceiling) if ceiling else None)
 
-    def _bound(self, ceiling: int | None) -> None:
+    def _bound(self, memory: Ceiling | None) -> None:
         """Look again which size is best, up to another ceiling."""
-        self.ceiling = ceiling
-        self.ceiling_at = self.ceiling_at if ceiling else None
+        self._memory_before, self._memory = self._memory, memory
         if self.fixed:
             self._middle = self.bounded(self._given)
             self._sizes = [self._middle]
@@ -203,15 +210,9 @@ class Known:
     """What was learnt before about a model on a device, in padded tokens; None where nothing was."""
 
     size: int | None = None
-    ceiling: int | None = None
+    memory: Ceiling | None = None
     is_settled: bool = False  # whether the search had ended there
     is_hurried: bool = False  # larger sizes were left out then
-    ceiling_at: int | None = None  # when that was, in seconds since 1970
-
-
-def _is_past(noted: int) -> bool:
-    """Whether that is longer ago than it counts, or was noted by a clock that was ahead."""
-    return not 0 <= time.time() - noted <= _CEILING_SECONDS
 
 
 class BudgetMemory:
@@ -224,15 +225,16 @@ class BudgetMemory:
     def recall(self, model: str, device: str) -> Known:
         """What is known of the model on the device."""
         entry = self._kept.get(f"{model} on {device}", {})
-        if entry.get("ceiling") and _is_past(entry.get("ceiling_at") or 0):
+        memory = _noted(entry)
+        if memory is not None and memory.is_past:
             return Known()  # the size was bounded by it
-        settled, hurried = bool(entry.get("settled")), bool(entry.get("hurried"))
-        return Known(entry.get("size"), entry.get("ceiling"), settled, hurried, entry.get("ceiling_at"))
+        return Known(entry.get("size"), memory, bool(entry.get("settled")), bool(entry.get("hurried")))
 
     def ceilings(self, model: str) -> dict[str, int]:
         """Where the model ran out of memory, as it was noted, and the sizes that it may have there since."""
         places = [name.partition(" on ")[2] for name in self._kept if name.startswith(f"{model} on ")]
-        return {place: most for place in places if (most := self.recall(model, place).ceiling) is not None}
+        known = {place: self.recall(model, place).memory for place in places}
+        return {place: memory.padded for place, memory in known.items() if memory is not None}
 
     def keep(self, model: str, device: str, budget: BatchBudget) -> None:
         """Note where the search stands, once it has learnt something.
@@ -245,8 +247,7 @@ class BudgetMemory:
         size = budget.bounded(max(budget.settled, least))
         entry = {
             "size": size,
-            "ceiling": budget.ceiling,
-            "ceiling_at": budget.ceiling_at,
+            **_entry(budget.memory),
             "settled": budget.is_settled and not budget.fixed and size == budget.settled,
             "hurried": budget.is_hurried,
         }
@@ -255,3 +256,18 @@ class BudgetMemory:
             return
         self._kept[f"{model} on {device}"] = entry
         note(self.path, f"{model} on {device}", entry)
+
+
+def _entry(memory: Ceiling | None) -> dict[str, int | None]:
+    """What is noted of a ceiling."""
+    if memory is None:
+        return {"ceiling": None}
+    return {"ceiling": memory.padded, "ceiling_at": memory.at, "ceiling_seconds": memory.seconds}
+
+
+def _noted(entry: dict[str, int | None]) -> Ceiling | None:
+    """The ceiling of an entry, which may be of a version that noted less."""
+    if not entry.get("ceiling"):
+        return None
+    given = {"padded": "ceiling", "at": "ceiling_at", "seconds": "ceiling_seconds"}
+    return Ceiling(**{"at": 0} | {name: value for name, key in given.items() if (value := entry.get(key))})

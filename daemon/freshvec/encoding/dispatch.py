@@ -225,11 +225,11 @@ class Dispatcher:
         """Plan smaller batches from now on. A text alone says nothing of them: its attention takes the square
         of its length."""
         before = self.budget.ceiling
-        self.budget.out_of_memory(padded)
-        room.ceiling = room.ceiling or self.budget.ceiling
-        if self.budget.ceiling != before:
-            message = "out of memory with {} padded tokens; at most {} from now on"
-            logger.warning(message, padded, self.budget.ceiling)
+        memory = self.budget.out_of_memory(padded)
+        room.ceiling = room.ceiling or memory.padded
+        if memory.padded != before:
+            message = "out of memory with {} padded tokens; at most {} for {:.0f} minutes"
+            logger.warning(message, padded, memory.padded, memory.seconds / 60)
 
     def _judge(self, results: list[Vector | Exception]) -> None:
         """Set `lost` when new sessions have not helped, so that the process ends.

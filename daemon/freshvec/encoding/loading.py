@@ -110,7 +110,7 @@ class Models:
             return Dispatcher(loaded, BatchBudget(self._daemon.batch_tokens, fixed=True))
         known = self.budgets.recall(name, where(loaded))
         first = self.first_batch_tokens(name, loaded)
-        return Dispatcher(loaded, BatchBudget(first, ceiling=known.ceiling, known=known))
+        return Dispatcher(loaded, BatchBudget(first, known=known))
 
     def first_batch_tokens(self, name: str, loaded: Encoder) -> int:
         """Padded tokens of a first batch: configured, found before a restart, or a first guess."""
