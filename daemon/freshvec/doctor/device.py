@@ -50,8 +50,8 @@ def memory(place: Place) -> Iterator[Finding]:
                 "memory",
                 f"{name} on {where} ran out of memory before: batches have at most {ceiling:,} tokens",
                 "small batches are slow on a GPU",
-                "nvidia-smi shows who else uses it; free some, then remove "
-                f"{place.models.budgets.path} and restart",
+                "nvidia-smi shows who else uses it; free some. Larger ones are tried from time to time, and "
+                f"at once after a restart without {place.models.budgets.path}",
             )
     yield from _main_memory(place)
     for number, _ in enumerate(graphics_cards()):
