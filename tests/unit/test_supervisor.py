@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -132,8 +133,7 @@ def test_one_that_is_not_ready_reads_its_file_again_once_it_is(folder: Path) -> 
     late = (
         'while not (folder / "go").exists():\n    signal.sigtimedwait([], 0.01)\nsignal.signal(signal.SIGHUP'
     )
-    fleet = Fleet(folder, "for ever", 2, WAITS.replace("signal.signal(signal.SIGHUP", late))
-    try:
+    with closing(Fleet(folder, "for ever", 2, WAITS.replace("signal.signal(signal.SIGHUP", late))) as fleet:
         until("they are started", lambda: fleet.heard.count("WATCHDOG=1") > 1)
         fleet.process.send_signal(signal.SIGHUP)
         before = fleet.heard.count("WATCHDOG=1")
@@ -141,27 +141,25 @@ def test_one_that_is_not_ready_reads_its_file_again_once_it_is(folder: Path) -> 
         (folder / "go").touch()
         until("both read again", lambda: all((folder / f"w{n}.read-again").exists() for n in (0, 1)))
         assert "SIGHUP" not in fleet.log.read_text()
-    finally:
-        fleet.close()
 
 
 def test_it_is_not_ready_while_one_is_not(folder: Path) -> None:
     late = 'while name == "w1" and not (folder / "go").exists():\n    signal.sigtimedwait([], 0.01)\n'
-    fleet = Fleet(folder, "for ever", 2, WAITS.replace('notify("READY=1")', f'{late}notify("READY=1")'))
-    try:
+    with closing(
+        Fleet(folder, "for ever", 2, WAITS.replace('notify("READY=1")', f'{late}notify("READY=1")'))
+    ) as fleet:
         until("one runs", lambda: any("1 of 2 workers run; w1" in line for line in fleet.heard))
         assert "READY=1" not in fleet.heard
         (folder / "go").touch()
         until("it is ready", lambda: "READY=1" in fleet.heard)
-    finally:
-        fleet.close()
 
 
 def test_more_time_is_asked_for_while_one_that_begins_asks(folder: Path) -> None:
     asks = 'from freshvec.worker.sdnotify import ask_for_time\nif name == "w1":\n    ask_for_time()\n'
     asks += '    while not (folder / "go").exists():\n        signal.sigtimedwait([], 0.01)\n'
-    fleet = Fleet(folder, "for ever", 2, WAITS.replace('notify("READY=1")', f'{asks}notify("READY=1")'))
-    try:
+    with closing(
+        Fleet(folder, "for ever", 2, WAITS.replace('notify("READY=1")', f'{asks}notify("READY=1")'))
+    ) as fleet:
         until("it is asked for", lambda: "EXTEND_TIMEOUT_USEC=180000000" in fleet.heard)
         before = fleet.heard.count("WATCHDOG=1")
         until("a while has passed", lambda: fleet.heard.count("WATCHDOG=1") > before + 2)
@@ -169,8 +167,6 @@ def test_more_time_is_asked_for_while_one_that_begins_asks(folder: Path) -> None
         assert len(asked) == 1, "one that begins and says nothing is ended after the unit's time"
         (folder / "go").touch()
         until("it is ready", lambda: "READY=1" in fleet.heard)
-    finally:
-        fleet.close()
 
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGKILL, "SIGKILL"), (40, "signal 40")])
@@ -209,8 +205,7 @@ def test_one_that_gives_no_sign_of_life_is_killed_and_the_others_go_on(folder: P
     pings = WAITS.replace("    signal.pause()", "    notify('WATCHDOG=1')\n    time.sleep(0.05)")
     stuck = pings.replace("while True:", "while name == 'w0' or not (folder / 'once').exists():")
     silent = f"import time\n{stuck}\nsignal.pause()"
-    fleet = Fleet(folder, "impatient", 2, silent)
-    try:
+    with closing(Fleet(folder, "impatient", 2, silent)) as fleet:
         until("it is ready", lambda: "READY=1" in fleet.heard)
         first, second = fleet.pid("w0"), fleet.pid("w1")
         (folder / "once").touch()
@@ -219,59 +214,64 @@ def test_one_that_gives_no_sign_of_life_is_killed_and_the_others_go_on(folder: P
         until("it is started again", lambda: fleet.pid("w1") != second)
         assert fleet.pid("w0") == first
         assert is_running(first)
-    finally:
-        fleet.close()
 
 
 def test_what_cannot_be_started_is_tried_again(folder: Path) -> None:
-    fleet = Fleet(folder, "absent", 1, DONE)
-    try:
+    with closing(Fleet(folder, "absent", 1, DONE)) as fleet:
         until("it is said", lambda: "w0 cannot be started: No such file" in fleet.log.read_text())
         until("it is tried again", lambda: "it is started again in" in fleet.log.read_text())
         assert fleet.process.poll() is None
-    finally:
-        fleet.close()
 
 
 @pytest.mark.parametrize("code", [2, 78])
 def test_what_only_its_user_can_cure_ends_all(folder: Path, code: int) -> None:
     program = WAITS.replace('notify("READY=1")', f'name == "w1" and sys.exit({code})\nnotify("READY=1")')
-    fleet = Fleet(folder, "for ever", 2, program)
-    try:
+    with closing(Fleet(folder, "for ever", 2, program)) as fleet:
         assert fleet.process.wait(30) == code
         assert f"w1 ended with {code}: all workers end" in fleet.log.read_text()
         assert not is_running(fleet.pid("w0"))
         assert ALL_WELL not in fleet.heard
-    finally:
-        fleet.close()
+
+
+def test_a_fault_that_came_later_ends_nobody_who_runs(folder: Path) -> None:
+    ready, broken = 'notify("READY=1")', folder / "broken"
+    program = WAITS.replace(ready, f'(folder / "broken").exists() and sys.exit(78)\n{ready}')
+    with closing(Fleet(folder, "for ever", 2, program)) as fleet:
+        until("all is well", lambda: ALL_WELL in fleet.heard)
+        broken.touch()
+        first = fleet.pid("w0")
+        os.kill(fleet.pid("w1"), signal.SIGKILL)
+        until("it is tried again", lambda: "w1 ended with 78; it is started again" in fleet.log.read_text())
+        assert is_running(first)
+        broken.unlink()
+        until("all is well again", lambda: fleet.heard.count(ALL_WELL) > 1)
+        broken.touch()
+        for name in ("w0", "w1"):
+            os.kill(fleet.pid(name), signal.SIGKILL)
+        assert fleet.process.wait(60) == 78, "nobody goes on"
 
 
 @pytest.mark.parametrize("folder", [0, 1], indirect=True)
 def test_those_that_work_once_end_it_when_all_are_done(folder: Path) -> None:
     """The folder's name is how often the second fails before."""
-    fleet = Fleet(folder, "once", 3, DONE)
-    try:
+    with closing(Fleet(folder, "once", 3, DONE)) as fleet:
         assert fleet.process.wait(60) == 0
-    finally:
-        fleet.close()
     again = {"w1.1"} if folder.name == "1" else set()
     assert {path.name for path in folder.glob("w*.*")} == {"w0.0", "w1.0", "w2.0"} | again
 
 
 @pytest.mark.parametrize("folder", [2], indirect=True)
 def test_one_that_fails_time_after_time_is_given_up_and_that_is_said(folder: Path) -> None:
-    fleet = Fleet(folder, "once or twice", 2, DONE)
-    try:
+    with closing(Fleet(folder, "once or twice", 2, DONE)) as fleet:
         assert fleet.process.wait(60) == 1
         assert "w1 ended with 1, time after time: it is not started again" in fleet.log.read_text()
         assert {path.name for path in folder.glob("w*.*")} == {"w0.0", "w1.0", "w1.1"}
-    finally:
-        fleet.close()
 
 
 def test_a_second_signal_ends_all_at_once(folder: Path) -> None:
-    fleet = Fleet(folder, "for ever", 2, WAITS.replace("lambda *_: sys.exit(0)", "signal.SIG_IGN"))
-    try:
+    with closing(
+        Fleet(folder, "for ever", 2, WAITS.replace("lambda *_: sys.exit(0)", "signal.SIG_IGN"))
+    ) as fleet:
         until("it is ready", lambda: "READY=1" in fleet.heard)
         fleet.process.send_signal(signal.SIGINT)
         until("it is heard", lambda: "finishing what is under way" in fleet.log.read_text())
@@ -279,5 +279,3 @@ def test_a_second_signal_ends_all_at_once(folder: Path) -> None:
         assert fleet.process.wait(30) == 128 + signal.SIGINT
         pids = [fleet.pid("w0"), fleet.pid("w1")]
         until("they have ended", lambda: not any(map(is_running, pids)), seconds=10)
-    finally:
-        fleet.close()

@@ -22,7 +22,8 @@ MOST_ATTEMPTS = 10  # in a row, of one that is to work once
 
 
 class Child:
-    """`code` is what it ended with, once it is not to be started any more."""
+    """`code` is what it ended with, once it is not to be started any more. `fault` is what only its user can
+    cure, of one that had run before: it is tried again, as long as others go on."""
 
     def __init__(self, member: Member, command: Sequence[str], *, once: bool) -> None:
         """It notifies as systemd is notified (sd_notify(3)), at a socket that it has as a descriptor: a file
@@ -31,6 +32,7 @@ class Child:
         self.is_ready = False
         self.status = ""
         self.code: int | None = None
+        self.fault: int | None = None
         self._command = command
         self._once = once
         self.channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -47,6 +49,7 @@ class Child:
         self._backoff = Backoff(first=1.0, cap=60.0)
         self._due: float | None = 0.0  # when to start it; None while it runs
         self._started = self._heard = 0.0
+        self._has_run = False
         self._is_stopping = self._asks_for_time = self._is_to_reload = False
 
     @property
@@ -83,6 +86,8 @@ class Child:
     def stop(self) -> None:
         """Let it write what it has read, and not start it again."""
         self._is_stopping, self._due = True, None
+        if self._process is None and self.code is None:
+            self.code = self.fault
         self.send(signal.SIGTERM)
 
     def send(self, number: int) -> None:
@@ -126,7 +131,8 @@ class Child:
             except BlockingIOError:
                 return
             self._heard = time.monotonic()
-            self.is_ready |= "READY=1" in lines
+            if "READY=1" in lines:
+                self.is_ready, self._has_run, self.fault = True, True, None
             if self.is_ready and self._is_to_reload:
                 self.reload()
             self._asks_for_time |= any(line.startswith(TIME_ASKED) for line in lines)
@@ -150,7 +156,8 @@ class Child:
         is_last = self._once and (code == 0 or self._backoff.attempts >= MOST_ATTEMPTS)
         if self._is_stopping and code == -signal.SIGTERM:
             code = 0  # it was told to stop before it had begun
-        if self._is_stopping or code in HOPELESS or is_last:
+        self.fault = code if code in HOPELESS else None
+        if self._is_stopping or (self.fault and not self._has_run) or is_last:
             self.code, self._due = code, None
             if is_last and code and not self._is_stopping:
                 logger.error("{} {}, time after time: it is not started again", self.name, ending(code))

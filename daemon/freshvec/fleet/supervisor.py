@@ -94,14 +94,17 @@ class Supervisor:
                 pass
 
     def _hand_on(self, children: Sequence[Child]) -> None:
-        """Signals, and the end of one that only its user can cure: then all are to end."""
+        """Signals, and an end that only its user can cure: then all are to end, unless it had run before and
+        others go on."""
         if self._reloading:
             self._reloading = False
             for child in children:
                 child.reload()
-        hopeless = next((child for child in children if child.code in HOPELESS), None)
+        goes_on = any(child.is_ready for child in children)
+        ends = ((child, child.code if goes_on else child.code or child.fault) for child in children)
+        hopeless = next(((child, code) for child, code in ends if code in HOPELESS), None)
         if hopeless is not None and not self._stopping.is_set():
-            logger.error("{} {}: all workers end", hopeless.name, ending(hopeless.code or 0))
+            logger.error("{} {}: all workers end", hopeless[0].name, ending(hopeless[1]))
             self.stop()
         if self._stopping.is_set() and self._deadline is None:
             notify("STOPPING=1")
