@@ -60,7 +60,7 @@ class Machine:
             [*enter, *clean, path, "bash", "-c", f"cd\n{line}"],
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=600,
             stdin=subprocess.DEVNULL,
             check=False,
         )

@@ -264,7 +264,7 @@ class WorkerProcess:
 
 
 def freshvec(
-    *arguments: str, env: dict[str, str] | None = None, timeout: float = 240
+    *arguments: str, env: dict[str, str] | None = None, timeout: float = 600
 ) -> subprocess.CompletedProcess[str]:
     """Run the real command line to its end."""
     return subprocess.run(

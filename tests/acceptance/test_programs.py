@@ -185,7 +185,7 @@ def of(kind: str, *steps: Step, is_partitioned: bool = False) -> Program:
     return Program(found, is_partitioned, steps)
 
 
-@pytest.mark.timeout(300 + 2 * _WANTED)
+@pytest.mark.timeout(900 + 2 * _WANTED)
 @settings(
     max_examples=_WANTED or 100,
     derandomize=not _WANTED,

@@ -74,7 +74,7 @@ def test_a_real_limit_halves_the_batch_and_loses_nothing(
         [sys.executable, "-c", LIMITED, str(models_dir), str(tmp_path), json.dumps(lengths), str(60 * 2**20)],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -164,7 +164,7 @@ def test_the_program_ends_with_one_clear_line_and_the_next_goes_on(
         [sys.executable, "-c", FILLING, "run", "--config", str(config)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 1, done.stderr

@@ -282,7 +282,6 @@ with psycopg.connect(url, autocommit=True) as application:
 """
 
 
-@pytest.mark.timeout(600)
 def test_megabytes_of_texts_do_not_fill_the_memory(url: str, docs: Connection) -> None:
     """120 MB of texts by one page, one bulk change, and live changes: a few of them at a time are held."""
     docs.execute("ALTER TABLE docs ALTER body SET STORAGE EXTERNAL")
