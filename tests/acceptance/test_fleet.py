@@ -80,7 +80,7 @@ def test_each_line_says_whose_it_is_and_killing_the_first_process_ends_all(
     started = pids(process.output)
     assert re.search(r"INFO    w1 freshvec \S+: loading", process.output)
     process.kill()
-    until("they have ended", lambda: not any(map(is_running, started.values())), seconds=10)
+    until("they have ended", lambda: not any(map(is_running, started.values())))
     until("their sessions, too", lambda: not docs.execute(OURS).fetchall())
     assert freshvec("run", *WORKERS, "--config", str(text), env={"FRESHVEC_DAEMON_LOG_LEVEL": "x"}).returncode
 

@@ -82,7 +82,7 @@ def test_a_recipe_does_what_it_says(recipe: str, reader: Reader) -> None:
     follow(SHARED, reader)
     reader.env["PGOPTIONS"] = INSIST
     follow(f"docs/recipes/{recipe}.md", reader)
-    until("the index has served it", lambda: searches_by_index(reader.application) > 0, seconds=10)
+    until("the index has served it", lambda: searches_by_index(reader.application) > 0)
 
 
 def test_alembic_leaves_alone_what_is_freshvecs(reader: Reader) -> None:

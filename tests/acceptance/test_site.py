@@ -86,16 +86,16 @@ def test_every_page_fits_and_is_whole(chromium: Browser, site: Path, address: st
         chromium.open(f"{address}/{page}")
         until("it is there", lambda: chromium.text("h1") != "")
         assert chromium.run("return document.documentElement.scrollWidth <= innerWidth"), page
-        until(f"{page} has its pictures", lambda: chromium.run(WHOLE), seconds=10)
+        until(f"{page} has its pictures", lambda: chromium.run(WHOLE))
         assert chromium.complaints() == [], page
 
 
 def test_it_looks_as_the_system_does_and_is_searched(chromium: Browser, address: str) -> None:
     chromium.look(1280, 900, dark=True)
     chromium.open(f"{address}/index.html")
-    until("it is dark", lambda: chromium.run(SCHEME) == "slate", seconds=10)
+    until("it is dark", lambda: chromium.run(SCHEME) == "slate")
     chromium.look(1280, 900, dark=False)
-    until("it is light", lambda: chromium.run(SCHEME) == "default", seconds=10)
+    until("it is light", lambda: chromium.run(SCHEME) == "default")
     chromium.click(".md-search__input")
     chromium.type(".md-search__input", "reciprocal")
     until("it finds", lambda: "Hybrid search" in chromium.text(".md-search-result__list"), seconds=20)

@@ -61,7 +61,7 @@ def test_a_search_of_ours_uses_every_kind(
         ).fetchone() or (0,)
         return int(number)
 
-    until("the index has served it", scans, 10)
+    until("the index has served it", scans)
 
 
 def test_a_backfill_by_hand_drops_it_where_told_and_builds_it(many: Kept) -> None:

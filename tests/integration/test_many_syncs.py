@@ -57,7 +57,7 @@ def test_a_worker_that_has_ended_leaves_no_session(url: str, docs: Connection) -
     with running(settings_for(url, sync_of("docs")), NullEncoder()) as worker:
         wait_fresh(worker)
         assert count(docs, OURS) > 0
-    until("all sessions have ended", lambda: count(docs, OURS) == 0, 10)
+    until("all sessions have ended", lambda: count(docs, OURS) == 0)
 
 
 def test_a_sweep_asks_little_where_nothing_has_happened(

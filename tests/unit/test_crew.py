@@ -51,7 +51,7 @@ def test_an_urgent_step_does_not_wait_for_the_others(crew: Crew) -> None:
     task = crew.task(urgent)
     for turn in range(1, 51):  # a thread that took what it finds would soon have taken a slow one
         task.wake(urgent=True)
-        until("the urgent one has run", lambda turn=turn: ran[0] >= turn, 10)  # type: ignore[misc]
+        until("the urgent one has run", lambda turn=turn: ran[0] >= turn)  # type: ignore[misc]
     gate.set()
 
 

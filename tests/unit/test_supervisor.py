@@ -191,7 +191,7 @@ def test_a_supervisor_that_is_killed_leaves_no_worker_behind(waiting: Fleet, sto
         os.kill(pids[0], signal.SIGSTOP)
     waiting.process.kill()
     waiting.process.wait(30)
-    until("they have ended", lambda: not any(map(is_running, pids)), seconds=10)
+    until("they have ended", lambda: not any(map(is_running, pids)))
     assert list((waiting.folder / "tmp").iterdir()) == [], "nor a file"
 
 
@@ -278,4 +278,4 @@ def test_a_second_signal_ends_all_at_once(folder: Path) -> None:
         fleet.process.send_signal(signal.SIGINT)
         assert fleet.process.wait(30) == 128 + signal.SIGINT
         pids = [fleet.pid("w0"), fleet.pid("w1")]
-        until("they have ended", lambda: not any(map(is_running, pids)), seconds=10)
+        until("they have ended", lambda: not any(map(is_running, pids)))
