@@ -8,12 +8,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import LiteralString
 
 import numpy as np
 import psycopg
@@ -170,12 +172,24 @@ def worker_process(
             process.wait(30)
 
 
+def await_target(connection: Connection, seconds: float = 300) -> None:
+    """Until the worker has made the target, which follows the loading of its model."""
+    _await(connection, "SELECT to_regclass('docs_embedding') IS NOT NULL", seconds)
+
+
 def await_fresh(connection: Connection, seconds: float = 300) -> None:
     """Until the worker has made its tables and every row is embedded."""
-    status = "SELECT to_regclass('freshvec.status') IS NOT NULL AND to_regclass('docs_embedding') IS NOT NULL"
-    until("there is a target", lambda: connection.execute(status).fetchone() == (True,), seconds)
-    fresh = "SELECT backlog = 0 AND backfill_done FROM freshvec.status"
-    until("every row is fresh", lambda: connection.execute(fresh).fetchone() == (True,), seconds)
+    await_target(connection, seconds)
+    fresh = "SELECT backfill_done AND NOT EXISTS (SELECT FROM freshvec.queue_docs) FROM freshvec.sync"
+    _await(connection, fresh, seconds)
+
+
+def _await(connection: Connection, asked: LiteralString, seconds: float) -> None:
+    """It looks seldom, and at little: what that costs the two cores is not the worker's."""
+    deadline = time.monotonic() + seconds
+    while connection.execute(asked).fetchone() != (True,):
+        assert time.monotonic() < deadline, asked
+        time.sleep(0.05)
 
 
 def await_queue(connection: Connection, seconds: float = 300) -> None:

@@ -10,13 +10,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 from freshvec.encoding import openvino_session, quick_tokens
 from tests.benchmarks.harness import (
     MODELS,
     Report,
     await_fresh,
+    await_target,
     cpu_seconds,
     database,
     fill,
@@ -26,7 +26,7 @@ from tests.benchmarks.harness import (
     worker_process,
 )
 from tests.exports import exported
-from tests.support import MODEL, REPOSITORY, exists, until
+from tests.support import MODEL, REPOSITORY
 
 _ONCE_LOADED = {"fp32": 1.05, "bf16": 1.25}  # times as long as encoding alone
 
@@ -116,7 +116,7 @@ def _ours(rows: list[str], precision: str) -> tuple[tuple[float, float], tuple[f
         fill(connection, rows)
         began = time.perf_counter()
         with worker_process(url, daemon=f'device = "cpu"\nprecision = "{precision}"') as worker:
-            until("there is a target", partial(exists, connection, "docs_embedding"))
+            await_target(connection)
             loaded, before = time.perf_counter(), cpu_seconds(worker.pid)
             await_fresh(connection, 600)
             ended, busy = time.perf_counter(), cpu_seconds(worker.pid)

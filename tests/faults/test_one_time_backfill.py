@@ -8,9 +8,10 @@ import pytest
 from freshvec.backoff import Backoff
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.errors import DatabaseError
+from freshvec.worker.worker import Worker
 from tests.integration.stepwise import HeldEncoder
 from tests.staleness import stale
-from tests.support import Connection, running, settings_for, sync_of, until
+from tests.support import Connection, NullEncoder, running, settings_for, sync_of, until
 
 CUT = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -37,6 +38,17 @@ def test_cut_connections_are_made_again(url: str, docs: Connection) -> None:
         assert docs.execute(CUT).fetchone() != (0,)
         encoder.free()
         until(NOBODY, has_ended)
+    assert stale(docs, encoder) == []
+
+
+def test_it_ends_as_soon_as_all_is_fresh(url: str, docs: Connection) -> None:
+    """Not when its main loop looks again, which may be seconds later."""
+    docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 100) g")
+    settings, encoder = settings_for(url, sync_of("docs"), sweep_seconds=3600), NullEncoder(0.01)
+    worker = Worker(settings, settings.sync, once=True, load=lambda _: encoder, tick_seconds=3600)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    until("it has ended", lambda: not thread.is_alive())
     assert stale(docs, encoder) == []
 
 

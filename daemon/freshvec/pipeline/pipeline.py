@@ -26,7 +26,8 @@ _IDLE_SECONDS = 60.0  # a reader looks up this often, whatever it heard
 class Pipeline:
     """Keeps one sync fresh from `start` until `stop` or a failure.
 
-    `on_event` is called, on any thread, when there is a failure or the bell is wanted.
+    `on_event` is called, on any thread, when there is a failure, the bell is wanted, or all is fresh for the
+    first time.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Pipeline:
         progress.starts += 1
         self.failure: Exception | None = None
         self.fresh = threading.Event()  # set while nothing is left to do
+        self._is_told = False  # that it was set
         self.polling = Polling(on_event)
         self._on_event = on_event
         self._is_rung = self._is_woken = False  # since the step under way began
@@ -129,12 +131,19 @@ class Pipeline:
                 self.fresh.clear()  # it may have been set just after a wake-up
                 return self.reader.breath()
             if is_fresh or self.reader.is_fresh():
-                self.fresh.set()
-                if self._is_woken:  # since that look began
-                    self.fresh.clear()
+                self._come_to_rest()
             return min(_IDLE_SECONDS, max(self.reader.patience(), 0.001), self.polling.pause())
         except Exception as error:
             return self._failed(error)
+
+    def _come_to_rest(self) -> None:
+        """Nothing is left to do, unless it was woken since that look began."""
+        self.fresh.set()
+        if self._is_woken:
+            self.fresh.clear()
+        elif not self._is_told:
+            self._is_told = True
+            self._on_event()
 
     def _write(self) -> float:
         if self.failure is not None:
