@@ -1,6 +1,7 @@
 """What fp16 cannot hold: encoded by the fp32 graph, which is loaded once; where a graph cannot be loaded, no
 text is blamed."""
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from freshvec.encoding.budget import BatchBudget
+from freshvec.encoding.dispatch import Dispatcher
 from freshvec.encoding.encoder import OnnxEncoder
 from freshvec.encoding.session import OnnxSession
 from freshvec.errors import EncodingError, ModelError
-from freshvec.records import OutOfMemoryError, Tokens, Vector
-from tests.support import MODEL, models_in
+from freshvec.records import OutOfMemoryError, Tokens, Urgency, Vector
+from tests.support import MODEL, models_in, until
+
+PROBE = 5  # tokens of the text by which the dispatcher sees whether a runtime works
 
 
 class NotFinite:
@@ -88,3 +93,40 @@ def test_a_graph_that_could_not_be_loaded_again_is_tried_with_every_batch(
             encoder.encode(tokens)
     assert raised.value.retryable
     assert np.array_equal(encoder.encode(tokens), before)
+
+
+class Exhausted:
+    """A graph that holds all memory, so that a long text finds none, and refuses short ones."""
+
+    device = "cpu"
+
+    def run(self, batch: list[Tokens]) -> Vector:
+        if len(batch) == 1 and len(batch[0]) > 10:
+            raise OutOfMemoryError("no room")
+        if len(batch) == 1 and len(batch[0]) != PROBE:
+            raise RuntimeError("it refuses this text")
+        if len(batch) > 1:
+            raise RuntimeError("it refuses one of them")
+        return np.ones((1, 384), dtype=np.float32)
+
+
+def test_a_session_is_gone_before_another_is_made(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its memory is not to be had, and the other finds none either."""
+    encoder = models_in(models_dir, device="cpu").encoder(MODEL)
+    encoder.session = Exhausted()
+    old, was_gone = weakref.ref(encoder.session), list[bool]()
+
+    def opens(*given: Any, **named: Any) -> OnnxSession:
+        was_gone.append(old() is None)
+        return OnnxSession(*given, **named)
+
+    monkeypatch.setattr("freshvec.encoding.encoder.OnnxSession", opens)
+    dispatcher, found = Dispatcher(encoder, BatchBudget(512)), list[list[Vector | Exception]]()
+    texts = encoder.tokenize(["refused text", "a long text " * 20])
+    dispatcher.submit(Urgency.LIVE, texts, 512, found.append)
+    until("they are encoded", lambda: found)
+    dispatcher.stop(10)
+    refused, vector = found[0]
+    assert "it refuses this text" in str(refused)
+    assert isinstance(vector, np.ndarray)
+    assert was_gone == [True]

@@ -12,7 +12,7 @@ from loguru import logger
 
 from freshvec.encoding.budget import BatchBudget
 from freshvec.encoding.machine import DeviceMemory, gpu_memory
-from freshvec.encoding.room import Room
+from freshvec.encoding.room import Room, bare
 from freshvec.encoding.session import LANES
 from freshvec.encoding.vector_cache import RecentVectors
 from freshvec.errors import DeviceError, EncodingError
@@ -204,20 +204,23 @@ class Dispatcher:
 
     def _encode(self, tokens: list[Tokens], room: Room) -> list[Vector | Exception]:
         """One vector or error per text, in order. Halving finds a bad text, so that the others get theirs."""
+        without_room = None
         try:
             return list(self.encoder.encode(tokens))
         except OutOfMemoryError as error:
+            without_room = str(error)  # the error itself, by its traceback, would keep the session
+        except Exception as error:  # whatever the runtime raises, the other texts are encoded
+            if isinstance(error, EncodingError) and error.retryable:
+                return [bare(error)] * len(tokens)  # no text is at fault
+            if len(tokens) == 1:
+                return [bare(self._blame(error))]
+        if without_room is not None:
             self.out_of_memory += 1
             if len(tokens) == 1:
-                return [self._in_new_session(tokens[0], error, room)]
+                return [self._in_new_session(tokens[0], without_room, room)]
             if room.is_full:
                 return list(map(room.error, tokens))
             self._lower(_padded(tokens), room)
-        except Exception as error:  # whatever the runtime raises, the other texts are encoded
-            if isinstance(error, EncodingError) and error.retryable:
-                return [error] * len(tokens)  # no text is at fault
-            if len(tokens) == 1:
-                return [self._blame(error)]
         middle = len(tokens) // 2
         return self._encode(tokens[:middle], room) + self._encode(tokens[middle:], room)
 
@@ -251,7 +254,7 @@ class Dispatcher:
             "It ends, so that its supervisor starts another; nothing is lost.",
         )
 
-    def _in_new_session(self, text: Tokens, error: Exception, room: Room) -> Vector | Exception:
+    def _in_new_session(self, text: Tokens, problem: str, room: Room) -> Vector | Exception:
         """Encode a text that did not fit alone, in a new session: the old one itself holds the memory.
 
         A session takes seconds to load. So a text that is as long as one which found no room in one gets no
@@ -264,7 +267,7 @@ class Dispatcher:
             self.encoder.rebuild()
             vector = self.encoder.encode([text])[0]
         except Exception as again:
-            room.problem = f"{error}; and after loading the model again: {again}"
+            room.problem = f"{problem}; and after loading the model again: {again}"
             room.none_from = len(text) if self._broken() is None else 0
         self._is_full = room.is_full
         # Halving has lowered the ceiling to a text, because of that text or of who else fills the device.

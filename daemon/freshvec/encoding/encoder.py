@@ -74,12 +74,13 @@ class OnnxEncoder:
         Raises OutOfMemoryError, and EncodingError for values that are not finite in fp32 either; a retryable
         one where a graph cannot be loaded: that of fp32, or the model's own after `rebuild` has failed.
         """
-        with self._lane() as session:
-            return self._finite(session, batch)
+        with self._lane():
+            return self._finite(batch)
 
-    def _finite(self, session: Session, batch: list[Tokens]) -> Vector:
+    def _finite(self, batch: list[Tokens]) -> Vector:
         """What `encode` does, while the session stays."""
-        vectors = session.run(batch)
+        assert self.session is not None
+        vectors = self.session.run(batch)
         wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(wrong) and self.precision != "fp32":
             vectors[wrong] = self._in_fp32().run([batch[i] for i in wrong])
@@ -127,13 +128,14 @@ class OnnxEncoder:
             self.session = self._open(self.precision, self.device)
 
     @contextmanager
-    def _lane(self) -> Iterator[Session]:
+    def _lane(self) -> Iterator[None]:
         """A batch is under way: no new session until it is done, no batch while a session is made."""
         with self._lanes:
-            session = self.session = self.session or self._once_more()
+            if self.session is None:
+                self.session = self._once_more()
             self._under_way += 1
         try:
-            yield session
+            yield
         finally:
             with self._lanes:
                 self._under_way -= 1

@@ -1,4 +1,4 @@
-"""What memory held of one batch, while it was halved and encoded in parts."""
+"""What memory held of one batch, while it was halved and encoded in parts, and what an error keeps of it."""
 
 import math
 from dataclasses import dataclass
@@ -30,3 +30,9 @@ class Room:
             return EncodingError("encode", "a single text", self.problem, remedy, retryable=True)
         remedy = "Others find it: give it a device with more memory, or shorten it."
         return EncodingError("encode", f"a text of {len(text)} tokens", self.problem, remedy)
+
+
+def bare(error: Exception) -> Exception:
+    """Without what led to it: those frames would keep a session whose memory is wanted back."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
