@@ -36,6 +36,19 @@ def test_a_key_in_parent_and_child_keeps_no_other_row_waiting(kept: Kept, more: 
         assert held == content_hash("again")
 
 
+@pytest.mark.parametrize("more", SYNCS.values(), ids=SYNCS.keys())
+def test_a_doubled_row_that_is_read_again_as_it_was(kept: Kept, more: dict[str, Any]) -> None:
+    kept.app.execute("CREATE TABLE more () INHERITS (docs); UPDATE docs SET body = 'same' WHERE id = 1")
+    kept.app.execute("INSERT INTO more (id, body) VALUES (1, 'same')")
+    with running(settings_for(kept.url, sync_of("docs", **more)), NullEncoder()) as worker:
+        wait_fresh(worker)
+        with kept.app.transaction():
+            kept.app.execute("UPDATE ONLY docs SET body = 'other' WHERE id = 1")
+            kept.app.execute("UPDATE ONLY docs SET body = 'same' WHERE id = 1")
+        wait_fresh(worker)
+    assert count(kept.app, "docs_embedding WHERE encode_error IS NOT NULL") == 0
+
+
 def test_a_doubled_row_whose_vector_is_refused(column: Kept) -> None:
     column.app.execute("CREATE TABLE more () INHERITS (docs)")
     column.app.execute("INSERT INTO more (id, body) VALUES (1, 'of the child')")

@@ -76,12 +76,15 @@ def is_embedded(sync: Sync) -> sql.Composable:
 
 
 def has_its_vectors(bound: "BoundSync") -> sql.Composable:
-    """Whether they are still what we wrote. NULL where there is none any more."""
+    """Whether they are still what we wrote. NULL where there is none any more. A parent and its child may
+    have rows of one key: then it is asked of each."""
     if bound.sync.target.column is None:
         return is_embedded(bound.sync)
-    return sql.SQL("({} AND t.vector_hash = (SELECT {} FROM {} AS s WHERE {}))").format(
-        is_embedded(bound.sync), digest(bound, _own(bound)), quoted(*bound.source_name), _s_is(bound, "t")
-    )
+    held = digest(bound, _own(bound))
+    return sql.SQL(
+        "({} AND (SELECT CASE WHEN bool_and({} IS NOT NULL) THEN bool_and(t.vector_hash = {}) END"
+        " FROM {} AS s WHERE {}))"
+    ).format(is_embedded(bound.sync), held, held, quoted(*bound.source_name), _s_is(bound, "t"))
 
 
 def keeps_a_vector(bound: "BoundSync") -> sql.Composable:
