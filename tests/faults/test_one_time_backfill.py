@@ -8,6 +8,7 @@ import pytest
 from freshvec.backoff import Backoff
 from freshvec.embedded import EmbeddedPostgres
 from freshvec.errors import DatabaseError
+from freshvec.worker.keeper import Keeper
 from freshvec.worker.worker import Worker
 from tests.integration.stepwise import HeldEncoder
 from tests.staleness import stale
@@ -49,6 +50,28 @@ def test_it_ends_as_soon_as_all_is_fresh(url: str, docs: Connection) -> None:
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     until("it has ended", lambda: not thread.is_alive())
+    assert stale(docs, encoder) == []
+
+
+def test_it_ends_where_it_looked_again_meanwhile(url: str, docs: Connection) -> None:
+    """The main loop has its pipeline look again, as when it takes the bell, just as it is told that all is
+    fresh: it is told once more."""
+    docs.execute("INSERT INTO docs SELECT g, 'text ' || g FROM generate_series(1, 100) g")
+    settings, encoder = settings_for(url, sync_of("docs"), sweep_seconds=3600), NullEncoder(0.01)
+    looks_left = iter(range(3))
+
+    def look_again(keepers: list[Keeper]) -> None:
+        pipeline = keepers[0].pipeline
+        if pipeline is not None and pipeline.fresh.is_set() and next(looks_left, None) is not None:
+            pipeline.look()
+
+    worker = Worker(
+        settings, settings.sync, once=True, load=lambda _: encoder, tick_seconds=3600, on_tick=look_again
+    )
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    until("it has ended", lambda: not thread.is_alive())
+    assert next(looks_left, None) is None
     assert stale(docs, encoder) == []
 
 

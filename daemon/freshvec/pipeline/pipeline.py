@@ -26,8 +26,8 @@ _IDLE_SECONDS = 60.0  # a reader looks up this often, whatever it heard
 class Pipeline:
     """Keeps one sync fresh from `start` until `stop` or a failure.
 
-    `on_event` is called, on any thread, when there is a failure, the bell is wanted, or all is fresh for the
-    first time.
+    `on_event` is called, on any thread, when there is a failure, the bell is wanted, or, with `tells_rest`,
+    each time that nothing is left to do.
     """
 
     def __init__(
@@ -41,13 +41,14 @@ class Pipeline:
         epoch: Epoch,
         *,
         walk_again: bool = False,
+        tells_rest: bool = False,
     ) -> None:
         self.bound = bound
         self.progress = progress
         progress.starts += 1
         self.failure: Exception | None = None
         self.fresh = threading.Event()  # set while nothing is left to do
-        self._is_told = False  # that it was set
+        self._tells_rest = tells_rest
         self.polling = Polling(on_event)
         self._on_event = on_event
         self._is_rung = self._is_woken = False  # since the step under way began
@@ -138,11 +139,11 @@ class Pipeline:
 
     def _come_to_rest(self) -> None:
         """Nothing is left to do, unless it was woken since that look began."""
+        was_fresh = self.fresh.is_set()
         self.fresh.set()
         if self._is_woken:
             self.fresh.clear()
-        elif not self._is_told:
-            self._is_told = True
+        elif self._tells_rest and not was_fresh:
             self._on_event()
 
     def _write(self) -> float:

@@ -196,7 +196,6 @@ class Keeper:
         bound = self._binding.bound
         self._walks.begin(connection, bound)
         share = WHOLE if self._shares is None else self._shares.begin(connection, bound.id)
-        epoch = take(connection, bound.name, bound.generation, share)
         self.pipeline = Pipeline(
             bound,
             self.dispatcher,
@@ -204,8 +203,9 @@ class Keeper:
             self.progress,
             self._resources,
             self._on_event,
-            epoch,
+            take(connection, bound.name, bound.generation, share),
             walk_again=self._once and share.leads and (share.is_whole or not self._has_walked),
+            tells_rest=self._once,
         )
         self._aside.reset()
         self._seen = bound.generation
