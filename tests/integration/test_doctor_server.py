@@ -12,10 +12,12 @@ import pytest
 
 from freshvec.config import Settings
 from freshvec.doctor import load, server
+from freshvec.doctor.examine import examine
 from freshvec.doctor.finding import Severity
 from freshvec.doctor.place import Check
 from tests.integration.doctor_checks import FAULT, OK, WARNING, looked, worst
-from tests.support import Connection, settings_for, sync_of, until
+from tests.standby import Standby, server_with_docs
+from tests.support import DOCS_SYNC, Connection, config_toml, settings_for, sync_of, until, write_config
 
 
 @pytest.fixture
@@ -46,6 +48,14 @@ def test_what_the_remedy_mends_is_gone(
     assert words in found.what
     docs.execute(found.remedy.removeprefix("As a superuser: ").encode())
     assert worst(looked(check, settings)).severity is OK
+
+
+def test_a_standby_is_named_and_every_check_looks_there(tmp_path: Path, models_dir: Path) -> None:
+    with server_with_docs() as primary, Standby(primary) as standby:
+        toml = config_toml(standby.url(), models_dir, DOCS_SYNC, 'device = "cpu"')
+        found = list(examine(write_config(tmp_path / "freshvec.toml", toml)))
+    assert [each.what for each in found if "not be looked at" in each.what] == []
+    assert any("a standby, which takes no writes" in each.what for each in found if each.severity is FAULT)
 
 
 SETTINGS = {

@@ -1,3 +1,6 @@
+-- is_standby: whether nothing can be committed here
+SELECT pg_is_in_recovery()
+
 -- nothing: the way there and back
 SELECT 1
 
