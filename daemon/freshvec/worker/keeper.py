@@ -74,7 +74,7 @@ class Keeper:
 
     @property
     def is_fresh(self) -> bool:
-        return self.pipeline is not None and self.pipeline.fresh.is_set()
+        return (now := self.pipeline) is not None and now.fresh.is_set()  # other threads ask, too
 
     @property
     def last_error(self) -> str | None:
@@ -100,12 +100,12 @@ class Keeper:
     @property
     def phase(self) -> str:
         """What is being done, in the words of `freshvec.progress`."""
-        return "applying" if self.pipeline is None else self.pipeline.phase
+        return "applying" if (now := self.pipeline) is None else now.phase
 
     @property
     def trouble(self) -> str | None:
         """What keeps the sync from being kept as declared."""
-        return (self._binding and self._binding.trouble) or self.last_error
+        return ((last := self._binding) and last.trouble) or self.last_error
 
     def seconds_until_due(self) -> float:
         """When `advance` should be called again without any news."""
