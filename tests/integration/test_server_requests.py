@@ -127,6 +127,22 @@ def test_connections_that_say_nothing_do_not_lock_others_out(
             each.close()
 
 
+def test_connections_have_a_bound(prefixed: OnnxEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("freshvec.web.connections.MOST", 3)
+    monkeypatch.setattr("freshvec.web.http_thread.HEAD_SECONDS", 900.0)
+    with served(prefixed) as asked:
+        held = [socket.create_connection(("127.0.0.1", asked.port), timeout=90) for _ in range(3)]
+        with socket.create_connection(("127.0.0.1", asked.port), timeout=90) as beyond:
+            assert _is_closed(beyond)
+        held.pop().close()
+        for _ in range(10):  # each on a connection of its own
+            until("there is room again", lambda: _answers(asked))
+        for each in held:
+            each.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert each.recv(12) == b"HTTP/1.1 200"
+            each.close()
+
+
 def test_a_client_that_never_reads_loses_its_answer(
     prefixed: OnnxEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
